@@ -1,0 +1,28 @@
+"""LoRA written by hand on RoBERTa, benchmarked over GLUE and SQuAD.
+
+The public names load on first use, so that ``lora_bench.report`` builds tables on a machine without torch.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Spec": "spec",
+    "LoraLinear": "lora",
+    "LoraRobertaSelfAttention": "lora",
+    "inject_lora": "lora",
+    "adapters_off": "lora",
+    "FreezePolicy": "wrapper",
+    "LoraWrapperRoberta": "wrapper",
+    "Record": "record",
+    "load_records": "report",
+    "run": "run",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'lora_bench' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"lora_bench.{_HOME[name]}"), name)

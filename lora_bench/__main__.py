@@ -1,0 +1,110 @@
+"""Command line: Hydra -> Spec -> run. ``python -m lora_bench --help`` shows what there is."""
+
+import dataclasses
+import difflib
+import sys
+from pathlib import Path
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from . import record as records
+from .run import announce, folder_of, run
+from .spec import Spec, SpecError, UserError
+
+CONF = str(Path(__file__).resolve().parent.parent / "conf")
+ConfigStore.instance().store("schema", Spec)
+
+
+def compose(overrides: list[str]) -> Spec:
+    """The validated Spec of one run. Raises: UserError: one line that names the setting and what is allowed."""
+    try:
+        with hydra.initialize_config_dir(CONF, version_base="1.3"):
+            spec = Spec.from_config(hydra.compose("config", overrides))
+        return spec.validate()
+    except SpecError as error:
+        given = any(o.lstrip("+~").split("=")[0] == error.path for o in overrides)
+        raise UserError(f"{error} (set by {'the command line' if given else 'a preset or default'})") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_unknown_setting(overrides) or _one_line(error)) from None
+
+
+def _unknown_setting(overrides: list[str]) -> str | None:
+    """What to say of the first override that names no field of Spec; None where all do."""
+    for override in overrides:
+        path = override.lstrip("+~").split("=")[0]
+        node = Spec
+        for name in path.split("."):
+            if not dataclasses.is_dataclass(node):
+                break
+            fields = {f.name: f.type for f in dataclasses.fields(node)}
+            if name not in fields and "." in path:
+                near = difflib.get_close_matches(name, fields, 1)
+                hint = f"did you mean {path.removesuffix(name)}{near[0]}? " if near else ""
+                return f"{override}: no such setting; {hint}{path.rpartition('.')[0]} has {', '.join(fields)}"
+            node = fields.get(name)
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    """Hydra's own message without its search path and type names."""
+    text = " ".join(f"{error} {error.__cause__ or ''}".split())
+    return text.split(" Config search path:")[0].split(" full_key:")[0]
+
+
+def plan(overrides: list[str], *, sweep: bool) -> list[tuple[Spec, list[str]]]:
+    """Every run that a command line asks for, checked before the first one starts."""
+    if not sweep:
+        return [(compose(overrides), overrides)]
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise UserError(_one_line(error)) from None
+    jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    return [(compose(list(job)), list(job)) for job in jobs]
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="config")
+def _job(config: DictConfig) -> None:
+    """One job of Hydra's launcher. A failure is in its record; the sweep goes on."""
+    spec = Spec.from_config(config)
+    overrides = list(hydra.core.hydra_config.HydraConfig.get().overrides.task)
+    done = records.read(folder_of(spec))
+    skipped = done is not None and done.status == "ok"
+    try:
+        record = run(spec, " ".join(["python -m lora_bench", *overrides]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        where = folder_of(spec) / "traceback.txt"
+        print(f"error: {spec.key()} failed: {type(error).__name__}: {error} (traceback: {where})", file=sys.stderr)
+    else:
+        announce(record, folder_of(spec), skipped=skipped)
+
+
+def main() -> None:
+    args = get_args_parser().parse_args()
+    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+        _job()
+        return
+    try:
+        runs = plan(args.overrides, sweep=args.multirun)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    try:
+        _job()
+    except KeyboardInterrupt:
+        sys.exit("interrupted: finished runs are kept, the same command does what is missing")
+    failed = [spec.key() for spec, _ in runs if (r := records.read(folder_of(spec))) is None or r.status != "ok"]
+    if failed:
+        sys.exit(1 if len(runs) == 1 else f"error: {len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""LoRA by hand (Hu et al. 2021, arXiv 2106.09685): the layer, the attention that uses it, and how it gets in."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import RobertaModel
+from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
+
+from .spec import TARGETS
+
+ATTENTION_TARGETS = ("query", "key", "value")
+DENSE_TARGETS = {"attention_output": "attention.output", "intermediate": "intermediate", "output": "output"}
+
+
+class LoraLinear(nn.Linear):
+    """A linear layer plus a low-rank update: ``x W^T + b + scaling (x A^T) B^T``.
+
+    ``weight`` (out, in) and ``bias`` keep their names, so a base checkpoint still fits; only ``lora_a`` (rank, in) and
+    ``lora_b`` (out, rank) are new. B starts at zero: a fresh layer computes exactly what its base layer does.
+
+    Args:
+        rank: r, columns of B. alpha: numerator of the scaling, no unit.
+        dropout: on the input of the low-rank branch only (the base branch sees the full input).
+        init: of A. ``kaiming``: uniform with a = sqrt(5), as loralib and PEFT do; ``gaussian``: N(0, 1), as the article
+            does; ``gaussian_rank``: N(0, 1/rank), which keeps ``B A`` at one size over ranks.
+        rank_stabilized: scaling alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732) instead of alpha / rank.
+    """
+
+    adapter_names = ("lora_a", "lora_b")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        init: str = "kaiming",
+        rank_stabilized: bool = False,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        if rank < 1:
+            raise ValueError(f"rank={rank}: must be 1 or more")
+        super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
+        self.rank, self.alpha, self.init = rank, alpha, init
+        self.lora_scaling = alpha / (math.sqrt(rank) if rank_stabilized else rank)
+        self.lora_dropout = nn.Dropout(dropout)
+        self.lora_a = nn.Parameter(torch.empty(rank, in_features, device=device, dtype=dtype))
+        self.lora_b = nn.Parameter(torch.empty(out_features, rank, device=device, dtype=dtype))
+        self.merged = False
+        self.enabled = True
+        self.reset_lora()
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, **lora) -> "LoraLinear":
+        """Wrap ``linear`` without a copy: the new layer holds the very same weight and bias parameters."""
+        # On the meta device no memory is taken and no random number drawn for a weight that is replaced at once.
+        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta", **lora)
+        layer.weight, layer.bias = linear.weight, linear.bias
+        for name in cls.adapter_names:
+            empty = torch.empty_like(layer.get_parameter(name), device=linear.weight.device, dtype=linear.weight.dtype)
+            setattr(layer, name, nn.Parameter(empty))
+        layer.reset_lora()
+        return layer.train(linear.training)
+
+    def reset_lora(self) -> None:
+        """Draw A anew and set B to zero."""
+        if self.init == "kaiming":
+            nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        elif self.init in ("gaussian", "gaussian_rank"):
+            nn.init.normal_(self.lora_a, std=1.0 if self.init == "gaussian" else 1 / math.sqrt(self.rank))
+        else:
+            raise ValueError(f"init={self.init}: must be kaiming, gaussian or gaussian_rank")
+        nn.init.zeros_(self.lora_b)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out)."""
+        base = F.linear(x, self.weight, self.bias)
+        if self.merged or not self.enabled:
+            return base
+        low = F.linear(self.lora_dropout(x), self.lora_a)  # (..., rank); B A first would cost an (out, in) product
+        rows = base.reshape(-1, self.out_features)
+        # One matrix product that adds into the base output: no second (..., out) tensor and no scaling pass over it.
+        out = torch.addmm(rows, low.reshape(-1, self.rank), self.lora_b.t(), alpha=self.lora_scaling)
+        return out.view(base.shape)
+
+    @torch.no_grad()
+    def delta(self) -> Tensor:
+        """The update of the weight, (out, in)."""
+        return self.lora_b @ self.lora_a * self.lora_scaling
+
+    def merge(self) -> None:
+        """Add the update to the weight: inference then costs what the base layer costs (LoRA paper, section 4.1)."""
+        if self.merged:
+            raise RuntimeError("already merged")
+        self.weight.data += self.delta()
+        self.merged = True
+
+    def unmerge(self) -> None:
+        """Take the update out again, to float rounding."""
+        if not self.merged:
+            raise RuntimeError("not merged")
+        self.weight.data -= self.delta()
+        self.merged = False
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, rank={self.rank}, alpha={self.alpha}"
+
+
+class LoraRobertaSelfAttention(RobertaSelfAttention):
+    """RoBERTa's self-attention with a low-rank update on some projections; the rest, softmax scale and attention
+    dropout included, stays transformers' own, which is why nothing here is called ``scaling`` or ``dropout``."""
+
+    def __init__(self, config, *, targets: Iterable[str] = ("query", "value"), layer_idx: int | None = None, **lora):
+        super().__init__(config, layer_idx=layer_idx)
+        self._adapt(targets, lora)
+
+    @classmethod
+    def from_attention(cls, base: RobertaSelfAttention, targets: Iterable[str], **lora) -> "LoraRobertaSelfAttention":
+        """Wrap ``base`` without a copy: same projections, same mode."""
+        with torch.device("meta"):
+            attention = cls(base.config, targets=(), layer_idx=base.layer_idx)
+        attention.is_causal = base.is_causal
+        attention.load_state_dict(base.state_dict(keep_vars=True), assign=True)
+        attention.train(base.training)
+        attention._adapt(targets, lora)
+        return attention
+
+    def _adapt(self, targets: Iterable[str], lora: dict) -> None:
+        for name in targets:
+            setattr(self, name, LoraLinear.from_linear(getattr(self, name), **lora))
+
+
+def inject_lora(
+    encoder: RobertaModel,
+    *,
+    targets: Iterable[str] = ("query", "value"),
+    layers: Iterable[int] | None = None,
+    **lora,
+) -> list[str]:
+    """Give the encoder's linear layers a low-rank update, in place.
+
+    Args:
+        targets: among query, key, value, attention_output, intermediate, output. layers: indices; None: all of them.
+        lora: rank, alpha, dropout, init, rank_stabilized of :class:`LoraLinear`.
+    Returns: names of the adapted modules. Raises: ValueError: an unknown target, or a layer that is not there.
+    """
+    targets = list(targets)
+    unknown = sorted(set(targets) - set(TARGETS))
+    if unknown:
+        raise ValueError(f"targets={unknown}: must be among {', '.join(TARGETS)}")
+    count = len(encoder.encoder.layer)
+    chosen = list(range(count)) if layers is None else list(layers)
+    outside = [index for index in chosen if not 0 <= index < count]
+    if outside:
+        raise ValueError(f"layers={outside}: this encoder has layers 0 to {count - 1}")
+    for index in chosen:
+        layer = encoder.encoder.layer[index]
+        projections = [t for t in targets if t in ATTENTION_TARGETS]
+        if projections:
+            layer.attention.self = LoraRobertaSelfAttention.from_attention(layer.attention.self, projections, **lora)
+        for target in targets:
+            if target in DENSE_TARGETS:
+                parent = layer.get_submodule(DENSE_TARGETS[target])
+                parent.dense = LoraLinear.from_linear(parent.dense, **lora)
+    return [name for name, module in encoder.named_modules() if isinstance(module, LoraLinear)]
+
+
+def lora_layers(model: nn.Module) -> Iterator[LoraLinear]:
+    """Every LoraLinear of the model."""
+    return (module for module in model.modules() if isinstance(module, LoraLinear))
+
+
+def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that modules declare in ``adapter_names``, by their full name. Nothing is guessed from names."""
+    return {
+        f"{path}.{name}".lstrip("."): module.get_parameter(name)
+        for path, module in model.named_modules()
+        for name in getattr(module, "adapter_names", ())
+    }
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Inside the block, every LoraLinear computes its base layer only. Raises: RuntimeError: a layer is merged."""
+    layers = list(lora_layers(model))
+    if any(layer.merged for layer in layers):
+        raise RuntimeError("a merged adapter cannot be switched off: unmerge first")
+    before = [layer.enabled for layer in layers]
+    try:
+        for layer in layers:
+            layer.enabled = False
+        yield
+    finally:
+        for layer, enabled in zip(layers, before, strict=True):
+            layer.enabled = enabled

@@ -1,0 +1,25 @@
+"""Is the Hugging Face hub within reach? Asked once, so that a machine without a network fails at once, not after retries."""
+
+import functools
+import os
+import socket
+from urllib.parse import urlparse
+
+TIMEOUT = 3.0  # seconds
+
+
+@functools.cache
+def hub_reachable() -> bool:
+    """False where the hub's address cannot be connected to. Behind a proxy only the proxy knows: True."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        return True
+    url = urlparse(constants.ENDPOINT)
+    try:
+        socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), TIMEOUT).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,146 @@
+"""run(spec) -> Record: wires data, model, method, training and the record of it."""
+
+import sys
+import traceback
+from pathlib import Path
+
+from . import record as records
+from .data import DataError, Rows, load
+from .record import Record
+from .spec import Spec
+
+# torch and transformers are imported inside the functions below, after the spec and the data are known to be good: a
+# wrong path or a broken line is then reported in a second, and a finished run is skipped as fast.
+
+TOLERANCE = 1e-6  # between the scores before saving an adapter and after loading it
+
+
+def folder_of(spec: Spec) -> Path:
+    """The folder that holds a run's record, adapter and predictions."""
+    return Path(spec.out_dir) / "runs" / spec.task.name / spec.key()
+
+
+def run(spec: Spec, command: str = "") -> Record:
+    """Do one run, or return its record where it was done before.
+
+    A failure leaves a record with status ``failed`` and ``traceback.txt`` beside it, and is raised again. An interrupt
+    leaves nothing. Raises: UserError and whatever the run raises.
+    """
+    spec.validate()
+    folder = folder_of(spec)
+    done = records.read(folder)
+    record = Record(spec.key(), "failed", spec.to_dict(), command, records.now(), {})
+    try:
+        splits = load(spec.task, spec.data)
+        if done is not None and done.status == "ok":
+            _check_same_data(done, splits, folder)
+            return done
+        record.data = {name: {"source": s.source, "fingerprint": s.fingerprint(), "rows": len(s.rows),
+                              "skipped": s.skipped} for name, s in splits.items()}  # fmt: skip
+        _train(spec, splits, record, folder)
+    except Exception as error:
+        record.error = " ".join(str(error).split()) or type(error).__name__
+        if done is None or done.status != "ok":
+            records.write(folder, record)
+            (folder / "traceback.txt").write_text(traceback.format_exc())
+        raise
+    record.status = "ok"
+    records.write(folder, record)
+    (folder / "traceback.txt").unlink(missing_ok=True)
+    return record
+
+
+def _check_same_data(done: Record, splits: dict[str, Rows], folder: Path) -> None:
+    for name, rows in splits.items():
+        before, now = done.data[name]["fingerprint"], rows.fingerprint()
+        if before != now:
+            raise DataError(
+                f"{folder}: was run on other data (split {name} had fingerprint {before}, now {now}); "
+                "choose another out_dir or move that folder away"
+            )
+
+
+def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) -> None:
+    import torch
+
+    from .checkpoint import load_adapter, save_adapter
+    from .encoder import load_tokenizer
+    from .methods import get_method
+    from .tasks import make_task
+    from .train import PeakMemory, fit
+
+    record.provenance = records.provenance(spec.device, torch.get_num_threads())
+    task = make_task(spec.task)
+    for name in spec.task.validation:
+        rows = splits[name].rows
+        record.data[name] |= {"ceiling": task.ceiling(rows), "chance": task.chance(splits["train"].rows, rows)}
+    tokenizer = load_tokenizer(spec.model)
+    encoded = {name: _encode(spec, task, tokenizer, s.rows) for name, s in splits.items()}
+    with PeakMemory(spec.device) as peak:
+        model, method = build(spec, task, get_method(spec.method.name))
+        result = fit(model, method, task, encoded["train"], spec, lambda: _score(model, task, encoded, splits, spec))
+    record.peak_memory_bytes = peak.bytes
+    record.parameters = model.parameter_counts()
+    record.epochs, record.last = result.epochs, result.epochs[-1]
+    first = next(iter(record.last["scores"]))
+    record.best = max(result.epochs, key=lambda epoch: epoch["scores"][first])  # the earliest of equals
+    record.train_seconds, record.eval_seconds = result.train_seconds, result.eval_seconds
+    record.examples_per_second = result.examples / result.train_seconds
+    record.tokens_per_second = result.tokens / result.train_seconds
+    record.adapter_bytes = save_adapter(folder / "adapter", model, spec)
+    del model
+    fresh, _ = build(spec, task, get_method(spec.method.name))
+    load_adapter(folder / "adapter", fresh)
+    record.reloaded = _score(fresh, task, encoded, splits, spec)
+    for name, value in record.reloaded.items():
+        if abs(value - record.last["scores"][name]) > TOLERANCE:
+            raise RuntimeError(f"{name} was {record.last['scores'][name]} and is {value} after saving and loading")
+
+
+def build(spec: Spec, task, method):
+    """A seeded model that ``method`` has prepared, on its device. Returns: (LoraWrapperRoberta, method)."""
+    import torch
+
+    from .encoder import load_encoder, max_tokens
+    from .spec import SpecError
+    from .wrapper import LoraWrapperRoberta
+
+    if spec.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SpecError("device", spec.device, "no CUDA device is available; must be cpu here")
+    torch.manual_seed(spec.seed)
+    encoder = load_encoder(spec.model, dropout=spec.train.dropout)
+    if spec.train.max_length > max_tokens(encoder):
+        limit = f"{spec.model.name} takes at most {max_tokens(encoder)} tokens"
+        raise SpecError("train.max_length", spec.train.max_length, limit)
+    model = LoraWrapperRoberta(
+        num_classes=task.outputs, dropout_rate=spec.train.dropout, model_id=encoder, lora_rank=None, head=spec.head
+    )
+    method.prepare(model, spec)
+    return model.to(spec.device), method
+
+
+def _encode(spec: Spec, task, tokenizer, rows: list[dict]):
+    from .tasks.encoding import cached
+
+    dependencies = [spec.task.kind, spec.task.columns, rows, spec.train.max_length, tokenizer.backend_tokenizer.to_str()]
+    return cached(Path(spec.cache_dir), dependencies, lambda: task.encode(rows, tokenizer, spec.train.max_length))
+
+
+def _score(model, task, encoded, splits: dict[str, Rows], spec: Spec) -> dict[str, float]:
+    """Scores of every validation split; with several, names get the split's suffix: ``accuracy_mismatched``."""
+    from .train import predict
+
+    scores = {}
+    for split in spec.task.validation:
+        predictions = task.decode(predict(model, task, encoded[split], spec))
+        suffix = split.removeprefix("validation")
+        for name, value in task.score(predictions, splits[split].rows).items():
+            scores[name + suffix] = value
+    return scores
+
+
+def announce(record: Record, folder: Path, *, skipped: bool) -> None:
+    """One line for people: the run, its score, where it lies."""
+    scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in record.last["scores"].items())
+    verb = "already done" if skipped else f"trained in {record.train_seconds:.0f} s"
+    print(f"{record.key}: {scores} ({verb}; {folder})", file=sys.stderr if skipped else sys.stdout)

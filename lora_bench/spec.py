@@ -1,0 +1,243 @@
+"""Spec: everything that decides one run, typed, validated, and hashed into the run's key.
+
+A default lives here or nowhere; the presets under ``conf/`` hold choices. This room imports no other one and no torch,
+so that a wrong value is refused in a second.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+
+TARGETS = ("query", "key", "value", "attention_output", "intermediate", "output")
+
+
+class UserError(Exception):
+    """A mistake of the user's that one line explains; the command line prints that line and no traceback."""
+
+
+class SpecError(UserError):
+    """A setting whose value is not allowed.
+
+    Args: path: dotted name of the setting; value: what it was; allowed: what it may be.
+    """
+
+    def __init__(self, path: str, value: Any, allowed: str):
+        super().__init__(f"{path}={value}: {allowed}")
+        self.path = path
+
+
+@dataclass
+class LocalLayout:
+    """Where an official download keeps a task, and in which columns (``data=local``)."""
+
+    folder: str = ""  # below data.root
+    files: dict[str, str] = field(default_factory=dict)  # split -> file name
+    headers: dict[str, list[str]] = field(default_factory=dict)  # split -> the file's columns in order
+    headerless: list[str] = field(default_factory=list)  # splits whose file has no header line (CoLA)
+    columns: dict[str, str] = field(default_factory=dict)  # our column -> the file's
+    label: str = ""  # the file's label column
+    label_values: list[str] = field(default_factory=list)  # as the file writes them, in the order of TaskSpec.labels
+    patterns: dict[str, str] = field(default_factory=dict)  # file column -> regular expression of its whole content
+
+
+@dataclass
+class HubLayout:
+    """Where the Hugging Face hub keeps a task (``data=hub``)."""
+
+    path: str = ""  # data set repository
+    name: str | None = None  # configuration
+    revision: str = ""  # commit of the repository, pinned
+
+
+@dataclass
+class TaskSpec:
+    """The facts of one task. A preset under ``conf/task/`` sets them; a user rarely does."""
+
+    name: str = MISSING
+    version: int = 1  # raise it when the same predictions would score differently
+    kind: str = "text"  # text: one label for an example (lora_bench/tasks/text.py)
+    columns: list[str] = field(default_factory=list)  # one or two text columns
+    labels: list[str] = field(default_factory=list)  # class names in index order; empty: regression
+    value_range: list[float] = field(default_factory=list)  # regression: lowest and highest target
+    metrics: list[str] = field(default_factory=list)  # the first one selects the best epoch
+    validation: list[str] = field(default_factory=lambda: ["validation"])  # splits scored after each epoch
+    official_rows: dict[str, int] = field(default_factory=dict)  # split -> rows of the official split
+    local: LocalLayout = field(default_factory=LocalLayout)
+    hub: HubLayout = field(default_factory=HubLayout)
+
+
+@dataclass
+class ModelSpec:
+    """The pretrained encoder."""
+
+    name: str = MISSING
+    source: str = MISSING  # hub id, a folder, package:<python package> or random:tiny
+    revision: str | None = None  # hub only: branch, tag or commit
+
+
+@dataclass
+class MethodSpec:
+    """How the encoder is made trainable. Empty ``targets`` means that no low-rank update is added."""
+
+    name: str = MISSING  # a file under lora_bench/methods/
+    rank: int | None = None  # r of the LoRA paper, section 4.1
+    alpha: float | None = None  # numerator of the scaling alpha / rank
+    rank_stabilized: bool = False  # alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)
+    dropout: float = 0.0  # on the input of the low-rank branch
+    init: str = "kaiming"  # of A: kaiming | gaussian | gaussian_rank
+    targets: list[str] = field(default_factory=list)  # subset of TARGETS
+    layers: list[int] | None = None  # encoder layers that get an update; null: all
+    biases: str = "none"  # none | adapted (of the target layers) | all
+    layer_norms: bool = False  # train the LayerNorms' weights and biases
+    embeddings: bool = False  # train word, position and token-type embeddings
+
+
+@dataclass
+class DataSpec:
+    """Where examples come from."""
+
+    source: str = MISSING  # a file under lora_bench/data/
+    root: str | None = None  # local: the folder that holds CoLA/, MNLI/ ...
+    skip_bad: bool = False  # leave malformed rows out, counted in the record, instead of stopping at the first
+    train_rows: int | None = None  # use that many random training rows; null: all
+    seed: int = 0  # of the generated data, and of the draw of train_rows
+    toy_train: int = 1200  # toy: generated training examples
+    toy_validation: int = 400  # toy: generated validation examples
+
+
+@dataclass
+class TrainSpec:
+    """The recipe."""
+
+    epochs: int = MISSING
+    batch_size: int = MISSING  # examples for each step
+    lr: float = MISSING  # peak learning rate of AdamW
+    warmup: float = 0.06  # share of all steps with linear warm-up; linear decay to 0 follows
+    weight_decay: float = 0.0  # on matrices only: not on biases and LayerNorms
+    max_grad_norm: float = 1.0  # clip the global gradient norm to this
+    max_length: int = 128  # tokens, special ones included; longer examples are cut, the longest part first
+    dropout: float = 0.1  # hidden, attention and head dropout
+
+
+@dataclass
+class Spec:
+    """One run."""
+
+    task: TaskSpec = field(default_factory=TaskSpec)
+    model: ModelSpec = field(default_factory=ModelSpec)
+    method: MethodSpec = field(default_factory=MethodSpec)
+    data: DataSpec = field(default_factory=DataSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    head: str = "standard"  # standard: transformers' own | article: LayerNorm, dropout, linear
+    seed: int = 0  # weights of head and adapter, order of examples, dropout
+    precision: str = "fp32"  # fp32 | bf16 (autocast)
+    device: str = "cpu"  # cpu | cuda | cuda:N
+    eval_batch_size: int = 64  # examples for each forward pass while scoring
+    out_dir: str = "outputs"  # runs go to <out_dir>/runs/<task>/<key>/
+    cache_dir: str = ".cache"  # encoded data
+    progress: bool = True  # progress bars
+
+    @classmethod
+    def from_config(cls, config) -> "Spec":
+        """Make a Spec from a composed configuration (OmegaConf, any nesting of its dataclasses)."""
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config))
+
+    def validate(self) -> "Spec":
+        """Check every value. Raises: SpecError: names the setting, its value and what is allowed."""
+        self._check_sizes()
+        self._check_choices()
+        self._check_method()
+        return self
+
+    def _check_sizes(self) -> None:
+        train, data = self.train, self.data
+        for path, value, low in (
+            ("train.epochs", train.epochs, 1),
+            ("train.batch_size", train.batch_size, 1),
+            ("train.max_length", train.max_length, 8),
+            ("eval_batch_size", self.eval_batch_size, 1),
+            ("data.toy_train", data.toy_train, 1),
+            ("data.toy_validation", data.toy_validation, 1),
+            ("data.train_rows", data.train_rows, 1),
+            ("seed", self.seed, 0),
+            ("data.seed", data.seed, 0),
+        ):
+            if value is not None and value < low:
+                raise SpecError(path, value, f"must be {low} or more")
+        for path, value in (("train.lr", train.lr), ("train.max_grad_norm", train.max_grad_norm)):
+            if not (value > 0 and math.isfinite(value)):
+                raise SpecError(path, value, "must be a finite number above 0")
+        for path, value in (("train.dropout", train.dropout), ("method.dropout", self.method.dropout)):
+            if not 0 <= value < 1:
+                raise SpecError(path, value, "must be at least 0 and below 1")
+        if not 0 <= train.warmup <= 1:
+            raise SpecError("train.warmup", train.warmup, "must be a share of all steps between 0 and 1")
+        if not (train.weight_decay >= 0 and math.isfinite(train.weight_decay)):
+            raise SpecError("train.weight_decay", train.weight_decay, "must be a finite number, 0 or more")
+
+    def _check_choices(self) -> None:
+        for path, value, allowed in (
+            ("head", self.head, ("standard", "article")),
+            ("precision", self.precision, ("fp32", "bf16")),
+            ("method.init", self.method.init, ("kaiming", "gaussian", "gaussian_rank")),
+            ("method.biases", self.method.biases, ("none", "adapted", "all")),
+        ):
+            if value not in allowed:
+                raise SpecError(path, value, f"must be one of {', '.join(allowed)}")
+        kind, _, index = self.device.partition(":")
+        if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+            raise SpecError("device", self.device, "must be cpu, cuda or cuda:<number>")
+        if self.data.source == "local" and not self.data.root:
+            raise SpecError("data.root", self.data.root, "data=local needs the folder with the official files")
+
+    def _check_method(self) -> None:
+        method = self.method
+        unknown = [t for t in method.targets if t not in TARGETS]
+        if unknown:
+            raise SpecError("method.targets", unknown, f"must be among {', '.join(TARGETS)}")
+        if method.rank is not None and method.rank < 1:
+            raise SpecError("method.rank", method.rank, "must be 1 or more")
+        if method.alpha is not None and not (method.alpha > 0 and math.isfinite(method.alpha)):
+            raise SpecError("method.alpha", method.alpha, "must be a finite number above 0")
+        for path, value in (("method.rank", method.rank), ("method.alpha", method.alpha)):
+            if method.targets and value is None:
+                raise SpecError(path, value, f"method={method.name} has targets and needs it")
+            if not method.targets and value is not None:
+                raise SpecError(path, value, f"method={method.name} has no targets for a low-rank update; leave it out")
+        for layer in method.layers or ():
+            if layer < 0:
+                raise SpecError("method.layers", layer, "must be layer indices from 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def key(self) -> str:
+        """Name of this run: a readable stem and a hash of exactly the settings that can change the score."""
+        settings = self.to_dict()
+        for path in NOT_IN_KEY:
+            *parents, leaf = path.split(".")
+            node = settings
+            for parent in parents:
+                node = node[parent]
+            del node[leaf]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+        rank = "" if self.method.rank is None else f"-r{self.method.rank}"
+        return f"{self.task.name}-{self.model.name}-{self.method.name}{rank}-s{self.seed}-{digest}"
+
+
+# What the key leaves out: no change of these moves a score beyond float noise. data.root is where the files lie, not
+# what they say; the record carries a fingerprint of their content, and resuming on other content is an error.
+NOT_IN_KEY = (
+    "task.official_rows",
+    "data.root",
+    "device",
+    "eval_batch_size",
+    "out_dir",
+    "cache_dir",
+    "progress",
+)

@@ -1,0 +1,129 @@
+"""LoraWrapperRoberta: an encoder, a task head and a freezing policy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor, nn
+from transformers import RobertaModel
+
+from .encoder import load_encoder
+from .heads import HEADS
+from .lora import LoraLinear, adapter_parameters, inject_lora
+from .packing import Batch
+from .spec import ModelSpec
+
+GROUPS = ("adapter", "head", "bias", "norm", "other")
+KIND_OF_TASK_TYPE = {"glue": "text"}
+
+
+@dataclass(frozen=True)
+class FreezePolicy:
+    """Which of the encoder's own parameters are trained; adapter and head always are.
+
+    biases: ``none``, ``adapted`` (of linear layers with a low-rank update) or ``all`` (LayerNorms' too, as BitFit);
+    layer_norms: LayerNorm weights and biases; embeddings: word, position and token-type tables.
+    """
+
+    biases: str = "none"
+    layer_norms: bool = False
+    embeddings: bool = False
+
+    def apply(self, model: "LoraWrapperRoberta") -> None:
+        """Set ``requires_grad`` of every parameter of the model."""
+        model.requires_grad_(False)
+        model.head.requires_grad_(True)
+        for parameter in adapter_parameters(model).values():
+            parameter.requires_grad_(True)
+        for module in model.encoder.modules():
+            bias = getattr(module, "bias", None)
+            adapted = isinstance(module, LoraLinear)
+            if isinstance(bias, nn.Parameter) and (self.biases == "all" or (self.biases == "adapted" and adapted)):
+                bias.requires_grad_(True)
+            if isinstance(module, nn.LayerNorm) and self.layer_norms:
+                module.requires_grad_(True)
+            if isinstance(module, nn.Embedding) and self.embeddings:
+                module.requires_grad_(True)
+
+
+class LoraWrapperRoberta(nn.Module):
+    """A RoBERTa encoder with a head on top. The article's call works as printed there.
+
+    Args:
+        task_type: ``glue`` (one output row for each example).
+        num_classes: classes; 1 for regression.
+        dropout_rate: of hidden states, attention and head.
+        model_id: hub id or folder, or an encoder that is loaded already.
+        lora_rank: rank of the update on query and value, with alpha = rank and A ~ N(0, 1) as in the article; None: no
+            update, every parameter trainable, which is what a method under ``lora_bench/methods/`` starts from.
+        train_biases, train_embedding, train_layer_norms: the freezing policy, used when ``lora_rank`` is given.
+        head: ``article`` or ``standard`` (transformers' own).
+    """
+
+    def __init__(
+        self,
+        task_type: str = "glue",
+        num_classes: int = 2,
+        dropout_rate: float = 0.1,
+        model_id: str | Path | RobertaModel = "FacebookAI/roberta-base",
+        lora_rank: int | None = 8,
+        train_biases: bool = True,
+        train_embedding: bool = False,
+        train_layer_norms: bool = True,
+        *,
+        head: str = "article",
+    ):
+        super().__init__()
+        if task_type not in KIND_OF_TASK_TYPE:
+            raise ValueError(f"task_type={task_type}: must be one of {', '.join(KIND_OF_TASK_TYPE)}")
+        if isinstance(model_id, RobertaModel):
+            self.encoder = model_id
+        else:
+            self.encoder = load_encoder(ModelSpec(name=str(model_id), source=str(model_id)), dropout=dropout_rate)
+        head_class = HEADS[KIND_OF_TASK_TYPE[task_type], head]
+        self.head = head_class(self.encoder.config.hidden_size, num_classes, dropout_rate)
+        if lora_rank is not None:
+            inject_lora(self.encoder, rank=lora_rank, alpha=float(lora_rank), init="gaussian")
+            policy = FreezePolicy("all" if train_biases else "none", train_layer_norms, train_embedding)
+            policy.apply(self)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of a packed batch: (B, num_classes)."""
+        hidden = self.encoder(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.position_ids[None],
+            token_type_ids=batch.token_type_ids[None],
+            layout=batch.layout,
+        ).last_hidden_state[0]  # (T, D)
+        return self.head(hidden[batch.first])
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Every trained parameter by name: what an adapter file holds."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def parameter_table(self) -> pd.DataFrame:
+        """One row for each parameter: group, name, shape, count, trained."""
+        adapters = {id(p) for p in adapter_parameters(self).values()}
+        norms = {id(p) for m in self.encoder.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
+
+        def group(name: str, parameter: nn.Parameter) -> str:
+            if id(parameter) in adapters:
+                return "adapter"
+            if name.startswith("head."):
+                return "head"
+            if id(parameter) in norms:
+                return "norm"
+            return "bias" if name.endswith(".bias") else "other"
+
+        rows = [
+            (group(name, p), name, tuple(p.shape), p.numel(), p.requires_grad) for name, p in self.named_parameters()
+        ]
+        return pd.DataFrame(rows, columns=["group", "name", "shape", "count", "trained"])
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Trained parameters of each group, with ``trained`` and ``total`` over all of them."""
+        table = self.parameter_table()
+        trained = table[table.trained]
+        counts = {name: int(trained.loc[trained.group == name, "count"].sum()) for name in GROUPS}
+        return {**counts, "trained": int(trained["count"].sum()), "total": int(table["count"].sum())}
+
