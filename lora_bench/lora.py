@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import RobertaModel
 from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
 
+from .dropout import Dropout
 from .spec import TARGETS
 
 ATTENTION_TARGETS = ("query", "key", "value")
@@ -51,7 +52,7 @@ class LoraLinear(nn.Linear):
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
         self.rank, self.alpha, self.init = rank, alpha, init
         self.lora_scaling = alpha / (math.sqrt(rank) if rank_stabilized else rank)
-        self.lora_dropout = nn.Dropout(dropout)
+        self.lora_dropout = Dropout(dropout)
         self.lora_a = nn.Parameter(torch.empty(rank, in_features, device=device, dtype=dtype))
         self.lora_b = nn.Parameter(torch.empty(out_features, rank, device=device, dtype=dtype))
         self.merged = False

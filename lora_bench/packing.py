@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from .dropout import dropout as drop
+
 ATTENTION = "packed"
 
 
@@ -144,9 +146,15 @@ def packed_attention(
         grid = _Unpack.apply(flat, layout.rows, layout.cells)
         return grid.view(layout.batch, layout.longest, heads, size).transpose(1, 2)
 
-    out = F.scaled_dot_product_attention(
-        unpack(query), unpack(key), unpack(value), attn_mask=layout.mask, dropout_p=dropout, scale=scaling
-    )
+    q, k, v = unpack(query), unpack(key), unpack(value)
+    if dropout > 0 and query.device.type == "cpu":
+        # SDPA's fused CPU kernel has no dropout; its fallback draws the slow random numbers that ours avoids
+        scores = (q * scaling) @ k.transpose(-1, -2)  # (B, h, L, L)
+        if layout.mask is not None:
+            scores = scores.masked_fill(~layout.mask, float("-inf"))
+        out = drop(scores.softmax(-1), dropout) @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, dropout_p=dropout, scale=scaling)
     flat = out.transpose(1, 2).reshape(layout.batch * layout.longest, heads * size)
     return _Pack.apply(flat, layout.cells).view(1, tokens, heads, size), None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from . import record as records
 from .data import DataError, Rows, load
 from .record import Record
-from .spec import Spec
+from .spec import Spec, SpecError
 
 # torch and transformers are imported inside the functions below, after the spec and the data are known to be good: a
 # wrong path or a broken line is then reported in a second, and a finished run is skipped as fast.
@@ -101,13 +101,14 @@ def build(spec: Spec, task, method):
     """A seeded model that ``method`` has prepared, on its device. Returns: (LoraWrapperRoberta, method)."""
     import torch
 
+    from . import dropout
     from .encoder import load_encoder, max_tokens
-    from .spec import SpecError
     from .wrapper import LoraWrapperRoberta
 
     if spec.device.startswith("cuda") and not torch.cuda.is_available():
         raise SpecError("device", spec.device, "no CUDA device is available; must be cpu here")
     torch.manual_seed(spec.seed)
+    dropout.seed(spec.seed)
     encoder = load_encoder(spec.model, dropout=spec.train.dropout)
     if spec.train.max_length > max_tokens(encoder):
         limit = f"{spec.model.name} takes at most {max_tokens(encoder)} tokens"

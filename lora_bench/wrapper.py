@@ -7,6 +7,7 @@ import pandas as pd
 from torch import Tensor, nn
 from transformers import RobertaModel
 
+from .dropout import use_fast_dropout
 from .encoder import load_encoder
 from .heads import HEADS
 from .lora import LoraLinear, adapter_parameters, inject_lora
@@ -86,6 +87,7 @@ class LoraWrapperRoberta(nn.Module):
             inject_lora(self.encoder, rank=lora_rank, alpha=float(lora_rank), init="gaussian")
             policy = FreezePolicy("all" if train_biases else "none", train_layer_norms, train_embedding)
             policy.apply(self)
+        use_fast_dropout(self)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a packed batch: (B, num_classes)."""
