@@ -74,7 +74,9 @@ def roberta_from_bert(bert: BertModel) -> RobertaModel:
     for name in [n for n in state if n.startswith("pooler.")]:
         del state[name]
     positions = state["embeddings.position_embeddings.weight"]
-    state["embeddings.position_embeddings.weight"] = torch.cat([positions.new_zeros(shift, positions.shape[1]), positions])
+    state["embeddings.position_embeddings.weight"] = torch.cat(
+        [positions.new_zeros(shift, positions.shape[1]), positions]
+    )
     roberta.load_state_dict(state)
     return roberta
 
@@ -115,7 +117,9 @@ def _tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",

@@ -88,7 +88,6 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
     record.examples_per_second = result.examples / result.train_seconds
     record.tokens_per_second = result.tokens / result.train_seconds
     record.adapter_bytes = save_adapter(folder / "adapter", model, spec)
-    del model
     fresh, _ = build(spec, task, get_method(spec.method.name))
     load_adapter(folder / "adapter", fresh)
     record.reloaded = _score(fresh, task, encoded, splits, spec)
@@ -123,7 +122,13 @@ def build(spec: Spec, task, method):
 def _encode(spec: Spec, task, tokenizer, rows: list[dict]):
     from .tasks.encoding import cached
 
-    dependencies = [spec.task.kind, spec.task.columns, rows, spec.train.max_length, tokenizer.backend_tokenizer.to_str()]
+    dependencies = [
+        spec.task.kind,
+        spec.task.columns,
+        rows,
+        spec.train.max_length,
+        tokenizer.backend_tokenizer.to_str(),
+    ]
     return cached(Path(spec.cache_dir), dependencies, lambda: task.encode(rows, tokenizer, spec.train.max_length))
 
 

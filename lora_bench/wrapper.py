@@ -128,4 +128,3 @@ class LoraWrapperRoberta(nn.Module):
         trained = table[table.trained]
         counts = {name: int(trained.loc[trained.group == name, "count"].sum()) for name in GROUPS}
         return {**counts, "trained": int(trained["count"].sum()), "total": int(table["count"].sum())}
-

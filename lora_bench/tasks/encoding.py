@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +54,9 @@ def cached(folder: Path, dependencies: object, build: Callable[[], Encoded]) -> 
     digest = hashlib.sha256(json.dumps([VERSION, dependencies], sort_keys=True).encode()).hexdigest()[:24]
     path = folder / f"{digest}.npz"
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             return Encoded(**arrays)
-    except (OSError, ValueError, TypeError, EOFError, KeyError):
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile):
         pass
     encoded = build()
     folder.mkdir(parents=True, exist_ok=True)

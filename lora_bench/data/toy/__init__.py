@@ -46,7 +46,9 @@ def _row(task: TaskSpec, rng: random.Random, seen: set[tuple[str, ...]]) -> dict
             seen.add(texts)
             row = dict(zip(task.columns, texts, strict=True))
             return {**row, "label": _noisy(label, task, rng), "clean_label": label}
-    raise SpecError("data.toy_train", len(seen), f"the {task.name} generator has fewer different examples; ask for less")
+    raise SpecError(
+        "data.toy_train", len(seen), f"the {task.name} generator has fewer different examples; ask for less"
+    )
 
 
 def _noisy(label: int | float, task: TaskSpec, rng: random.Random) -> int | float:

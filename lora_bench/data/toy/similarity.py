@@ -41,10 +41,16 @@ def _opposite_adjective(event: Frame, rng: random.Random) -> tuple[Frame, float]
 CHANGES = {
     "adjective": _opposite_adjective,
     "negation": lambda event, rng: (replace(event, negated=not event.negated), 2.0),
-    "object": lambda event, rng: (replace(event, object=other(event.object, set(HYPERNYM) - {event.subject}, rng)), 1.5),
+    "object": lambda event, rng: (
+        replace(event, object=other(event.object, set(HYPERNYM) - {event.subject}, rng)),
+        1.5,
+    ),
     "place": lambda event, rng: (replace(event, place=other(event.place, PLACES, rng)), 0.75),
     "roles": lambda event, rng: (event.swapped(), 2.0),
-    "subject": lambda event, rng: (replace(event, subject=other(event.subject, set(HYPERNYM) - {event.object}, rng)), 1.5),
+    "subject": lambda event, rng: (
+        replace(event, subject=other(event.subject, set(HYPERNYM) - {event.object}, rng)),
+        1.5,
+    ),
     "time": lambda event, rng: (replace(event, time=other(event.time, TIMES, rng)), 0.5),
     "verb": _opposite_verb,
 }

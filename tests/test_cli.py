@@ -1,0 +1,66 @@
+"""The command line as a user meets it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lora_bench import record
+
+ROOT = Path(__file__).parent.parent
+
+
+def cli(*arguments: str, module: str = "lora_bench") -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=nosuch"], "Available options in 'task': cola mnli stsb"),
+        (["method.rnak=4"], "did you mean method.rank?"),
+        (["method.rank=-1"], "method.rank=-1: must be 1 or more"),
+        (["data=local", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
+        (["-m", "method.rank=4,-1", "seed=0,1"], "method.rank=-1: must be 1 or more"),
+        (["method.rank=[4"], "error: "),
+    ],
+)
+def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, arguments, message):
+    done = cli(*arguments, f"out_dir={tmp_path}")
+    assert done.returncode != 0
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert "torch" not in done.stderr and done.stdout == ""
+
+
+def test_help_shows_tasks_methods_models_and_recipes():
+    text = cli("--help").stdout
+    for part in (
+        "task: cola, mnli, stsb",
+        "method: bitfit, full, head_only, lora",
+        "roberta_base",
+        "recipe: article, quick",
+    ):
+        assert part in text
+
+
+def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):
+    small = ["model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1"]
+    folders = [f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]
+    done = cli("-m", *small, *folders, "method.layers=[7],[0]", "seed=0,1")
+    assert done.returncode != 0
+    assert "error: 2 of 4 runs failed" in done.stderr and "this encoder has layers 0 to 1" in done.stderr
+    found = record.read_all(tmp_path / "out")
+    assert sorted(r.status for r in found) == ["failed", "failed", "ok", "ok"]
+    again = cli("-m", *small, *folders, "method.layers=[0]", "seed=0,1")
+    assert again.returncode == 0 and again.stderr.count("already done") == 2
+    table = cli("--runs", f"{tmp_path}/out", module="lora_bench.report")
+    assert "| cola " in table.stdout and "Failed runs" in table.stdout
+    assert {p.name for p in (tmp_path / "out").glob("table_*")} == {
+        f"table_{protocol}.{kind}" for protocol in ("best", "last") for kind in ("md", "csv")
+    }
+
+
+def test_a_report_on_nothing_says_what_to_do(tmp_path):
+    done = cli("--runs", f"{tmp_path}/none", module="lora_bench.report")
+    assert done.returncode != 0 and "no runs there yet" in done.stderr

@@ -1,0 +1,99 @@
+"""Packed and padded must be the same function: values and gradients, BERT and byte-level BPE."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertModel
+
+from lora_bench.encoder import first_position, load_encoder, load_tokenizer, max_tokens, resolve
+from lora_bench.packing import ATTENTION, Batch, Layout
+
+from .conftest import MINILM, TINY
+
+LONG = "the quick brown fox jumps over the lazy dog and " * 90
+
+
+@pytest.mark.parametrize("model", [MINILM, TINY], ids=["bert", "byte-level"])
+def test_packed_equals_padded(model):
+    encoder, tokenizer = load_encoder(model, dropout=0.0), load_tokenizer(model)
+    longest = 512 if model is TINY else 128  # MiniLM at full length has a test of its own
+    ids = [tokenizer(LONG, truncation=True, max_length=longest)["input_ids"]]
+    ids += [tokenizer(t)["input_ids"] for t in ("", "a", "a short text", "another, somewhat longer text")]
+    ids.append([7])  # one token, no special ones
+    assert max(map(len, ids)) == longest
+    packed, padded = outputs_both_ways(encoder, tokenizer, ids)
+    for one, other in zip(packed, padded, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+def test_packed_minilm_equals_the_stock_bert_at_full_length():
+    tokenizer = load_tokenizer(MINILM)
+    encoder = load_encoder(MINILM, dropout=0.0)
+    bert = BertModel.from_pretrained(resolve(MINILM.source), add_pooling_layer=False).eval()
+    assert max_tokens(encoder) == 512
+    texts = [(LONG, "and a second text"), ("one", "two"), ("a b c", LONG)]
+    tokens = [tokenizer(*pair, truncation="longest_first", max_length=512) for pair in texts]
+    batch = pack(encoder, [t["input_ids"] for t in tokens], [t["token_type_ids"] for t in tokens])
+    packed = forward(encoder, batch).split(batch.cu_seqlens.diff().tolist())
+    for t, ours in zip(tokens, packed, strict=True):
+        row = {name: torch.tensor([values]) for name, values in t.items()}
+        torch.testing.assert_close(ours, bert(**row).last_hidden_state[0], atol=2e-5, rtol=1e-4)
+
+
+def test_gradients_of_packed_equal_those_of_padded(tiny_encoder):
+    tokenizer = load_tokenizer(TINY)
+    ids = [tokenizer(t)["input_ids"] for t in ("a", "longer text", "the longest text of all")]
+    weight = tiny_encoder.encoder.layer[0].attention.self.key.weight
+    found = []
+    for outputs in outputs_both_ways(tiny_encoder, tokenizer, ids):
+        sum(o.square().sum() for o in outputs).backward()
+        found.append(weight.grad.clone())
+        tiny_encoder.zero_grad()
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
+def test_training_attention_with_dropout_has_the_mean_of_the_one_without():
+    """The hand-written CPU path for dropout is the same attention: its mean over masks is SDPA's output."""
+    from lora_bench.packing import packed_attention
+
+    layout = Layout.from_lengths(torch.tensor([3, 6, 1]))
+    q, k, v = torch.randn(3, 1, 2, 10, 4).unbind(0)
+    exact, _ = packed_attention(None, q, k, v, None, layout=layout, scaling=0.5)
+    draws = [packed_attention(None, q, k, v, None, layout=layout, scaling=0.5, dropout=0.2)[0] for _ in range(4000)]
+    assert not torch.equal(draws[0], draws[1])
+    torch.testing.assert_close(torch.stack(draws).mean(0), exact, atol=0.05, rtol=0)
+
+
+def test_layout_of_equal_lengths_needs_no_mask():
+    assert Layout.from_lengths(torch.tensor([4, 4])).mask is None
+    layout = Layout.from_lengths(torch.tensor([1, 3]))
+    assert layout.mask.shape == (2, 1, 1, 3)
+    assert layout.cells.tolist() == [0, 3, 4, 5]
+    assert layout.rows[layout.cells].tolist() == [0, 1, 2, 3]
+
+
+def pack(encoder, ids, types) -> Batch:
+    arrays = [[np.asarray(x) for x in lists] for lists in (ids, types)]
+    return Batch.pack(*arrays, first_position=first_position(encoder))
+
+
+def forward(encoder, batch: Batch) -> torch.Tensor:
+    encoder.eval()
+    return encoder(
+        input_ids=batch.input_ids[None],
+        position_ids=batch.position_ids[None],
+        token_type_ids=batch.token_type_ids[None],
+        layout=batch.layout,
+    ).last_hidden_state[0]
+
+
+def outputs_both_ways(encoder, tokenizer, ids):
+    """Hidden states of each example: packed, and from transformers' own padded SDPA path."""
+    encoder.eval()
+    batch = pack(encoder, ids, [[0] * len(x) for x in ids])
+    yield forward(encoder, batch).split([len(x) for x in ids])
+    padded = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
+    encoder.set_attn_implementation("sdpa")
+    out = encoder(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).last_hidden_state
+    encoder.set_attn_implementation(ATTENTION)
+    yield [row[: len(x)] for row, x in zip(out, ids, strict=True)]

@@ -1,0 +1,117 @@
+"""One run as a whole: records, resume, failure, interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lora_bench import checkpoint, record
+from lora_bench.data import DataError
+from lora_bench.methods.lora import Lora
+from lora_bench.run import folder_of, run
+
+TIMINGS = {"started", "train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes"}
+
+
+@pytest.mark.parametrize("task", ["cola", "stsb", "mnli"])
+def test_a_run_trains_scores_saves_and_scores_again(tiny_spec, task):
+    spec = tiny_spec(f"task={task}")
+    done = run(spec, "the command")
+    assert done.status == "ok" and done.command == "the command" and done.error is None
+    assert [e["epoch"] for e in done.epochs] == [1, 2]
+    assert done.reloaded == pytest.approx(done.last["scores"], abs=1e-6)
+    first = next(iter(done.last["scores"]))
+    assert done.best["scores"][first] == max(e["scores"][first] for e in done.epochs)
+    names = {"cola": ["matthews"], "stsb": ["pearson", "spearman"], "mnli": ["accuracy_matched", "accuracy_mismatched"]}
+    assert list(done.last["scores"]) == names[task]
+    assert done.parameters["adapter"] == 2 * 2 * 8 * (32 + 32)
+    assert done.adapter_bytes == (folder_of(spec) / "adapter" / checkpoint.WEIGHTS).stat().st_size
+    assert done.peak_memory_bytes > 50e6 and done.tokens_per_second > done.examples_per_second > 0
+    assert done.data["train"]["rows"] == 48
+    assert record.read(folder_of(spec)) == done
+
+
+def test_the_same_seed_gives_the_same_record_and_another_seed_does_not(tiny_spec, tmp_path):
+    def scored(*overrides):
+        found = vars(run(tiny_spec("train.lr=1e-2", *overrides)))
+        return {k: v for k, v in found.items() if k not in TIMINGS | {"spec", "key"}}
+
+    first = scored(f"out_dir={tmp_path}/a")
+    assert scored(f"out_dir={tmp_path}/b") == first
+    assert scored("seed=1")["epochs"] != first["epochs"]
+
+
+def test_a_finished_run_is_not_done_again(tiny_spec, monkeypatch):
+    spec = tiny_spec()
+    first = run(spec)
+    monkeypatch.setattr(Lora, "prepare", lambda *_: pytest.fail("trained again"))
+    assert run(spec) == first
+
+
+def test_other_data_under_the_same_key_is_an_error_and_keeps_the_record(tiny_spec, monkeypatch):
+    from lora_bench.data import toy
+
+    spec = tiny_spec()
+    first = run(spec)
+    monkeypatch.setitem(toy.GENERATORS, "cola", lambda rng: ((f"Sentence {rng.random()}.",), rng.randrange(2)))
+    with pytest.raises(DataError, match="was run on other data"):
+        run(spec)
+    assert record.read(folder_of(spec)) == first
+
+
+def test_a_failed_run_leaves_its_reason_and_is_tried_again(tiny_spec, monkeypatch):
+    spec = tiny_spec()
+    with monkeypatch.context() as patch:
+        patch.setattr(Lora, "prepare", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(spec)
+    failed = record.read(folder_of(spec))
+    assert (failed.status, failed.error) == ("failed", "division by zero")
+    assert "ZeroDivisionError" in (folder_of(spec) / "traceback.txt").read_text()
+    assert run(spec).status == "ok"
+    assert not (folder_of(spec) / "traceback.txt").exists()
+
+
+def test_an_adapter_that_scores_differently_after_loading_is_an_error(tiny_spec, monkeypatch):
+    monkeypatch.setattr("lora_bench.checkpoint.load_adapter", lambda *_: None)
+    spec = tiny_spec("task=stsb", "train.lr=1e-2", "train.epochs=3")
+    with pytest.raises(RuntimeError, match="after saving and loading"):
+        run(spec)
+
+
+def test_a_killed_run_leaves_no_half_record_and_the_next_one_finishes(tmp_path):
+    command = [
+        *(sys.executable, "-m", "lora_bench", "model=tiny", "data.toy_train=400", "data.toy_validation=24"),
+        *("train.epochs=30", f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"),
+    ]
+    process = subprocess.Popen(command, cwd=Path(__file__).parent.parent, env=os.environ)
+    while not list((tmp_path / "cache").glob("*.npz")):  # it is past the data: training starts
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert record.read_all(tmp_path / "out") == []
+    subprocess.run([*command, "train.epochs=1"], cwd=Path(__file__).parent.parent, check=True, capture_output=True)
+    assert [r.status for r in record.read_all(tmp_path / "out")] == ["ok"]
+
+
+def test_a_write_that_breaks_off_leaves_the_old_record(tmp_path, monkeypatch):
+    old = record.Record("k", "ok", {}, "c", "now", {})
+    record.write(tmp_path, old)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        record.write(tmp_path, record.Record("k", "failed", {}, "c", "now", {}))
+    assert record.read(tmp_path) == old
+
+
+def test_a_record_that_is_no_record_counts_as_not_done(tmp_path):
+    for text in ("", "{", "[]", json.dumps({"key": "x"}), json.dumps({"unknown": 1})):
+        (tmp_path / record.FILE).write_text(text)
+        assert record.read(tmp_path) is None
+    with pytest.raises(ValueError, match="Out of range float"):
+        record.write(tmp_path, record.Record("k", "ok", {}, "c", "now", {}, train_seconds=float("nan")))

@@ -1,0 +1,117 @@
+"""Every preset composes, every value is checked, and the key holds exactly what can change a score."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from lora_bench.__main__ import compose
+from lora_bench.spec import NOT_IN_KEY, Spec, SpecError, UserError
+
+ROOT = Path(__file__).parent.parent
+GROUPS = {
+    group.name: sorted(p.stem for p in group.glob("*.yaml")) for group in (ROOT / "conf").iterdir() if group.is_dir()
+}
+
+
+def test_the_presets_are_all_seen():
+    assert GROUPS == {
+        "data": ["local", "toy"],
+        "method": ["bitfit", "full", "head_only", "lora"],
+        "model": ["minilm", "roberta_base", "roberta_large", "tiny"],
+        "recipe": ["article", "quick"],
+        "task": ["cola", "mnli", "stsb"],
+    }
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
+def test_every_preset_composes_and_opens_with_a_comment(group, name):
+    spec = compose([f"{group}={name}", *(["data.root=x"] if name == "local" else [])])
+    if group != "recipe":
+        part = getattr(spec, group)
+        assert (part.source if group == "data" else part.name) == name
+    assert (ROOT / "conf" / group / f"{name}.yaml").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.rank=-1", "method.rank=-1: must be 1 or more (set by the command line)"),
+        ("method.rank=0", "method.rank=0: must be 1 or more"),
+        ("method.alpha=0", "method.alpha=0.0: must be a finite number above 0"),
+        ("method.alpha=null", "method.alpha=None: method=lora has targets and needs it"),
+        ("method.dropout=1", "method.dropout=1.0: must be at least 0 and below 1"),
+        ("method.init=zeros", "must be one of kaiming, gaussian, gaussian_rank"),
+        ("method.targets=[query,valu]", "must be among query, key, value"),
+        ("method.layers=[-1]", "must be layer indices from 0"),
+        ("method.biases=some", "must be one of none, adapted, all"),
+        ("method.rnak=4", "method.rnak=4: no such setting; did you mean method.rank?"),
+        ("method.rank=four", "'four' of type 'str' could not be converted to Integer"),
+        ("train.lr=0", "train.lr=0.0: must be a finite number above 0"),
+        ("train.lr=nan", "train.lr=nan: must be a finite number above 0"),
+        ("train.epochs=0", "train.epochs=0: must be 1 or more"),
+        ("train.batch_size=0", "train.batch_size=0"),
+        ("train.warmup=2", "between 0 and 1"),
+        ("train.weight_decay=-1", "0 or more"),
+        ("train.max_grad_norm=0", "above 0"),
+        ("train.max_length=4", "must be 8 or more"),
+        ("train.dropout=1.5", "below 1"),
+        ("eval_batch_size=0", "must be 1 or more"),
+        ("data.toy_train=0", "must be 1 or more"),
+        ("data.toy_validation=0", "must be 1 or more"),
+        ("data.train_rows=0", "must be 1 or more"),
+        ("seed=-1", "must be 0 or more"),
+        ("data.seed=-1", "must be 0 or more"),
+        ("precision=fp8", "must be one of fp32, bf16"),
+        ("head=big", "must be one of standard, article"),
+        ("device=tpu", "must be cpu, cuda or cuda:<number>"),
+        ("data=local", "data.root=None: data=local needs the folder"),
+        ("task=nosuch", "Available options in 'task': cola mnli stsb"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_it(override, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        compose([override])
+    assert "\n" not in str(caught.value)
+
+
+def test_rank_without_targets_has_no_place_to_act():
+    with pytest.raises(UserError, match="method=full has no targets"):
+        compose(["method=full", "method.rank=4"])
+
+
+def test_the_error_says_that_a_preset_set_it():
+    spec = compose([])
+    spec.method.rank = 0
+    with pytest.raises(SpecError, match=r"method\.rank=0"):
+        spec.validate()
+
+
+def leaves(node, path=""):
+    for field in dataclasses.fields(node):
+        value, name = getattr(node, field.name), f"{path}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, name + ".")
+        else:
+            yield name, node, field.name, value
+
+
+def test_the_key_holds_every_setting_that_can_change_the_score():
+    spec = compose([])
+    before, names = spec.key(), []
+    for name, node, attribute, value in leaves(spec):
+        names.append(name)
+        setattr(node, attribute, {"changed": 1} if isinstance(value, dict) else ["changed"])
+        assert (spec.key() == before) == (name in NOT_IN_KEY), name
+        setattr(node, attribute, value)
+    assert set(NOT_IN_KEY) <= set(names)
+    assert compose(["seed=3", "method.rank=4"]).key().startswith("cola-minilm-lora-r4-s3-")
+
+
+def test_every_knob_is_read_somewhere():
+    """No dead options: each field's name is used outside of spec.py."""
+    code = "\n".join(p.read_text() for p in (ROOT / "lora_bench").rglob("*.py") if p.name != "spec.py")
+    for name, _, attribute, _ in leaves(Spec()):
+        if name != "task.version":  # is read by the key alone: that is its purpose
+            assert re.search(rf"\.{attribute}\b|\"{attribute}\"", code), name

@@ -1,0 +1,114 @@
+import pytest
+import torch
+from transformers import RobertaConfig, RobertaModel
+from transformers.models.roberta.modeling_roberta import RobertaClassificationHead
+
+from lora_bench.encoder import load_encoder
+from lora_bench.heads import SequenceHead
+from lora_bench.lora import inject_lora
+from lora_bench.packing import ATTENTION
+from lora_bench.wrapper import FreezePolicy, LoraWrapperRoberta
+
+from .conftest import TINY
+from .helpers import random_batch
+
+
+@pytest.fixture(scope="module")
+def roberta_base_shape():
+    """roberta-base's shape with random weights."""
+    config = RobertaConfig(
+        vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, attn_implementation=ATTENTION
+    )
+    return lambda: RobertaModel(config, add_pooling_layer=False)
+
+
+def article_call(model_id, **changes):
+    settings = dict(
+        task_type="glue",
+        num_classes=2,
+        dropout_rate=0.1,
+        model_id=model_id,
+        lora_rank=8,
+        train_biases=True,
+        train_embedding=False,
+        train_layer_norms=True,
+    )
+    return LoraWrapperRoberta(**{**settings, **changes})
+
+
+def test_parameter_counts_are_the_published_ones(roberta_base_shape):
+    """The article's 420,098 include 768 of a pooler bias that never reaches the loss; there is no pooler here."""
+    counts = article_call(roberta_base_shape()).parameter_counts()
+    assert counts["trained"] == 420_098 - 768
+    assert counts["adapter"] == 294_912
+    assert counts["trained"] == sum(counts[g] for g in ("adapter", "head", "bias", "norm", "other"))
+    plain = article_call(roberta_base_shape(), train_biases=False, train_layer_norms=False, head="standard")
+    assert plain.parameter_counts()["adapter"] == 294_912
+    assert plain.parameter_counts()["head"] == 592_130  # microsoft/LoRA's head, which the paper's 0.3M leave out
+    assert plain.parameter_counts()["trained"] == 294_912 + 592_130
+
+
+def test_every_trained_parameter_gets_a_gradient(tiny_encoder):
+    model = article_call(tiny_encoder)
+    model(random_batch([3, 5])).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_article_call_scales_by_one_and_rejects_other_task_types(tiny_encoder):
+    assert article_call(tiny_encoder).encoder.encoder.layer[0].attention.self.query.lora_scaling == 1.0
+    with pytest.raises(ValueError, match="task_type=squad_v3: must be one of glue"):
+        article_call(tiny_encoder, task_type="squad_v3")
+
+
+@pytest.mark.parametrize(
+    ("policy", "trained"),
+    [
+        (FreezePolicy(), set()),
+        (FreezePolicy(biases="adapted"), {"self.query.bias", "self.value.bias"}),
+        (FreezePolicy(layer_norms=True), {"LayerNorm.weight", "LayerNorm.bias"}),
+        (FreezePolicy(embeddings=True), {"embeddings.weight"}),
+        (
+            FreezePolicy(biases="all"),
+            {"self.query.bias", "self.key.bias", "self.value.bias", "dense.bias", "LayerNorm.bias"},
+        ),
+    ],
+)
+def test_freeze_policy_trains_exactly_what_it_says(tiny_encoder, policy, trained):
+    model = LoraWrapperRoberta(model_id=tiny_encoder, lora_rank=None)
+    inject_lora(model.encoder, rank=2, alpha=2.0)
+    policy.apply(model)
+
+    def matches(name):
+        if name.endswith("embeddings.weight"):
+            return "embeddings.weight" in trained
+        return any(name.endswith(t) for t in trained)
+
+    for name, parameter in model.named_parameters():
+        always = name.startswith("head.") or ".lora_" in name
+        assert parameter.requires_grad == (always or matches(name)), name
+
+
+def test_parameter_table_has_a_row_for_each_parameter(tiny_encoder):
+    model = article_call(tiny_encoder)
+    table = model.parameter_table()
+    assert list(table.columns) == ["group", "name", "shape", "count", "trained"]
+    assert table["count"].sum() == sum(p.numel() for p in model.parameters())
+    assert table.set_index("name").loc["encoder.encoder.layer.0.attention.self.query.lora_a", "shape"] == (8, 32)
+    assert set(table.group) == {"adapter", "head", "bias", "norm", "other"}
+
+
+def test_standard_head_is_the_one_of_transformers():
+    config = RobertaConfig(hidden_size=12, num_labels=3, hidden_dropout_prob=0.0)
+    theirs, ours = RobertaClassificationHead(config).eval(), SequenceHead(12, 3, 0.0)
+    ours.load_state_dict(theirs.state_dict())
+    hidden = torch.randn(4, 6, 12)
+    torch.testing.assert_close(ours(hidden[:, 0]), theirs(hidden), rtol=0, atol=0)
+
+
+def test_all_dropouts_are_the_fast_ones():
+    model = LoraWrapperRoberta(model_id=load_encoder(TINY, dropout=0.3), dropout_rate=0.3, lora_rank=4)
+    kinds = {type(m).__module__ for m in model.modules() if isinstance(m, torch.nn.Dropout)}
+    assert kinds == {"lora_bench.dropout"}
+    batch = random_batch([3, 5])
+    assert not torch.equal(model.train()(batch), model(batch))
+    assert torch.equal(model.eval()(batch), model(batch))
