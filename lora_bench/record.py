@@ -42,6 +42,11 @@ class Record:
     format: int = FORMAT
 
 
+def suffix_of(split: str) -> str:
+    """What a score's name adds for its split: nothing for ``validation``, ``_matched`` for ``validation_matched``."""
+    return ("_" + split.removeprefix("validation").strip("_")).rstrip("_")
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 

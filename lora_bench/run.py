@@ -2,11 +2,12 @@
 
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import record as records
 from .data import DataError, Rows, load
-from .record import Record
+from .record import Record, suffix_of
 from .spec import Spec, SpecError
 
 # torch and transformers are imported inside the functions below, after the spec and the data are known to be good: a
@@ -71,11 +72,10 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
 
     record.provenance = records.provenance(spec.device, torch.get_num_threads())
     task = make_task(spec.task)
-    for name in spec.task.validation:
-        rows = splits[name].rows
-        record.data[name] |= {"ceiling": task.ceiling(rows), "chance": task.chance(splits["train"].rows, rows)}
+    for name in scored(splits):
+        record.data[name] |= task.reference_points(splits["train"].rows, splits[name].rows, name)
     tokenizer = load_tokenizer(spec.model)
-    encoded = {name: _encode(spec, task, tokenizer, s.rows) for name, s in splits.items()}
+    encoded = {name: encode(spec, task, tokenizer, s.rows) for name, s in splits.items()}
     with PeakMemory(spec.device) as peak:
         model, method = build(spec, task, get_method(spec.method.name))
         result = fit(model, method, task, encoded["train"], spec, lambda: _score(model, task, encoded, splits, spec))
@@ -119,7 +119,7 @@ def build(spec: Spec, task, method):
     return model.to(spec.device), method
 
 
-def _encode(spec: Spec, task, tokenizer, rows: list[dict]):
+def encode(spec: Spec, task, tokenizer, rows: list[dict]):
     from .tasks.encoding import cached
 
     dependencies = [
@@ -137,12 +137,16 @@ def _score(model, task, encoded, splits: dict[str, Rows], spec: Spec) -> dict[st
     from .train import predict
 
     scores = {}
-    for split in spec.task.validation:
+    for split in scored(splits):
         predictions = task.decode(predict(model, task, encoded[split], spec))
-        suffix = split.removeprefix("validation")
-        for name, value in task.score(predictions, splits[split].rows).items():
-            scores[name + suffix] = value
+        for name, value in task.score(predictions, splits[split].rows, task.metrics_of(split)).items():
+            scores[name + suffix_of(split)] = value
     return scores
+
+
+def scored(splits: Iterable[str]) -> list[str]:
+    """The splits that a run reports on: all but the training split."""
+    return [split for split in splits if split != "train"]
 
 
 def announce(record: Record, folder: Path, *, skipped: bool) -> None:

@@ -41,6 +41,7 @@ class LocalLayout:
     headerless: list[str] = field(default_factory=list)  # splits whose file has no header line (CoLA)
     columns: dict[str, str] = field(default_factory=dict)  # our column -> the file's
     label: str = ""  # the file's label column
+    other_names: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> column -> its name in that file
     label_values: list[str] = field(default_factory=list)  # as the file writes them, in the order of TaskSpec.labels
     patterns: dict[str, str] = field(default_factory=dict)  # file column -> regular expression of its whole content
 
@@ -52,6 +53,7 @@ class HubLayout:
     path: str = ""  # data set repository
     name: str | None = None  # configuration
     revision: str = ""  # commit of the repository, pinned
+    other: dict[str, str] = field(default_factory=dict)  # split of ours -> configuration that holds it as `test`
 
 
 @dataclass
@@ -66,6 +68,8 @@ class TaskSpec:
     value_range: list[float] = field(default_factory=list)  # regression: lowest and highest target
     metrics: list[str] = field(default_factory=list)  # the first one selects the best epoch
     validation: list[str] = field(default_factory=lambda: ["validation"])  # splits scored after each epoch
+    optional: dict[str, list[str]] = field(default_factory=dict)  # split -> metrics; scored where the data has it
+    submission: dict[str, str] = field(default_factory=dict)  # test split -> file that the GLUE server takes
     official_rows: dict[str, int] = field(default_factory=dict)  # split -> rows of the official split
     local: LocalLayout = field(default_factory=LocalLayout)
     hub: HubLayout = field(default_factory=HubLayout)
@@ -234,6 +238,7 @@ class Spec:
 # what they say; the record carries a fingerprint of their content, and resuming on other content is an error.
 NOT_IN_KEY = (
     "task.official_rows",
+    "task.submission",
     "data.root",
     "device",
     "eval_batch_size",

@@ -7,7 +7,18 @@ from lora_bench.data import DataError, load, load_split
 
 MNLI_HEAD = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
 HEADERS = {
-    "STS-B": ["index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2", "score"],
+    "STS-B": [
+        "index",
+        "genre",
+        "filename",
+        "year",
+        "old_index",
+        "source1",
+        "source2",
+        "sentence1",
+        "sentence2",
+        "score",
+    ],
     "MNLI train": [*MNLI_HEAD.split(), "sentence1", "sentence2", "label1", "gold_label"],
     "MNLI dev": [*MNLI_HEAD.split(), "sentence1", "sentence2", *[f"label{i}" for i in range(1, 6)], "gold_label"],
 }

@@ -1,6 +1,7 @@
 """Examples of a run: rows are plain dicts ``{column: text, ..., "label": ...}``, whatever their source.
 
-A source is a file of this folder with ``load(task, data, split) -> Rows``; a new one needs no edit here.
+A source is a file of this folder with ``load(task, data, split) -> Rows`` and ``has(task, data, split)`` for the optional
+splits; a new one needs no edit here.
 """
 
 import hashlib
@@ -30,12 +31,17 @@ class Rows:
         return hashlib.sha256(json.dumps(self.rows, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def load_split(task: TaskSpec, data: DataSpec, split: str) -> Rows:
-    """Rows of one split, ``data.train_rows`` applied. Raises: DataError, SpecError."""
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
+def source_of(data: DataSpec):
+    """The module behind ``data.source``. Raises: SpecError: there is none of that name."""
+    known = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     if data.source not in known:
         raise SpecError("data.source", data.source, f"must be one of {', '.join(known)}")
-    found = importlib.import_module(f"{__name__}.{data.source}").load(task, data, split)
+    return importlib.import_module(f"{__name__}.{data.source}")
+
+
+def load_split(task: TaskSpec, data: DataSpec, split: str) -> Rows:
+    """Rows of one split, ``data.train_rows`` applied. Raises: DataError, SpecError."""
+    found = source_of(data).load(task, data, split)
     if not found.rows:
         raise DataError(f"{found.source}: split {split} of {task.name} is empty")
     if split == "train" and data.train_rows is not None and data.train_rows < len(found.rows):
@@ -45,5 +51,6 @@ def load_split(task: TaskSpec, data: DataSpec, split: str) -> Rows:
 
 
 def load(task: TaskSpec, data: DataSpec) -> dict[str, Rows]:
-    """Training split and every validation split of the task."""
-    return {split: load_split(task, data, split) for split in ("train", *task.validation)}
+    """The training split and every split to score, the optional ones where the data has them."""
+    optional = [split for split in task.optional if source_of(data).has(task, data, split)]
+    return {split: load_split(task, data, split) for split in ("train", *task.validation, *optional)}

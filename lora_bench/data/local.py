@@ -17,7 +17,7 @@ def load(task: TaskSpec, data: DataSpec, split: str) -> Rows:
     rows = []
     for line, fields in _fields(path, task, split):
         try:
-            rows.append(_row(fields, task, labelled=not split.startswith("test")))
+            rows.append(_row(fields, task, split))
         except ValueError as error:
             message = f"{path} line {line}: {error}"
             if not data.skip_bad:
@@ -57,19 +57,25 @@ def _fields(path: Path, task: TaskSpec, split: str):
         yield number, dict(zip(header, values, strict=True)) if len(values) == len(header) else values
 
 
-def _row(fields, task: TaskSpec, *, labelled: bool) -> dict:
+def has(task: TaskSpec, data: DataSpec, split: str) -> bool:
+    """Is the file of a split there?"""
+    return (Path(data.root).expanduser() / task.local.folder / task.local.files.get(split, "")).is_file()
+
+
+def _row(fields, task: TaskSpec, split: str) -> dict:
     """One row of ours from one of the file's. Raises: ValueError: what is wrong with it."""
     if isinstance(fields, list):
         raise ValueError(f"has {len(fields)} tab-separated columns; must have as many as the header")
     for column, pattern in task.local.patterns.items():
         if column in fields and not re.fullmatch(pattern, fields[column]):
             raise ValueError(f"column {column} is {_shown(fields[column])}; must match {pattern}")
-    row = {ours: fields[theirs] for ours, theirs in task.local.columns.items()}
+    names = task.local.other_names.get(split, {})
+    row = {ours: fields[names.get(theirs, theirs)] for ours, theirs in task.local.columns.items()}
     for column, text in row.items():
         if not text.strip():
             raise ValueError(f"column {column} is empty; must be a text")
-    if labelled:
-        row["label"] = _label(fields[task.local.label], task)
+    if not split.startswith("test"):
+        row["label"] = _label(fields[names.get(task.local.label, task.local.label)], task)
     return row
 
 

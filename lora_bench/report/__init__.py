@@ -32,6 +32,7 @@ def _row(record: records.Record) -> dict:
         "best": (record.best or {}).get("scores"),
         "chance": _validation(record, "chance"),
         "ceiling": _validation(record, "ceiling"),
+        "bag_of_words": _validation(record, "bag_of_words"),
         "adapter_parameters": counts.get("adapter"),
         "trained_parameters": counts.get("trained"),
         "adapter_bytes": record.adapter_bytes,
@@ -60,9 +61,9 @@ def _recipe(spec: dict) -> str:
 
 
 def _validation(record: records.Record, fact: str) -> dict[str, float] | None:
-    """Chance or ceiling of every validation split, named as the scores are."""
+    """Chance or ceiling of every scored split, named as the scores are."""
     found = {}
-    for split in record.spec["task"]["validation"]:
-        for name, value in (record.data.get(split, {}).get(fact) or {}).items():
-            found[name + split.removeprefix("validation")] = value
+    for split, facts in record.data.items():
+        for name, value in (facts.get(fact) or {}).items():
+            found[name + records.suffix_of(split)] = value
     return found or None

@@ -18,6 +18,37 @@ def score_table(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
     return table.astype({"rank": "Int64"}) if len(table) else table  # nullable: plain integers turn to 8.0 beside a gap
 
 
+def method_table(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """One row for each task (and model, data), one column for each method; the first metric with n, in percent, between
+    the task's reference points. Where a method was run with several recipes, the one with the best mean stands."""
+    done = runs[runs.status == "ok"]
+    lines: dict[tuple, dict] = {}
+    for key, group in _systems(done):
+        system, first = dict(zip(SYSTEM, key, strict=True)), group.iloc[0]
+        metric = next(iter(first[protocol]))
+        scores = pd.Series([100 * s[metric] for s in group[protocol]])
+        place = (system["task"], system["model"], system["data"], system["train_rows"])
+        line = lines.setdefault(place, {"task": system["task"], "metric": metric, "model": system["model"],
+                                        "data": f"{system['data']}, {system['train_rows']:,.0f} rows"})  # fmt: skip
+        for name in ("chance", "bag_of_words", "ceiling"):
+            line[name] = None if first[name] is None else f"{100 * first[name][metric]:.1f}"
+        rank = "" if pd.isna(system["rank"]) else f" r={system['rank']:.0f}"
+        column = system["method"] + rank
+        if column not in line or scores.mean() > line[column][0]:
+            line[column] = (scores.mean(), f"{mean_spread(scores)} (n={len(scores)})")
+    table = pd.DataFrame(list(lines.values()))
+    fixed = ["task", "metric", "model", "data", "chance", "bag_of_words"]
+    methods = sorted(set(table.columns) - {*fixed, "ceiling"}, key=lambda c: (table[c].map(_mean).mean(), c))
+    shown = table.reindex(columns=[*fixed, *methods, "ceiling"])
+    for column in methods:
+        shown[column] = [cell[1] if isinstance(cell, tuple) else None for cell in shown[column]]
+    return shown
+
+
+def _mean(cell) -> float | None:
+    return cell[0] if isinstance(cell, tuple) else None
+
+
 def _systems(runs: pd.DataFrame):
     return runs.groupby(SYSTEM, dropna=False, sort=True) if len(runs) else []
 
@@ -60,7 +91,9 @@ def failures(runs: pd.DataFrame) -> pd.DataFrame:
 
 def fold_constants(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Take out the columns that say the same in every row; returns the rest and a line that says it once."""
-    constant = [c for c in ("model", "data", "recipe", "n") if len(table) > 1 and table[c].nunique() == 1]
+    constant = [
+        c for c in ("model", "data", "recipe", "n") if c in table and len(table) > 1 and table[c].nunique() == 1
+    ]
     line = "; ".join(f"{column} {table[column].iloc[0]}" for column in constant)
     return table.drop(columns=constant), f"All rows: {line}." if line else ""
 

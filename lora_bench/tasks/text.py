@@ -1,8 +1,13 @@
 """TextTask: one or two texts in, one label out. All of GLUE is this task with other facts."""
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
 from ..packing import Batch
@@ -51,19 +56,32 @@ class TextTask:
             return np.clip(logits[:, 0], *self.spec.value_range)
         return logits.argmax(axis=1)
 
-    def score(self, predictions: np.ndarray, rows: list[dict]) -> dict[str, float]:
-        """Every metric of the task over all examples at once, never a mean of batch means."""
+    def metrics_of(self, split: str) -> list[str]:
+        """Names of the metrics that a split is scored with; optional splits have their own."""
+        return self.spec.optional.get(split, self.spec.metrics)
+
+    def score(self, predictions: np.ndarray, rows: list[dict], metrics: list[str] | None = None) -> dict[str, float]:
+        """Metrics (default: the task's) over all examples at once, never a mean of batch means."""
         references = self.references(rows)
-        return {name: METRICS[name](predictions, references) for name in self.spec.metrics}
+        return {name: METRICS[name](predictions, references) for name in metrics or self.spec.metrics}
 
-    def ceiling(self, rows: list[dict]) -> dict[str, float] | None:
-        """Score of a perfect model against noisy labels; None where the clean labels are not known."""
-        if "clean_label" not in rows[0]:
-            return None
-        return self.score(self.references(rows, "clean_label"), rows)
+    def reference_points(self, train: list[dict], rows: list[dict], split: str) -> dict[str, dict[str, float] | None]:
+        """Scores that put a model's into place, each as ``score`` gives them.
 
-    def chance(self, train: list[dict], rows: list[dict]) -> dict[str, float]:
-        """Score of the best constant guess: the commonest training class, or the mean training value."""
-        labels = self.references(train)
-        guess = labels.mean() if self.regression else np.bincount(labels).argmax()
-        return self.score(np.full(len(rows), guess), rows)
+        ``chance``: the best constant guess, the commonest training class or the mean training value. Of generated data
+        also ``ceiling``: a perfect model against the noisy labels, and ``bag_of_words``: a linear model on word counts.
+        """
+        metrics, labels = self.metrics_of(split), self.references(train)
+        guess = np.full(len(rows), labels.mean() if self.regression else np.bincount(labels).argmax())
+        points = {"chance": self.score(guess, rows, metrics), "ceiling": None, "bag_of_words": None}
+        if "clean_label" in rows[0]:
+            points["ceiling"] = self.score(self.references(rows, "clean_label"), rows, metrics)
+            points["bag_of_words"] = self.score(self._bag_of_words(train, rows), rows, metrics)
+        return points
+
+    def _bag_of_words(self, train: list[dict], rows: list[dict]) -> np.ndarray:
+        """Predictions of logistic (or ridge) regression on word counts, each text column with words of its own."""
+        counts = ColumnTransformer([(column, CountVectorizer(), column) for column in self.spec.columns])
+        model = make_pipeline(counts, Ridge() if self.regression else LogisticRegression(max_iter=2000))
+        model.fit(pd.DataFrame(train), self.references(train))
+        return model.predict(pd.DataFrame(rows))

@@ -9,15 +9,21 @@ import random
 
 from ...spec import DataSpec, SpecError, TaskSpec
 from .. import Rows
-from . import acceptability, inference, similarity
+from . import acceptability, answer, coreference, inference, paraphrase, sentiment, similarity
 
 NOISE = 0.05  # share of flipped class labels; for regression, this share of the range is the noise's standard deviation
 PATIENCE = 200  # draws of a text that was seen before until a generator counts as exhausted
 
 GENERATORS = {
     "cola": acceptability.sentence,
+    "sst2": sentiment.sentence,
+    "mrpc": paraphrase.sentences,
     "stsb": similarity.pair,
+    "qqp": paraphrase.questions,
     "mnli": inference.three_way,
+    "qnli": answer.pair,
+    "rte": inference.two_way,
+    "wnli": coreference.pair,
 }
 
 
@@ -26,7 +32,7 @@ def load(task: TaskSpec, data: DataSpec, split: str) -> Rows:
     stream, so that they are the same whatever ``data.toy_train`` is. Raises: SpecError: no toy data for this task."""
     if task.name not in GENERATORS:
         raise SpecError("task", task.name, f"data=toy has only {', '.join(sorted(GENERATORS))}; choose another data")
-    sizes = dict.fromkeys(task.validation, data.toy_validation)
+    sizes = dict.fromkeys([*task.validation, *task.optional], data.toy_validation)
     sizes["train"] = data.toy_train
     if split not in sizes:
         raise SpecError("split", split, f"toy data has only {', '.join(sizes)}")
@@ -37,6 +43,11 @@ def load(task: TaskSpec, data: DataSpec, split: str) -> Rows:
         if name == split:
             break
     return Rows(rows, f"toy {task.name} seed {data.seed}")
+
+
+def has(task: TaskSpec, data: DataSpec, split: str) -> bool:
+    """Every optional split is generated."""
+    return split in task.optional
 
 
 def _row(task: TaskSpec, rng: random.Random, seen: set[tuple[str, ...]]) -> dict:

@@ -1,78 +1,83 @@
-"""MNLI-like: does the premise entail the hypothesis, contradict it, or leave it open?"""
+"""MNLI- and RTE-like: does the premise entail the hypothesis, contradict it, or leave it open?
+
+Negation, hypernyms, quantifiers and left-out parts occur alike under every label, so that no word gives one away.
+"""
 
 import random
 from dataclasses import replace
 
-from .language import ADJECTIVES, HYPERNYM, PLACES, TIMES, VERBS, frame, other, paraphrase, plural
+from .language import HYPERNYM, PLACES, VERBS, Frame, frame, other, paraphrase, plural
 
 ENTAILMENT, NEUTRAL, CONTRADICTION = 0, 1, 2
 
 
 def three_way(rng: random.Random) -> tuple[tuple[str, str], int]:
     """((premise, hypothesis), label)."""
-    return rng.choice((_event, _event, _quantified))(rng)
+    return rng.choice((_event, _event, _event, _quantified))(rng)
+
+
+def two_way(rng: random.Random) -> tuple[tuple[str, str], int]:
+    """((text, hypothesis), 0 entailment or 1 not)."""
+    wanted = rng.random() < 0.5
+    while True:  # three_way draws each label often: this ends after two or three draws
+        texts, label = three_way(rng)
+        if (label == ENTAILMENT) == wanted:
+            return texts, int(not wanted)
 
 
 def _event(rng: random.Random) -> tuple[tuple[str, str], int]:
-    """Drop, add or change a part of an event."""
-    premise = frame(rng, place=0.8, time=0.6)
+    """One event, told twice."""
+    premise = replace(frame(rng, place=0.8, time=0.6), negated=rng.random() < 0.4)
     label = rng.choice((ENTAILMENT, NEUTRAL, CONTRADICTION))
-    hypothesis = premise
-    if label == ENTAILMENT:
-        drop = rng.sample(("subject_adjective", "object_adjective", "place", "time"), rng.choice((1, 2)))
-        hypothesis = replace(hypothesis, **dict.fromkeys(drop, ""))
-        if rng.random() < 0.4:
-            hypothesis = replace(hypothesis, subject=HYPERNYM[hypothesis.subject])
-    elif label == NEUTRAL:
-        premise, hypothesis = rng.choice((_unstated_place, _unstated_adjective, _narrower, _roles))(premise, rng)
-    else:
-        hypothesis = rng.choice((_negated, _opposite))(premise, rng)
-    if rng.random() < 0.5:
-        premise, hypothesis = _both_negated(premise, hypothesis, label, rng)
+    dropped = rng.sample(("subject_adjective", "object_adjective", "place", "time"), rng.choice((0, 1, 2)))
+    hypothesis = replace(premise, **dict.fromkeys(dropped, ""))
+    if label == NEUTRAL:
+        hypothesis = rng.choice((_roles, _roles, _stranger, _elsewhere))(hypothesis, rng)
+    elif label == CONTRADICTION:
+        hypothesis = _denied(hypothesis, rng)
+    premise, hypothesis = _broader(premise, hypothesis, label, rng)
     return (premise.text(rng), paraphrase(hypothesis, rng).text(rng)), label
 
 
-def _both_negated(premise, hypothesis, label, rng):
-    """For contradictions by negation, negate the other side, so that `not` alone tells nothing."""
-    if label == CONTRADICTION and premise.negated != hypothesis.negated:
-        return replace(premise, negated=hypothesis.negated), replace(hypothesis, negated=premise.negated)
+def _roles(event: Frame, rng: random.Random) -> Frame:
+    return event.swapped()
+
+
+def _stranger(event: Frame, rng: random.Random) -> Frame:
+    """Somebody else did it."""
+    return replace(event, subject=other(event.subject, set(HYPERNYM) - {event.object}, rng))
+
+
+def _elsewhere(event: Frame, rng: random.Random) -> Frame:
+    """It may have happened there too."""
+    return replace(event, place=other(event.place, PLACES, rng))
+
+
+def _denied(event: Frame, rng: random.Random) -> Frame:
+    opposite = VERBS[event.verb][3]
+    if opposite and not event.negated and rng.random() < 0.4:
+        return replace(event, verb=opposite)
+    return replace(event, negated=not event.negated)
+
+
+def _broader(premise: Frame, hypothesis: Frame, label: int, rng: random.Random) -> tuple[Frame, Frame]:
+    """Say `person` for `nurse` on one side or both; on the premise's side alone an entailment would be lost."""
+    where = rng.choice(("neither", "neither", "hypothesis", "both") + (("premise",) if label != ENTAILMENT else ()))
+    if where in ("premise", "both"):
+        premise = replace(premise, subject=HYPERNYM[premise.subject])
+    if where in ("hypothesis", "both"):
+        hypothesis = replace(hypothesis, subject=HYPERNYM[hypothesis.subject])
     return premise, hypothesis
 
 
-def _unstated_place(premise, rng):
-    return replace(premise, place=""), replace(premise, place=premise.place or rng.choice(PLACES), time="")
-
-
-def _unstated_adjective(premise, rng):
-    return replace(premise, object_adjective=""), replace(premise, object_adjective=rng.choice(sorted(ADJECTIVES)))
-
-
-def _narrower(premise, rng):
-    """A person helped ... leaves open that it was the nurse."""
-    return replace(premise, subject=HYPERNYM[premise.subject]), premise
-
-
-def _roles(premise, rng):
-    return premise, replace(premise.swapped(), time=other(premise.time, TIMES, rng))
-
-
-def _negated(premise, rng):
-    return replace(premise, negated=True, time="")
-
-
-def _opposite(premise, rng):
-    opposite = VERBS[premise.verb][3]
-    return replace(premise, verb=opposite, place="") if opposite else _negated(premise, rng)
-
-
-# (premise quantifier, hypothesis quantifier, label) over one predicate
+# (premise quantifier, hypothesis quantifier, label) over one predicate; each quantifier under each label, where logic allows
 QUANTIFIERS = (
-    ("all", "some", ENTAILMENT), ("all", "most", ENTAILMENT), ("most", "some", ENTAILMENT),
-    ("no", "not all", ENTAILMENT), ("no", "few", ENTAILMENT), ("two", "some", ENTAILMENT),
-    ("some", "all", NEUTRAL), ("some", "most", NEUTRAL), ("most", "all", NEUTRAL), ("not all", "no", NEUTRAL),
-    ("some", "few", NEUTRAL), ("not all", "some", NEUTRAL),
+    ("all", "all", ENTAILMENT), ("no", "no", ENTAILMENT), ("all", "most", ENTAILMENT),
+    ("most", "some", ENTAILMENT), ("no", "not all", ENTAILMENT), ("some", "some", ENTAILMENT),
+    ("some", "all", NEUTRAL), ("most", "all", NEUTRAL), ("some", "most", NEUTRAL),
+    ("not all", "no", NEUTRAL), ("most", "not all", NEUTRAL), ("not all", "some", NEUTRAL),
     ("all", "no", CONTRADICTION), ("no", "some", CONTRADICTION), ("all", "not all", CONTRADICTION),
-    ("most", "no", CONTRADICTION), ("no", "all", CONTRADICTION), ("two", "no", CONTRADICTION),
+    ("not all", "all", CONTRADICTION), ("no", "most", CONTRADICTION), ("some", "no", CONTRADICTION),
 )  # fmt: skip
 
 
@@ -80,11 +85,11 @@ def _quantified(rng: random.Random) -> tuple[tuple[str, str], int]:
     """Two quantifiers over one predicate; the label is their logic."""
     first, second, label = rng.choice(QUANTIFIERS)
     subject, object_ = rng.sample(sorted(HYPERNYM), 2)
-    past = VERBS[rng.choice(sorted(VERBS))][1]
+    verb = rng.choice(sorted(VERBS))
     place = " " + rng.choice(PLACES) if rng.random() < 0.6 else ""
 
-    def say(quantifier: str) -> str:
-        core = f"{quantifier} {plural(subject)} {past} the {object_}{place}."
+    def say(quantifier: str, verb: str) -> str:
+        core = f"{quantifier} {plural(subject)} {VERBS[verb][1]} the {object_}{place}."
         return core[0].upper() + core[1:]
 
-    return (say(first), say(second)), label
+    return (say(first, verb), say(second, VERBS[verb][2] or verb)), label
