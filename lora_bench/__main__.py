@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from . import record as records
 from .run import announce, folder_of, run
@@ -31,6 +31,9 @@ def compose(overrides: list[str]) -> Spec:
     except SpecError as error:
         given = any(o.lstrip("+~").split("=")[0] == error.path for o in overrides)
         raise UserError(f"{error} (set by {'the command line' if given else 'a preset or default'})") from None
+    except MissingMandatoryValue as error:
+        name = error.full_key or str(error).splitlines()[0].rpartition(" ")[2]
+        raise UserError(f"{name}: the presets chosen leave it open; set it on the command line") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_unknown_setting(overrides) or _one_line(error)) from None
 

@@ -56,7 +56,7 @@ def write(folder: Path, record: Record) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n")
+    part.write_text(json.dumps(asdict(record), indent=1, allow_nan=False) + "\n")
     os.replace(part, path)
     return path
 

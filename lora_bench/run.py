@@ -21,6 +21,11 @@ def folder_of(spec: Spec) -> Path:
     return Path(spec.out_dir) / "runs" / spec.task.name / spec.key()
 
 
+def adapter_of(folder: Path) -> Path:
+    """The adapter folder of a run folder; an adapter folder is taken as it is."""
+    return folder / "adapter" if (folder / "adapter").is_dir() else folder
+
+
 def run(spec: Spec, command: str = "") -> Record:
     """Do one run, or return its record where it was done before.
 
@@ -64,7 +69,7 @@ def _check_same_data(done: Record, splits: dict[str, Rows], folder: Path) -> Non
 def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) -> None:
     import torch
 
-    from .checkpoint import load_adapter, save_adapter
+    from .checkpoint import load_adapter, save_adapter, start_from
     from .encoder import load_tokenizer
     from .methods import get_method
     from .tasks import make_task
@@ -78,6 +83,8 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
     encoded = {name: encode(spec, task, tokenizer, s.rows) for name, s in splits.items()}
     with PeakMemory(spec.device) as peak:
         model, method = build(spec, task, get_method(spec.method.name))
+        if spec.init_from is not None:
+            start_from(adapter_of(Path(spec.init_from)), model)
         result = fit(model, method, task, encoded["train"], spec, lambda: _score(model, task, encoded, splits, spec))
     record.peak_memory_bytes = peak.bytes
     record.parameters = model.parameter_counts()

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
@@ -138,6 +139,7 @@ class Spec:
     data: DataSpec = field(default_factory=DataSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     head: str = "standard"  # standard: transformers' own | article: LayerNorm, dropout, linear
+    init_from: str | None = None  # folder of another run: start from its adapter (head left out); null: plain start
     seed: int = 0  # weights of head and adapter, order of examples, dropout
     precision: str = "fp32"  # fp32 | bf16 (autocast)
     device: str = "cpu"  # cpu | cuda | cuda:N
@@ -196,6 +198,12 @@ class Spec:
         kind, _, index = self.device.partition(":")
         if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
             raise SpecError("device", self.device, "must be cpu, cuda or cuda:<number>")
+        if self.init_from == "required":
+            raise SpecError(
+                "init_from",
+                self.init_from,
+                "this recipe starts the task from another run; give that run's folder, or init_from=null for a plain start",
+            )
         if self.data.source == "local" and not self.data.root:
             raise SpecError("data.root", self.data.root, "data=local needs the folder with the official files")
 
@@ -229,6 +237,8 @@ class Spec:
             for parent in parents:
                 node = node[parent]
             del node[leaf]
+        if self.init_from is not None:  # which run it was, not where it lies
+            settings["init_from"] = PurePath(self.init_from).name
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
         rank = "" if self.method.rank is None else f"-r{self.method.rank}"
         return f"{self.task.name}-{self.model.name}-{self.method.name}{rank}-s{self.seed}-{digest}"

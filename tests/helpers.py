@@ -1,6 +1,7 @@
 """Small builders that several tests share."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from lora_bench.lora import lora_layers
 from lora_bench.packing import Batch
+from lora_bench.spec import TaskSpec
 
 
 def random_batch(lengths: Sequence[int], *, first_position: int = 2, vocabulary: int = 200, labels=None) -> Batch:
@@ -16,6 +18,36 @@ def random_batch(lengths: Sequence[int], *, first_position: int = 2, vocabulary:
     ids = [rng.integers(5, vocabulary, n) for n in lengths]
     types = [np.zeros(n, dtype=np.int64) for n in lengths]
     return Batch.pack(ids, types, first_position=first_position, labels=labels, index=np.arange(len(ids)))
+
+
+def official_rows(task: TaskSpec, split: str, count: int = 30) -> list[list[str]]:
+    """Made-up rows in the layout of the task's official file, header included where the file has one."""
+    local = task.local
+    names = local.other_names.get(split, {})
+    texts = {names.get(c, c): c for c in local.columns.values()}
+    label = names.get(local.label, local.label)
+
+    def cell(column: str, i: int) -> str:
+        if column in texts:
+            return f'{texts[column]} of {split} {i} "quoted'
+        if column == label:
+            return local.label_values[i % len(local.label_values)] if task.labels else f"{i % 6}.0"
+        if column in ("source", "mark"):
+            return {"source": "xy01", "mark": "*" if i % 2 else ""}[column]
+        return str(i)
+
+    header = local.headers[split]
+    rows = [[cell(column, i) for column in header] for i in range(count)]
+    return rows if split in local.headerless else [header, *rows]
+
+
+def write_official(root: Path, task: TaskSpec, splits: Sequence[str] = (), count: int = 30) -> None:
+    """Write made-up official files of a task below ``root``."""
+    for split in splits or ("train", *task.validation):
+        path = root / task.local.folder / task.local.files[split]
+        (root / task.local.folder).mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join("\t".join(row) for row in official_rows(task, split, count)) + "\n")
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ def cli(*arguments: str, module: str = "lora_bench") -> subprocess.CompletedProc
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["task=nosuch"], "Available options in 'task': cola mnli stsb"),
+        (["task=nosuch"], "Available options in 'task': cola mnli mrpc"),
         (["method.rnak=4"], "did you mean method.rank?"),
         (["method.rank=-1"], "method.rank=-1: must be 1 or more"),
         (["data=local", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
@@ -36,10 +36,10 @@ def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, arguments, mess
 def test_help_shows_tasks_methods_models_and_recipes():
     text = cli("--help").stdout
     for part in (
-        "task: cola, mnli, stsb",
+        "task: cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli",
         "method: bitfit, full, head_only, lora",
         "roberta_base",
-        "recipe: article, quick",
+        "recipe: article, paper_base, paper_large, quick",
     ):
         assert part in text
 
@@ -56,9 +56,10 @@ def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):
     assert again.returncode == 0 and again.stderr.count("already done") == 2
     table = cli("--runs", f"{tmp_path}/out", module="lora_bench.report")
     assert "| cola " in table.stdout and "Failed runs" in table.stdout
-    assert {p.name for p in (tmp_path / "out").glob("table_*")} == {
-        f"table_{protocol}.{kind}" for protocol in ("best", "last") for kind in ("md", "csv")
+    expected = {"table_best.md", "table_last.md"} | {
+        f"{t}_{p}.csv" for t in ("methods", "runs") for p in ("best", "last")
     }
+    assert {p.name for p in (tmp_path / "out").iterdir() if p.is_file()} == expected
 
 
 def test_a_report_on_nothing_says_what_to_do(tmp_path):

@@ -4,69 +4,35 @@ import pytest
 
 from lora_bench.__main__ import compose
 from lora_bench.data import DataError, load, load_split
+from lora_bench.data.__main__ import check
+from lora_bench.data.__main__ import main as data_main
 
-MNLI_HEAD = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
-HEADERS = {
-    "STS-B": [
-        "index",
-        "genre",
-        "filename",
-        "year",
-        "old_index",
-        "source1",
-        "source2",
-        "sentence1",
-        "sentence2",
-        "score",
-    ],
-    "MNLI train": [*MNLI_HEAD.split(), "sentence1", "sentence2", "label1", "gold_label"],
-    "MNLI dev": [*MNLI_HEAD.split(), "sentence1", "sentence2", *[f"label{i}" for i in range(1, 6)], "gold_label"],
-}
+from .helpers import official_rows, write_official
+from .test_spec import GLUE
 
 
 @pytest.fixture
 def glue(tmp_path):
-    """A folder in the official layout: 30 rows for each file."""
-    for folder in ("CoLA", "STS-B", "MNLI"):
-        (tmp_path / folder).mkdir()
-    for name in ("train", "dev"):
-        lines = [f'xy01\t{i % 2}\t{"" if i % 2 else "*"}\tThe {name} cat number {i} "sleeps.' for i in range(30)]
-        (tmp_path / "CoLA" / f"{name}.tsv").write_text("\n".join(lines) + "\n")
-        rows = [
-            f"{i}\tnews\tf\t2020\t{i}\ta\tb\tA {name} {i}.\tB {name} {i}.\t{i % 6}.0".split("\t") for i in range(30)
-        ]
-        write(tmp_path / "STS-B" / f"{name}.tsv", [HEADERS["STS-B"], *rows])
-    labels = ["entailment", "neutral", "contradiction"]
-    for name, header in (("train", "MNLI train"), ("dev_matched", "MNLI dev"), ("dev_mismatched", "MNLI dev")):
-        votes = 1 if name == "train" else 5
-        rows = [
-            [str(i), "1", "1", "g", *["n/a"] * 4, f"P {name} {i}", f"H {name} {i}", *["neutral"] * votes, labels[i % 3]]
-            for i in range(30)
-        ]
-        write(tmp_path / "MNLI" / f"{name}.tsv", [HEADERS[header], *rows])
+    """A folder in the official layout, every task, 30 rows for each file."""
+    for name in GLUE:
+        write_official(tmp_path, compose([f"task={name}"]).task)
     return tmp_path
-
-
-def write(path, rows):
-    path.write_text("\n".join("\t".join(row) for row in rows) + "\n")
 
 
 def spec(glue, task, *more):
     return compose([f"task={task}", "data=local", f"data.root={glue}", *more])
 
 
-def test_reads_each_layout(glue):
-    cola = load(*two(spec(glue, "cola")))
-    assert len(cola["train"].rows) == 30
-    assert cola["train"].rows[1] == {"sentence": 'The train cat number 1 "sleeps.', "label": 1}
-    assert load(*two(spec(glue, "stsb")))["validation"].rows[5]["label"] == 5.0
-    mnli = load(*two(spec(glue, "mnli")))
-    assert set(mnli) == {"train", "validation_matched", "validation_mismatched"}
-    assert mnli["validation_matched"].rows[2] == {
-        "premise": "P dev_matched 2",
-        "hypothesis": "H dev_matched 2",
-        "label": 2,
-    }
+@pytest.mark.parametrize("name", GLUE)
+def test_reads_each_layout(glue, name):
+    found = spec(glue, name)
+    splits = load(*two(found))
+    assert set(splits) == {"train", *found.task.validation}
+    for split, rows in splits.items():
+        assert len(rows.rows) == 30
+        for i, row in enumerate(rows.rows):
+            assert row.pop("label") == (i % len(found.task.labels) if found.task.labels else i % 6)
+            assert row == {c: f'{found.task.local.columns[c]} of {split} {i} "quoted' for c in found.task.columns}
 
 
 def test_byte_order_mark_and_windows_line_ends_are_no_part_of_the_text(glue):
@@ -77,7 +43,7 @@ def test_byte_order_mark_and_windows_line_ends_are_no_part_of_the_text(glue):
 
 def test_other_unicode_line_ends_do_not_cut_a_row(glue):
     path = glue / "CoLA" / "train.tsv"
-    path.write_text(path.read_text().replace("cat number 3", "cat\u2028number\x853"), newline="\n")
+    path.write_text(path.read_text().replace("of train 3 ", "of\u2028train\x853 "), newline="\n")
     rows = load_split(*two(spec(glue, "cola")), "train").rows
     assert len(rows) == 30 and "\u2028" in rows[3]["sentence"]
 
@@ -135,7 +101,7 @@ def test_swapped_header_wrong_encoding_empty_file_and_folder(glue):
 
     edit_line(path, 1, lambda s: s.replace("sentence2\tscore", "score\tsentence2"))
     assert "line 1: header is" in error()
-    path.write_bytes(good.replace(b"A train 9", b"A tr\xe4in 9"))
+    path.write_bytes(good.replace(b"sentence1 of train 9", b"s\xe4ntence1 of train 9"))
     assert "line 11: byte 0xe4 is not UTF-8" in error()
     path.write_bytes(b"")
     assert "line 1: header is" in error()
@@ -155,10 +121,125 @@ def test_train_rows_draws_a_seeded_subset_and_leaves_validation_whole(glue):
     assert few["train"].fingerprint() == again["train"].fingerprint() != other["train"].fingerprint()
 
 
-@pytest.mark.parametrize(("task", "train", "validation"), [("cola", 8551, 1043), ("stsb", 5749, 1500)])
-def test_real_files_have_the_official_rows(real_glue, task, train, validation):
-    found = load(*two(spec(real_glue, task)))
-    assert (len(found["train"].rows), len(found["validation"].rows)) == (train, validation)
+def joined(rows) -> bytes:
+    return ("\n".join("\t".join(row) for row in rows) + "\n").encode()
+
+
+def swap(rows, one, other):
+    """The rows with two columns exchanged; a header line stays as it is."""
+    for row in rows:
+        row[one], row[other] = row[other], row[one]
+    return rows
+
+
+# name -> (rows of the official file, task) -> bytes of the broken one; line 17 where one line is broken
+BREAK = {
+    "cut line": lambda rows, task: joined([*rows[:16], rows[16][:-1], *rows[17:]]),
+    "extra tab": lambda rows, task: joined([*rows[:16], [*rows[16], ""], *rows[17:]]),
+    "two lines in one": lambda rows, task: joined([*rows[:16], rows[16] + rows[17], *rows[18:]]),
+    "blank line": lambda rows, task: joined([*rows[:16], [""], *rows[16:]]),
+    "bad label": lambda rows, task: joined([*rows[:16], with_label(rows[16], task, "maybe"), *rows[17:]]),
+    "no label": lambda rows, task: joined([*rows[:16], with_label(rows[16], task, ""), *rows[17:]]),
+    "label out of range": lambda rows, task: joined([*rows[:16], with_label(rows[16], task, "7"), *rows[17:]]),
+    "empty text": lambda rows, task: joined([*rows[:16], with_text(rows[16], task, " "), *rows[17:]]),
+    "latin-1": lambda rows, task: (
+        joined([*rows[:16], with_text(rows[16], task, "caf\xe9"), *rows[17:]]).decode().encode("latin-1")
+    ),
+    "utf-16": lambda rows, task: joined(rows).decode().encode("utf-16"),
+    "NUL": lambda rows, task: joined([*rows[:16], with_text(rows[16], task, "a\0b"), *rows[17:]]),
+    "commas": lambda rows, task: joined(rows).replace(b"\t", b","),
+    "empty file": lambda rows, task: b"",
+    "header only": lambda rows, task: b"" if task.local.headerless else joined(rows[:1]),
+    "swapped header": lambda rows, task: joined([rows[0][::-1], *rows[1:]]),
+    "swapped columns": lambda rows, task: joined([rows[0], *swap(rows[1:], label_at(task), text_at(task))]),
+}
+
+
+def label_at(task):
+    return task.local.headers["train"].index(task.local.label)
+
+
+def text_at(task):
+    return task.local.headers["train"].index(next(iter(task.local.columns.values())))
+
+
+def with_label(row, task, value):
+    return [value if i == label_at(task) else cell for i, cell in enumerate(row)]
+
+
+def with_text(row, task, value):
+    return [value if i == text_at(task) else cell for i, cell in enumerate(row)]
+
+
+def test_there_are_over_a_hundred_broken_variants():
+    assert len(BREAK) * len(GLUE) >= 100
+
+
+@pytest.mark.parametrize("kind", BREAK)
+@pytest.mark.parametrize("name", GLUE)
+def test_no_broken_file_is_trained_on(tmp_path, name, kind):
+    task = compose([f"task={name}"]).task
+    write_official(tmp_path, task)
+    path = tmp_path / task.local.folder / "train.tsv"
+    path.write_bytes(BREAK[kind](official_rows(task, "train"), task))
+    with pytest.raises(DataError) as caught:
+        load(*two(spec(tmp_path, name)))
+    message = str(caught.value)
+    assert f"{task.local.folder}/train.tsv" in message and "\n" not in message and len(message) < 900
+    if kind in ("cut line", "extra tab", "bad label", "latin-1", "NUL", "blank line"):
+        assert "line 17" in message
+
+
+def test_the_optional_diagnostics_are_scored_where_they_are(glue):
+    task = compose(["task=mnli"]).task
+    write_official(glue, task, ["diagnostics"])
+    splits = load(*two(spec(glue, "mnli")))
+    assert splits["diagnostics"].rows[1] == {
+        "premise": 'sentence1 of diagnostics 1 "quoted',
+        "hypothesis": 'sentence2 of diagnostics 1 "quoted',
+        "label": 1,
+    }
+
+
+def test_check_reports_rows_labels_overlap_and_problems(glue, capsys):
+    train = glue / "RTE" / "train.tsv"
+    train.write_text(train.read_text().replace("of train 3 ", "of train 4 ").replace("of train 5 ", "of validation 5 "))
+    (glue / "WNLI" / "dev.tsv").write_text("index\tsentence\n")
+    with pytest.raises(SystemExit):
+        data_main(["check", str(glue), "--tokenizer", "random:tiny"])
+    done = capsys.readouterr()
+    rows = {tuple(c.strip() for c in line.split("|")[1:3]): line for line in done.out.splitlines()}
+    header = [c.strip() for c in next(iter(rows.values())).split("|")]
+    facts = dict(zip(header, (c.strip() for c in rows["rte", "train"].split("|")), strict=True))
+    assert (facts["rows"], facts["repeated"], facts["verdict"]) == ("30", "1", "NOT the official split")
+    assert facts["labels"] == "entailment 15 (50.0%), not_entailment 15 (50.0%)"
+    other = dict(zip(header, (c.strip() for c in rows["rte", "validation"].split("|")), strict=True))
+    assert other["also in train"] == "1" and other["file"] == "RTE/dev.tsv"
+    assert "WNLI/dev.tsv line 1: header is ['index', 'sentence']" in done.err and len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_check_of_a_folder_without_the_files_says_what_is_expected(tmp_path, folder):
+    with pytest.raises(SystemExit, match="must hold CoLA/"):
+        data_main(["check", str(tmp_path / folder), "--tokenizer", "random:tiny"])
+
+
+# Rows of the local copies and whether they are the official ones, from the README beside those files.
+LOCAL_COPIES = {
+    "CoLA/train.tsv": (8551, True), "CoLA/dev.tsv": (1043, True), "SST-2/train.tsv": (67349, True),
+    "SST-2/dev.tsv": (872, True), "MRPC/train.tsv": (3668, True), "MRPC/dev.tsv": (408, True),
+    "STS-B/train.tsv": (5749, True), "STS-B/dev.tsv": (1500, True), "QQP/train.tsv": (12000, False),
+    "QQP/dev.tsv": (5000, False), "MNLI/train.tsv": (10471, False), "MNLI/dev_matched.tsv": (9815, True),
+    "MNLI/dev_mismatched.tsv": (1000, False), "QNLI/train.tsv": (10293, False), "QNLI/dev.tsv": (5463, True),
+    "RTE/train.tsv": (2490, True), "RTE/dev.tsv": (277, True), "WNLI/train.tsv": (635, True), "WNLI/dev.tsv": (71, True),
+}  # fmt: skip
+
+
+def test_check_agrees_with_what_is_known_of_the_real_files(real_glue):
+    table, problems = check(real_glue, "random:tiny")
+    assert not problems
+    found = {row["file"]: (row["rows"], row["verdict"] == "official count") for _, row in table.iterrows()}
+    assert found == LOCAL_COPIES
 
 
 def two(spec):

@@ -27,10 +27,11 @@ def test_toy_data_is_seeded_varied_and_without_overlap(name):
 def test_noise_sets_a_ceiling_between_chance_and_one(name):
     spec = compose([f"task={name}", "data=toy"])
     task, splits = make_task(spec.task), load(spec.task, spec.data)
-    rows = splits[spec.task.validation[0]].rows
-    metric = spec.task.metrics[0]
-    ceiling, chance = task.ceiling(rows)[metric], task.chance(splits["train"].rows, rows)[metric]
+    split, metric = spec.task.validation[0], spec.task.metrics[0]
+    points = task.reference_points(splits["train"].rows, splits[split].rows, split)
+    chance, words, ceiling = (points[name][metric] for name in ("chance", "bag_of_words", "ceiling"))
     assert chance + 0.2 < ceiling < 1.0
+    assert words < ceiling - 0.25  # no word gives a label away
     if spec.task.labels:
         everything = [row for split in splits.values() for row in split.rows]
         flipped = np.mean([row["label"] != row["clean_label"] for row in everything])

@@ -9,16 +9,33 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from lora_bench import checkpoint, record
 from lora_bench.data import DataError
 from lora_bench.methods.lora import Lora
 from lora_bench.run import folder_of, run
 
+from .helpers import write_official
+
 TIMINGS = {"started", "train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes"}
 
 
-@pytest.mark.parametrize("task", ["cola", "stsb", "mnli"])
+SCORES = {
+    "cola": ["matthews"],
+    "sst2": ["accuracy"],
+    "mrpc": ["accuracy", "f1"],
+    "stsb": ["pearson", "spearman"],
+    "qqp": ["accuracy", "f1"],
+    "mnli": ["accuracy_matched", "accuracy_mismatched", "matthews_diagnostics"],
+    "qnli": ["accuracy"],
+    "rte": ["accuracy"],
+    "wnli": ["accuracy"],
+}
+
+
+@pytest.mark.parametrize("task", SCORES)
 def test_a_run_trains_scores_saves_and_scores_again(tiny_spec, task):
     spec = tiny_spec(f"task={task}")
     done = run(spec, "the command")
@@ -27,13 +44,42 @@ def test_a_run_trains_scores_saves_and_scores_again(tiny_spec, task):
     assert done.reloaded == pytest.approx(done.last["scores"], abs=1e-6)
     first = next(iter(done.last["scores"]))
     assert done.best["scores"][first] == max(e["scores"][first] for e in done.epochs)
-    names = {"cola": ["matthews"], "stsb": ["pearson", "spearman"], "mnli": ["accuracy_matched", "accuracy_mismatched"]}
-    assert list(done.last["scores"]) == names[task]
+    assert list(done.last["scores"]) == SCORES[task]
+    points = done.data[spec.task.validation[0]]
+    assert all(list(points[name]) == spec.task.metrics for name in ("chance", "ceiling", "bag_of_words"))
     assert done.parameters["adapter"] == 2 * 2 * 8 * (32 + 32)
     assert done.adapter_bytes == (folder_of(spec) / "adapter" / checkpoint.WEIGHTS).stat().st_size
     assert done.peak_memory_bytes > 50e6 and done.tokens_per_second > done.examples_per_second > 0
     assert done.data["train"]["rows"] == 48
     assert record.read(folder_of(spec)) == done
+
+
+@pytest.mark.parametrize("task", SCORES)
+def test_every_task_trains_on_official_files(tiny_spec, tmp_path, task):
+    spec = tiny_spec(f"task={task}", "data=local", f"data.root={tmp_path}/glue", "train.epochs=1")
+    write_official(tmp_path / "glue", spec.task)
+    done = run(spec)
+    assert done.status == "ok" and done.data[spec.task.validation[0]]["ceiling"] is None
+    assert str(tmp_path) not in done.data["train"]["source"]
+
+
+def test_a_run_starts_from_another_runs_adapter(tiny_spec):
+    mnli = run(tiny_spec("task=mnli", "train.lr=1e-2"))
+    folder = folder_of(tiny_spec("task=mnli", "train.lr=1e-2"))
+    started = tiny_spec("task=rte", f"init_from={folder}", "train.lr=1e-9", "train.epochs=1")
+    plain = tiny_spec("task=rte", "train.lr=1e-9", "train.epochs=1")
+    assert started.key() != plain.key()
+    assert run(started).spec["init_from"] == str(folder)
+    assert run(plain).epochs != run(started).epochs
+    trained, base = (load_file(folder_of(s) / "adapter" / checkpoint.WEIGHTS) for s in (started, plain))
+    source = load_file(folder / "adapter" / checkpoint.WEIGHTS)
+    name = "encoder.encoder.layer.1.attention.self.value.lora_b"
+    torch.testing.assert_close(trained[name], source[name], atol=1e-7, rtol=0)
+    assert base[name].abs().max() < 1e-7 < source[name].abs().max()
+    assert trained["head.out_proj.weight"].shape[0] == 2 and source["head.out_proj.weight"].shape[0] == 3
+    assert mnli.spec["init_from"] is None
+    with pytest.raises(checkpoint.AdapterError, match="init_from=.*nowhere: no adapter.safetensors there"):
+        run(tiny_spec("init_from=/nowhere"))
 
 
 def test_the_same_seed_gives_the_same_record_and_another_seed_does_not(tiny_spec, tmp_path):

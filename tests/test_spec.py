@@ -15,23 +15,62 @@ GROUPS = {
 }
 
 
+GLUE = ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
+IN_PAPER = [task for task in GLUE if task != "wnli"]
+
+
 def test_the_presets_are_all_seen():
-    assert GROUPS == {
-        "data": ["local", "toy"],
+    assert {
+        "data": ["hub", "local", "toy"],
         "method": ["bitfit", "full", "head_only", "lora"],
         "model": ["minilm", "roberta_base", "roberta_large", "tiny"],
-        "recipe": ["article", "quick"],
-        "task": ["cola", "mnli", "stsb"],
-    }
+        "recipe": ["article", "paper_base", "paper_large", "quick"],
+        "recipe_for_task": [f"paper_{size}_{task}" for size in ("base", "large") for task in IN_PAPER],
+        "task": GLUE,
+    } == GROUPS
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
 def test_every_preset_composes_and_opens_with_a_comment(group, name):
-    spec = compose([f"{group}={name}", *(["data.root=x"] if name == "local" else [])])
-    if group != "recipe":
+    if group == "recipe_for_task":
+        recipe, _, task = name.rpartition("_")
+        spec = compose([f"recipe={recipe}", f"task={task}", "init_from=null"])
+        assert spec.train.epochs >= 10 and spec.train.lr <= 5e-4
+    else:
+        spec = compose([f"{group}={name}", *(["data.root=x"] if name == "local" else [])])
+    if group in ("task", "model", "method", "data"):
         part = getattr(spec, group)
         assert (part.source if group == "data" else part.name) == name
-    assert (ROOT / "conf" / group / f"{name}.yaml").read_text().startswith("# ")
+    text = (ROOT / "conf" / group / f"{name}.yaml").read_text()
+    assert text.startswith("# ") and (
+        group != "recipe_for_task" or ("python -m lora_bench" in text and "Published" in text)
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "size", "numbers"),
+    [  # LoRA paper, Table 9: batch, epochs, lr, max length, alpha
+        ("mnli", "base", (16, 30, 5e-4, 512, 8)),
+        ("cola", "base", (32, 80, 4e-4, 512, 8)),
+        ("rte", "base", (32, 80, 5e-4, 512, 8)),
+        ("sst2", "large", (4, 10, 4e-4, 128, 16)),
+        ("stsb", "large", (8, 30, 2e-4, 512, 16)),
+    ],
+)
+def test_paper_recipes_hold_table_9(task, size, numbers):
+    spec = compose([f"recipe=paper_{size}", f"task={task}", "init_from=null"])
+    train = spec.train
+    assert (train.batch_size, train.epochs, train.lr, train.max_length, spec.method.alpha) == numbers
+    assert (spec.method.rank, spec.method.targets, train.warmup) == (8, ["query", "value"], 0.06)
+
+
+def test_a_recipe_that_needs_an_mnli_start_says_so():
+    for task in ("mrpc", "rte", "stsb"):
+        with pytest.raises(UserError, match="init_from=required: this recipe starts the task from another run"):
+            compose(["recipe=paper_base", f"task={task}"])
+    assert compose(["recipe=paper_base", "task=qnli"]).init_from is None
+    with pytest.raises(UserError, match="epochs: the presets chosen leave it open"):
+        compose(["recipe=paper_base", "task=wnli"])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +106,7 @@ def test_every_preset_composes_and_opens_with_a_comment(group, name):
         ("head=big", "must be one of standard, article"),
         ("device=tpu", "must be cpu, cuda or cuda:<number>"),
         ("data=local", "data.root=None: data=local needs the folder"),
-        ("task=nosuch", "Available options in 'task': cola mnli stsb"),
+        ("task=nosuch", "Available options in 'task': cola mnli mrpc"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_it(override, message):
@@ -102,7 +141,11 @@ def test_the_key_holds_every_setting_that_can_change_the_score():
     before, names = spec.key(), []
     for name, node, attribute, value in leaves(spec):
         names.append(name)
-        setattr(node, attribute, {"changed": 1} if isinstance(value, dict) else ["changed"])
+        setattr(
+            node,
+            attribute,
+            "changed" if name == "init_from" else {"changed": 1} if isinstance(value, dict) else ["changed"],
+        )
         assert (spec.key() == before) == (name in NOT_IN_KEY), name
         setattr(node, attribute, value)
     assert set(NOT_IN_KEY) <= set(names)

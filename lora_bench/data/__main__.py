@@ -79,7 +79,8 @@ def check(root: Path, model: str) -> tuple[pd.DataFrame, list[str]]:
             train = texts if split == "train" else train
             facts["also in train"] = None if split == "train" else len(texts & train)
             rows.append(facts)
-    return pd.DataFrame(rows), problems
+    table = pd.DataFrame(rows)
+    return table.astype({"also in train": "Int64"}) if rows else table, problems
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -57,6 +57,7 @@ def _recipe(spec: dict) -> str:
     parts += ["LayerNorms"] if method["layer_norms"] else []
     parts += [f"{spec['head']} head"] if spec["head"] != "standard" else []
     parts += [spec["precision"]] if spec["precision"] != "fp32" else []
+    parts += [f"started from {Path(spec['init_from']).name}"] if spec["init_from"] else []
     return ", ".join(parts)
 
 

@@ -1,0 +1,72 @@
+"""The hub's path from a cache that is filled by hand, with the network off."""
+
+import datasets
+import pytest
+from datasets.arrow_writer import ArrowWriter
+
+from lora_bench.__main__ import compose
+from lora_bench.data import DataError, load, load_split
+from lora_bench.run import run
+from lora_bench.spec import TaskSpec
+
+from .test_spec import GLUE
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty ``datasets`` cache; ``fill(task)`` puts made-up rows of a task there, as a download would."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+    def fill(task: TaskSpec, *, revision: str | None = None, labels: list[str] | None = None) -> None:
+        label = datasets.ClassLabel(names=labels or task.labels) if task.labels else datasets.Value("float32")
+        columns = {column: datasets.Value("string") for column in task.columns}
+        features = datasets.Features({**columns, "label": label, "idx": datasets.Value("int32")})
+        folder = tmp_path / "nyu-mll___glue" / task.hub.name / "0.0.0" / (revision or task.hub.revision)
+        folder.mkdir(parents=True)
+        splits = datasets.splits.SplitDict(dataset_name="glue")
+        for split in ("train", *task.validation):
+            with ArrowWriter(features=features, path=str(folder / f"glue-{split}.arrow")) as writer:
+                for i in range(24):
+                    texts = {column: f"{column} of {split} {i}" for column in task.columns}
+                    writer.write({**texts, "label": i % 2 if task.labels else i % 6 * 0.9, "idx": i})
+                count, size = writer.finalize()
+            splits.add(datasets.SplitInfo(split, num_bytes=size, num_examples=count, dataset_name="glue"))
+        info = datasets.DatasetInfo(
+            features=features, splits=splits, builder_name="parquet", dataset_name="glue",
+            config_name=task.hub.name, version="0.0.0",
+        )  # fmt: skip
+        info.write_to_directory(str(folder))
+
+    return fill
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_every_task_loads_from_the_cache(cache, name):
+    spec = compose([f"task={name}", "data=hub"])
+    cache(spec.task)
+    splits = load(spec.task, spec.data)
+    assert set(splits) == {"train", *spec.task.validation}
+    row = splits["train"].rows[5]
+    assert row == {**{c: f"{c} of train 5" for c in spec.task.columns}, "label": 1 if spec.task.labels else 4.5}
+    assert spec.task.hub.revision[:10] in splits["train"].source
+
+
+def test_a_hub_run_records_the_revision(cache, tiny_spec):
+    spec = tiny_spec("task=rte", "data=hub", "train.epochs=1")
+    cache(spec.task)
+    assert run(spec).data["train"]["source"] == "hub nyu-mll/glue rte train@bcdcba79d0"
+
+
+def test_an_empty_cache_another_revision_and_other_labels_are_one_line(cache):
+    spec = compose(["task=rte", "data=hub"])
+    with pytest.raises(DataError, match="cannot be loaded .* offline choices: data=toy, or data=local") as caught:
+        load_split(spec.task, spec.data, "train")
+    assert "\n" not in str(caught.value)
+    cache(spec.task, labels=["not_entailment", "entailment"])
+    with pytest.raises(DataError, match=r"labels are \['not_entailment', 'entailment'\]; must be"):
+        load_split(spec.task, spec.data, "train")
+    other = compose(["task=wnli", "data=hub"])
+    cache(other.task, revision="0" * 40)
+    with pytest.raises(DataError, match="the cache holds another revision|cannot be loaded"):
+        load_split(other.task, other.data, "train")
