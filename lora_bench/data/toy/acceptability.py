@@ -12,7 +12,7 @@ MENTAL = ("says", "thinks", "knows", "believes")
 def sentence(rng: random.Random) -> tuple[tuple[str], int]:
     """((sentence,), 1 acceptable or 0 not)."""
     good = rng.random() < 0.6
-    text = rng.choice((_agreement, _reflexive, _auxiliary, _question, _determiner, _clause))(rng, good)
+    text = rng.choice(KINDS)(rng, good)
     return (text[0].upper() + text[1:],), int(good)
 
 
@@ -76,3 +76,15 @@ def _clause(rng: random.Random, good: bool) -> str:
     if not good:
         inner = rng.choice((f"{past} the {first} the {second}", f"the {first} the {second} {past}"))
     return f"the {_noun(rng, False)} {rng.choice(MENTAL)} that {inner}{_tail(rng)}."
+
+
+def _order(rng: random.Random, good: bool) -> str:
+    """Two neighbouring words exchanged: the nurse helped pilot the."""
+    words = f"the {_noun(rng, rng.random() < 0.5)} {VERBS[rng.choice(sorted(VERBS))][1]} the {_noun(rng, True)}{_tail(rng)}".split()
+    if not good:
+        at = rng.randrange(len(words) - 1)
+        words[at], words[at + 1] = words[at + 1], words[at]
+    return " ".join(words) + "."
+
+
+KINDS = (_agreement, _reflexive, _auxiliary, _question, _determiner, _clause, _order, _order)

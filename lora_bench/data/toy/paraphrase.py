@@ -26,7 +26,7 @@ def _changed(event: Frame, rng: random.Random) -> Frame:
 def sentences(rng: random.Random) -> tuple[tuple[str, str], int]:
     """((sentence, sentence), 1 equivalent or 0 not)."""
     same = rng.random() < 0.6
-    first = frame(rng, place=0.8)
+    first = frame(rng, adjective=0.3, place=0.8, time=0)
     second = paraphrase(first if same else _changed(first, rng), rng)
     return (first.text(rng), second.text(rng)), int(same)
 
