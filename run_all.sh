@@ -38,7 +38,7 @@ install() {
 quickstart() {
     say "Quick start: three toy tasks, LoRA beside full fine-tuning and a frozen encoder, on MiniLM ..."
     local failed="a run failed; its reason stands above, its traceback in outputs/quickstart/runs/"
-    local common=(out_dir=outputs/quickstart task=cola,stsb,mnli data=toy recipe=quick)
+    local common=(out_dir=outputs/quickstart task=sst2,qqp,stsb data=toy recipe=quick)
     $PYTHON -m lora_bench -m "${common[@]}" method=lora,head_only || fail "$failed"
     $PYTHON -m lora_bench -m "${common[@]}" method=full train.lr=1e-4 || fail "$failed"
     say ""
