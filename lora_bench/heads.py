@@ -35,4 +35,20 @@ class ArticleSequenceHead(nn.Module):
         return self.classifier(self.dropout(self.norm(first)))
 
 
-HEADS = {("text", "standard"): SequenceHead, ("text", "article"): ArticleSequenceHead}
+class SpanHead(nn.Linear):
+    """transformers' RobertaForQuestionAnswering head: start and end logit of every token."""
+
+    def __init__(self, hidden_size: int, outputs: int | None, dropout: float):
+        super().__init__(hidden_size, 2)
+
+
+class ArticleSpanHead(ArticleSequenceHead):
+    """The article's head on every token: start and end logit, and for SQuAD v2 a no-answer logit."""
+
+
+HEADS = {
+    ("text", "standard"): SequenceHead,
+    ("text", "article"): ArticleSequenceHead,
+    ("span", "standard"): SpanHead,
+    ("span", "article"): ArticleSpanHead,
+}

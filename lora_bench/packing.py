@@ -18,13 +18,19 @@ from .dropout import dropout as drop
 
 ATTENTION = "packed"
 
+# Of attention grids; any values compute the same. Below SHORT tokens, one grid costs less than the calls for several;
+# CELLS keeps the score matrices of a grid in sizes that the allocator gives again without asking the system.
+SHORT = 32
+LIKE = 0.75
+CELLS = 600_000
+
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the T packed tokens of B examples lie in a padded (B, L) grid, L the longest example.
+class Grid:
+    """Where the tokens of b examples of like length lie in a padded (b, L) grid, L the longest of them.
 
-    rows (B * L,): packed position behind each cell (any valid one for a padding cell); cells (T,): the cell of each
-    packed token; mask (B, 1, 1, L): true on real keys, None where all examples are equally long.
+    rows (b * L,): packed position behind each cell (any valid one for a padding cell); cells (t,): the cell of each of
+    their t real tokens; mask (b, 1, 1, L): true on real keys, None where all are equally long.
     """
 
     batch: int
@@ -34,15 +40,57 @@ class Layout:
     mask: Tensor | None
 
     @classmethod
+    def of(cls, starts: Tensor, lengths: Tensor) -> "Grid":
+        """starts, lengths (b,): first packed position and length of each example."""
+        longest = int(lengths.max())
+        column = torch.arange(longest, device=lengths.device)
+        real = column < lengths[:, None]  # (b, L)
+        rows = torch.where(real, starts[:, None] + column, starts[:, None]).flatten()
+        mask = None if bool(real.all()) else real[:, None, None, :]
+        return cls(len(lengths), longest, rows, real.flatten().nonzero()[:, 0], mask)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a packed batch is cut into grids for attention: like lengths together, so that little is padded there too.
+
+    to_packed (T,): for each packed token its place in the grids' tokens put one after the other; to_grids (T,): the
+    inverse. Both None where there is one grid, whose tokens keep their order.
+    """
+
+    grids: tuple[Grid, ...]
+    to_packed: Tensor | None = None
+    to_grids: Tensor | None = None
+
+    @classmethod
     def from_lengths(cls, lengths: Tensor) -> "Layout":
         """lengths (B,), each 1 or more."""
-        batch, longest = len(lengths), int(lengths.max())
         starts = F.pad(lengths.cumsum(0), (1, 0))[:-1]
-        column = torch.arange(longest, device=lengths.device)
-        real = column < lengths[:, None]  # (B, L)
-        rows = torch.where(real, starts[:, None] + column, 0).flatten()
-        mask = None if bool(real.all()) else real[:, None, None, :]
-        return cls(batch, longest, rows, real.flatten().nonzero()[:, 0], mask)
+        groups = _groups(lengths.tolist())
+        if len(groups) == 1:
+            return cls((Grid.of(starts, lengths),))
+        grids = []
+        for group in groups:
+            chosen = torch.tensor(group, device=lengths.device)
+            grids.append(Grid.of(starts[chosen], lengths[chosen]))
+        to_grids = torch.cat([grid.rows[grid.cells] for grid in grids])
+        return cls(tuple(grids), torch.argsort(to_grids), to_grids)
+
+
+def _groups(lengths: list[int]) -> list[list[int]]:
+    """Indices of examples that share a grid, each at least LIKE of its longest, at most CELLS attention scores a head."""
+    by_length = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    if lengths[by_length[0]] <= SHORT and len(lengths) * SHORT**2 <= CELLS:
+        return [list(range(len(lengths)))]
+    groups: list[list[int]] = []
+    for index in by_length:
+        longest = lengths[groups[-1][0]] if groups else 0
+        like = lengths[index] >= LIKE * longest or longest <= SHORT
+        if groups and like and (len(groups[-1]) + 1) * longest**2 <= CELLS:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
 
 
 @dataclass
@@ -96,19 +144,37 @@ class Batch:
         )
 
 
-class _Unpack(torch.autograd.Function):
-    """(T, D) -> (B * L, D). A padding cell repeats some real row; masked attention gives it no gradient, so the
-    backward pass is a plain gather instead of index_select's slow scatter-add."""
+class _Gather(torch.autograd.Function):
+    """(T, D) -> (b * L, D). A padding cell repeats some real row; masked attention gives it no gradient. Rows outside of
+    this grid get none from it, so the backward pass fills the grid's own rows of a zero tensor: no slow scatter-add."""
 
     @staticmethod
     def forward(ctx, x: Tensor, rows: Tensor, cells: Tensor) -> Tensor:
-        ctx.save_for_backward(cells)
+        ctx.save_for_backward(rows[cells], cells)
+        ctx.size = len(x)
         return x.index_select(0, rows)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        (cells,) = ctx.saved_tensors
-        return grad.index_select(0, cells), None, None
+        places, cells = ctx.saved_tensors
+        real = grad.index_select(0, cells)
+        if len(real) == ctx.size:  # one grid holds every token, in order
+            return real, None, None
+        return grad.new_zeros(ctx.size, grad.shape[1]).index_copy_(0, places, real), None, None
+
+
+class _Permute(torch.autograd.Function):
+    """Rows in another order; the backward pass gathers with the inverse."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (inverse,) = ctx.saved_tensors
+        return grad.index_select(0, inverse), None, None
 
 
 class _Pack(torch.autograd.Function):
@@ -140,23 +206,28 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attention within each packed example: query, key, value (1, h, T, d) -> (1, T, h, d), no weights."""
     _, heads, tokens, size = query.shape
+    flat = [x.transpose(1, 2).reshape(tokens, heads * size) for x in (query, key, value)]
+    outs = []
+    for grid in layout.grids:
+        q, k, v = (
+            _Gather.apply(x, grid.rows, grid.cells).view(grid.batch, grid.longest, heads, size).transpose(1, 2)
+            for x in flat
+        )  # (b, h, L, d)
+        out = _attend(q, k, v, grid.mask, scaling, dropout)
+        outs.append(_Pack.apply(out.transpose(1, 2).reshape(grid.batch * grid.longest, heads * size), grid.cells))
+    packed = outs[0] if layout.to_packed is None else _Permute.apply(torch.cat(outs), layout.to_packed, layout.to_grids)
+    return packed.view(1, tokens, heads, size), None
 
-    def unpack(x: Tensor) -> Tensor:  # (1, h, T, d) -> (B, h, L, d)
-        flat = x.transpose(1, 2).reshape(tokens, heads * size)
-        grid = _Unpack.apply(flat, layout.rows, layout.cells)
-        return grid.view(layout.batch, layout.longest, heads, size).transpose(1, 2)
 
-    q, k, v = unpack(query), unpack(key), unpack(value)
-    if dropout > 0 and query.device.type == "cpu":
-        # SDPA's fused CPU kernel has no dropout; its fallback draws the slow random numbers that ours avoids
-        scores = (q * scaling) @ k.transpose(-1, -2)  # (B, h, L, L)
-        if layout.mask is not None:
-            scores = scores.masked_fill(~layout.mask, float("-inf"))
-        out = drop(scores.softmax(-1), dropout) @ v
-    else:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, dropout_p=dropout, scale=scaling)
-    flat = out.transpose(1, 2).reshape(layout.batch * layout.longest, heads * size)
-    return _Pack.apply(flat, layout.cells).view(1, tokens, heads, size), None
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, dropout: float) -> Tensor:
+    """q, k, v (b, h, L, d), mask (b, 1, 1, L) -> (b, h, L, d)."""
+    if dropout == 0 or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    # SDPA's fused CPU kernel has no dropout; its fallback draws the slow random numbers that ours avoids
+    scores = (q * scaling) @ k.transpose(-1, -2)  # (b, h, L, L)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return drop(scores.softmax(-1), dropout) @ v
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

@@ -41,7 +41,8 @@ def write_submission(folder: Path, out: Path, root: str | None = None) -> list[P
     written = []
     for split in splits:
         rows = load_split(spec.task, spec.data, split).rows
-        predictions = task.decode(predict(model, task, encode(spec, task, tokenizer, rows), spec))
+        encoded = encode(spec, task, tokenizer, rows)
+        predictions = task.decode(predict(model, task, encoded, spec), rows, encoded)
         lines = [f"{index}\t{_shown(value, spec)}" for index, value in enumerate(predictions)]
         path = out / spec.task.submission[split]
         path.write_text("\n".join(["index\tprediction", *lines]) + "\n")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import record as records
-from .data import DataError, Rows, load
+from .data import HELD_OUT, DataError, Rows, load
 from .record import Record, suffix_of
 from .spec import Spec, SpecError
 
@@ -71,9 +71,12 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
 
     from .checkpoint import load_adapter, save_adapter, start_from
     from .encoder import load_tokenizer
+    from .memory import PeakMemory, keep_freed_memory
     from .methods import get_method
     from .tasks import make_task
-    from .train import PeakMemory, fit
+    from .train import fit
+
+    keep_freed_memory()
 
     record.provenance = records.provenance(spec.device, torch.get_num_threads())
     task = make_task(spec.task)
@@ -97,7 +100,7 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
     record.adapter_bytes = save_adapter(folder / "adapter", model, spec)
     fresh, _ = build(spec, task, get_method(spec.method.name))
     load_adapter(folder / "adapter", fresh)
-    record.reloaded = _score(fresh, task, encoded, splits, spec)
+    record.reloaded = _score(fresh, task, encoded, splits, spec, folder / "predictions")
     for name, value in record.reloaded.items():
         if abs(value - record.last["scores"][name]) > TOLERANCE:
             raise RuntimeError(f"{name} was {record.last['scores'][name]} and is {value} after saving and loading")
@@ -120,7 +123,7 @@ def build(spec: Spec, task, method):
         limit = f"{spec.model.name} takes at most {max_tokens(encoder)} tokens"
         raise SpecError("train.max_length", spec.train.max_length, limit)
     model = LoraWrapperRoberta(
-        num_classes=task.outputs, dropout_rate=spec.train.dropout, model_id=encoder, lora_rank=None, head=spec.head
+        task.task_type, task.outputs, spec.train.dropout, encoder, lora_rank=None, head=spec.head
     )
     method.prepare(model, spec)
     return model.to(spec.device), method
@@ -139,21 +142,30 @@ def encode(spec: Spec, task, tokenizer, rows: list[dict]):
     return cached(Path(spec.cache_dir), dependencies, lambda: task.encode(rows, tokenizer, spec.train.max_length))
 
 
-def _score(model, task, encoded, splits: dict[str, Rows], spec: Spec) -> dict[str, float]:
-    """Scores of every validation split; with several, names get the split's suffix: ``accuracy_mismatched``."""
+def _score(model, task, encoded, splits: dict[str, Rows], spec: Spec, folder: Path | None = None) -> dict[str, float]:
+    """Scores of every reported split; names get the split's suffix: ``accuracy_mismatched``.
+
+    Args: folder: also write the prediction files of tasks that have an official format (SQuAD) there.
+    """
     from .train import predict
 
+    def decoded(split: str):
+        return task.decode(predict(model, task, encoded[split], spec), splits[split].rows, encoded[split])
+
+    tuned = {"threshold": task.tune(decoded(HELD_OUT), splits[HELD_OUT].rows)} if HELD_OUT in splits else {}
     scores = {}
     for split in scored(splits):
-        predictions = task.decode(predict(model, task, encoded[split], spec))
-        for name, value in task.score(predictions, splits[split].rows, task.metrics_of(split)).items():
+        predictions, rows = decoded(split), splits[split].rows
+        for name, value in task.score(predictions, rows, split, **tuned).items():
             scores[name + suffix_of(split)] = value
+        if folder is not None and spec.task.kind == "span":
+            task.write_predictions(folder, predictions, rows, **{"threshold": None, **tuned})
     return scores
 
 
 def scored(splits: Iterable[str]) -> list[str]:
-    """The splits that a run reports on: all but the training split."""
-    return [split for split in splits if split != "train"]
+    """The splits that a run reports on: all but training data."""
+    return [split for split in splits if split not in ("train", HELD_OUT)]
 
 
 def announce(record: Record, folder: Path, *, skipped: bool) -> None:

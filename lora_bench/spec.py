@@ -63,7 +63,7 @@ class TaskSpec:
 
     name: str = MISSING
     version: int = 1  # raise it when the same predictions would score differently
-    kind: str = "text"  # text: one label for an example (lora_bench/tasks/text.py)
+    kind: str = "text"  # text: one label for an example (tasks/text.py) | span: an answer in a passage (tasks/span.py)
     columns: list[str] = field(default_factory=list)  # one or two text columns
     labels: list[str] = field(default_factory=list)  # class names in index order; empty: regression
     value_range: list[float] = field(default_factory=list)  # regression: lowest and highest target
@@ -71,6 +71,11 @@ class TaskSpec:
     validation: list[str] = field(default_factory=lambda: ["validation"])  # splits scored after each epoch
     optional: dict[str, list[str]] = field(default_factory=dict)  # split -> metrics; scored where the data has it
     submission: dict[str, str] = field(default_factory=dict)  # test split -> file that the GLUE server takes
+    unanswerable: bool = False  # span: a question may have no answer (SQuAD v2)
+    held_out: float = 0.0  # span: share of the training articles that choose the no-answer threshold, not trained on
+    stride: int = 128  # span: tokens that neighbouring windows of one passage share
+    max_question: int = 64  # span: tokens of a question, longer ones are cut
+    max_answer: int = 30  # span: tokens of a predicted answer
     official_rows: dict[str, int] = field(default_factory=dict)  # split -> rows of the official split
     local: LocalLayout = field(default_factory=LocalLayout)
     hub: HubLayout = field(default_factory=HubLayout)
@@ -110,7 +115,8 @@ class DataSpec:
     root: str | None = None  # local: the folder that holds CoLA/, MNLI/ ...
     skip_bad: bool = False  # leave malformed rows out, counted in the record, instead of stopping at the first
     train_rows: int | None = None  # use that many random training rows; null: all
-    seed: int = 0  # of the generated data, and of the draw of train_rows
+    validation_rows: int | None = None  # score that many random rows of each validation split; null: all
+    seed: int = 0  # of the generated data, and of every draw of rows or articles
     toy_train: int = 1200  # toy: generated training examples
     toy_validation: int = 400  # toy: generated validation examples
 
@@ -170,6 +176,10 @@ class Spec:
             ("data.toy_train", data.toy_train, 1),
             ("data.toy_validation", data.toy_validation, 1),
             ("data.train_rows", data.train_rows, 1),
+            ("data.validation_rows", data.validation_rows, 1),
+            ("task.stride", self.task.stride, 0),
+            ("task.max_question", self.task.max_question, 1),
+            ("task.max_answer", self.task.max_answer, 1),
             ("seed", self.seed, 0),
             ("data.seed", data.seed, 0),
         ):
@@ -181,6 +191,15 @@ class Spec:
         for path, value in (("train.dropout", train.dropout), ("method.dropout", self.method.dropout)):
             if not 0 <= value < 1:
                 raise SpecError(path, value, "must be at least 0 and below 1")
+        if not 0 <= self.task.held_out < 1:
+            raise SpecError("task.held_out", self.task.held_out, "must be at least 0 and below 1")
+        if self.task.kind == "span":
+            room = train.max_length - self.task.max_question - self.task.stride - 3
+            if room < 1:
+                least = self.task.max_question + self.task.stride + 4
+                raise SpecError(
+                    "train.max_length", train.max_length, f"must be {least} or more: question, stride and 4"
+                )
         if not 0 <= train.warmup <= 1:
             raise SpecError("train.warmup", train.warmup, "must be a share of all steps between 0 and 1")
         if not (train.weight_decay >= 0 and math.isfinite(train.weight_decay)):

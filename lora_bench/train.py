@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -149,33 +148,3 @@ def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
 def autocast(spec: Spec) -> torch.autocast:
     """bf16 matrix products where the spec says so; weights and optimizer state stay fp32."""
     return torch.autocast(spec.device.partition(":")[0], dtype=torch.bfloat16, enabled=spec.precision == "bf16")
-
-
-class PeakMemory:
-    """Peak memory of a block in bytes: of the GPU's allocator on CUDA, resident memory of the process on Linux.
-
-    ``with PeakMemory("cpu") as peak: ...`` then ``peak.bytes``; None where the system cannot reset its high-water mark,
-    since the mark would then be that of an earlier run.
-    """
-
-    def __init__(self, device: str):
-        self.cuda = device.startswith("cuda")
-        self.bytes: int | None = None
-        self.valid = True
-
-    def __enter__(self) -> "PeakMemory":
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-            return self
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            self.valid = False
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.cuda:
-            self.bytes = torch.cuda.max_memory_allocated()
-        elif self.valid:
-            status = Path("/proc/self/status").read_text()
-            self.bytes = int(status.split("VmHWM:")[1].split()[0]) * 1024

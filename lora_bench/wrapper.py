@@ -15,7 +15,7 @@ from .packing import Batch
 from .spec import ModelSpec
 
 GROUPS = ("adapter", "head", "bias", "norm", "other")
-KIND_OF_TASK_TYPE = {"glue": "text"}
+TASK_TYPES = {"glue": ("text", None), "squad_v1": ("span", 2), "squad_v2": ("span", 3)}  # kind, the article's outputs
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class LoraWrapperRoberta(nn.Module):
     """A RoBERTa encoder with a head on top. The article's call works as printed there.
 
     Args:
-        task_type: ``glue`` (one output row for each example).
-        num_classes: classes; 1 for regression.
+        task_type: ``glue`` (one output row for each example), ``squad_v1`` or ``squad_v2`` (one for each token).
+        num_classes: of ``glue``: classes, 1 for regression. SQuAD's number is known: 2, the article's head for v2: 3.
         dropout_rate: of hidden states, attention and head.
         model_id: hub id or folder, or an encoder that is loaded already.
         lora_rank: rank of the update on query and value, with alpha = rank and A ~ N(0, 1) as in the article; None: no
@@ -64,7 +64,7 @@ class LoraWrapperRoberta(nn.Module):
     def __init__(
         self,
         task_type: str = "glue",
-        num_classes: int = 2,
+        num_classes: int | None = None,
         dropout_rate: float = 0.1,
         model_id: str | Path | RobertaModel = "FacebookAI/roberta-base",
         lora_rank: int | None = 8,
@@ -75,14 +75,16 @@ class LoraWrapperRoberta(nn.Module):
         head: str = "article",
     ):
         super().__init__()
-        if task_type not in KIND_OF_TASK_TYPE:
-            raise ValueError(f"task_type={task_type}: must be one of {', '.join(KIND_OF_TASK_TYPE)}")
+        if task_type not in TASK_TYPES:
+            raise ValueError(f"task_type={task_type}: must be one of {', '.join(TASK_TYPES)}")
+        self.kind, known = TASK_TYPES[task_type]
+        if known is None and num_classes is None:
+            raise ValueError(f"num_classes=None: task_type={task_type} needs the number of classes")
         if isinstance(model_id, RobertaModel):
             self.encoder = model_id
         else:
             self.encoder = load_encoder(ModelSpec(name=str(model_id), source=str(model_id)), dropout=dropout_rate)
-        head_class = HEADS[KIND_OF_TASK_TYPE[task_type], head]
-        self.head = head_class(self.encoder.config.hidden_size, num_classes, dropout_rate)
+        self.head = HEADS[self.kind, head](self.encoder.config.hidden_size, known or num_classes, dropout_rate)
         if lora_rank is not None:
             inject_lora(self.encoder, rank=lora_rank, alpha=float(lora_rank), init="gaussian")
             policy = FreezePolicy("all" if train_biases else "none", train_layer_norms, train_embedding)
@@ -90,14 +92,14 @@ class LoraWrapperRoberta(nn.Module):
         use_fast_dropout(self)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits of a packed batch: (B, num_classes)."""
+        """Logits of a packed batch: (B, num_classes), or (T, 2 or 3) for SQuAD."""
         hidden = self.encoder(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[None],
             token_type_ids=batch.token_type_ids[None],
             layout=batch.layout,
         ).last_hidden_state[0]  # (T, D)
-        return self.head(hidden[batch.first])
+        return self.head(hidden if self.kind == "span" else hidden[batch.first])
 
     def trained_state(self) -> dict[str, Tensor]:
         """Every trained parameter by name: what an adapter file holds."""

@@ -83,7 +83,7 @@ def train_and_score(spec) -> dict[str, float]:
         rows = splits[split].rows
         with torch.no_grad():
             outputs = [o for i in range(0, len(rows), 64) for o in model(tokens_of(rows[i : i + 64]))]
-        scores |= task.score(task.decode(outputs), rows)
+        scores |= task.score(task.decode(outputs, rows, None), rows, split)
     return scores
 
 

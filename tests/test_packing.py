@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import BertModel
 
+from lora_bench import packing
 from lora_bench.encoder import first_position, load_encoder, load_tokenizer, max_tokens, resolve
 from lora_bench.packing import ATTENTION, Batch, Layout
 
@@ -42,7 +43,9 @@ def test_packed_minilm_equals_the_stock_bert_at_full_length():
 
 def test_gradients_of_packed_equal_those_of_padded(tiny_encoder):
     tokenizer = load_tokenizer(TINY)
-    ids = [tokenizer(t)["input_ids"] for t in ("a", "longer text", "the longest text of all")]
+    texts = ("a", "longer text", "the longest text of all, much longer than the others are")
+    ids = [tokenizer(t)["input_ids"] for t in texts]
+    assert len(Layout.from_lengths(torch.tensor([len(x) for x in ids])).grids) > 1
     weight = tiny_encoder.encoder.layer[0].attention.self.key.weight
     found = []
     for outputs in outputs_both_ways(tiny_encoder, tokenizer, ids):
@@ -65,11 +68,24 @@ def test_training_attention_with_dropout_has_the_mean_of_the_one_without():
 
 
 def test_layout_of_equal_lengths_needs_no_mask():
-    assert Layout.from_lengths(torch.tensor([4, 4])).mask is None
-    layout = Layout.from_lengths(torch.tensor([1, 3]))
-    assert layout.mask.shape == (2, 1, 1, 3)
-    assert layout.cells.tolist() == [0, 3, 4, 5]
-    assert layout.rows[layout.cells].tolist() == [0, 1, 2, 3]
+    (grid,) = Layout.from_lengths(torch.tensor([4, 4])).grids
+    assert grid.mask is None
+    (grid,) = Layout.from_lengths(torch.tensor([1, 3])).grids
+    assert grid.mask.shape == (2, 1, 1, 3)
+    assert grid.cells.tolist() == [0, 3, 4, 5]
+    assert grid.rows[grid.cells].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("lengths", [[1], [5, 2], [40, 3, 200, 41, 2], [384] * 9, list(range(1, 130))])
+def test_grids_hold_each_token_once_and_waste_little(lengths):
+    layout = Layout.from_lengths(torch.tensor(lengths))
+    tokens = torch.cat([grid.rows[grid.cells] for grid in layout.grids])
+    assert sorted(tokens.tolist()) == list(range(sum(lengths)))
+    if len(layout.grids) > 1:
+        assert tokens[layout.to_packed].tolist() == list(range(sum(lengths)))
+    for grid in layout.grids:
+        assert grid.longest <= packing.SHORT or grid.batch * grid.longest <= len(grid.cells) / packing.LIKE
+        assert grid.batch == 1 or grid.batch * grid.longest**2 <= packing.CELLS
 
 
 def pack(encoder, ids, types) -> Batch:

@@ -41,7 +41,7 @@ def test_the_loop_fits_a_small_task(tiny_spec, method):
     result = fit(model, instance, task, data, spec, lambda: {})
     assert result.epochs[-1]["loss"] < 0.1 < 0.5 < result.epochs[0]["loss"]
     assert result.examples == 40 * 64 and result.tokens == 40 * len(data.input_ids)
-    assert (task.decode(predict(model, task, data, spec)) == data.labels).all()
+    assert (task.decode(predict(model, task, data, spec), [], data) == data.labels).all()
 
 
 def test_frozen_parameters_do_not_move(tiny_spec):

@@ -56,7 +56,7 @@ def test_every_trained_parameter_gets_a_gradient(tiny_encoder):
 
 def test_article_call_scales_by_one_and_rejects_other_task_types(tiny_encoder):
     assert article_call(tiny_encoder).encoder.encoder.layer[0].attention.self.query.lora_scaling == 1.0
-    with pytest.raises(ValueError, match="task_type=squad_v3: must be one of glue"):
+    with pytest.raises(ValueError, match="task_type=squad_v3: must be one of glue, squad_v1"):
         article_call(tiny_encoder, task_type="squad_v3")
 
 

@@ -1,4 +1,5 @@
-"""Examples of a run: rows are plain dicts ``{column: text, ..., "label": ...}``, whatever their source.
+"""Examples of a run: rows are plain dicts ``{column: text, ..., "label": ...}``, whatever their source; those of SQuAD are
+``{"id", "title", "question", "context", "answers": {"text": [...], "answer_start": [...]}}``.
 
 A source is a file of this folder with ``load(task, data, split) -> Rows`` and ``has(task, data, split)`` for the optional
 splits; a new one needs no edit here.
@@ -12,6 +13,8 @@ import random
 from dataclasses import dataclass, field
 
 from ..spec import DataSpec, SpecError, TaskSpec, UserError
+
+HELD_OUT = "held_out"  # a split made of training articles: it is not reported on
 
 
 class DataError(UserError):
@@ -40,17 +43,32 @@ def source_of(data: DataSpec):
 
 
 def load_split(task: TaskSpec, data: DataSpec, split: str) -> Rows:
-    """Rows of one split, ``data.train_rows`` applied. Raises: DataError, SpecError."""
+    """Rows of one split, ``data.train_rows`` or ``data.validation_rows`` applied. Raises: DataError, SpecError."""
     found = source_of(data).load(task, data, split)
     if not found.rows:
         raise DataError(f"{found.source}: split {split} of {task.name} is empty")
-    if split == "train" and data.train_rows is not None and data.train_rows < len(found.rows):
-        drawn = random.Random(data.seed).sample(range(len(found.rows)), data.train_rows)
+    limit = data.train_rows if split == "train" else None if split.startswith("test") else data.validation_rows
+    if limit is not None and limit < len(found.rows):
+        drawn = random.Random(data.seed).sample(range(len(found.rows)), limit)
         found.rows = [found.rows[i] for i in sorted(drawn)]
     return found
 
 
 def load(task: TaskSpec, data: DataSpec) -> dict[str, Rows]:
-    """The training split and every split to score, the optional ones where the data has them."""
+    """The training split and every split to score, the optional ones where the data has them; ``held_out``: the share
+    ``task.held_out`` of the training articles, which is not trained on."""
     optional = [split for split in task.optional if source_of(data).has(task, data, split)]
-    return {split: load_split(task, data, split) for split in ("train", *task.validation, *optional)}
+    splits = {split: load_split(task, data, split) for split in ("train", *task.validation, *optional)}
+    if task.held_out > 0:
+        splits["train"], splits[HELD_OUT] = _by_article(splits["train"], task.held_out, data.seed)
+    return splits
+
+
+def _by_article(found: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+    titles = sorted({row["title"] for row in found.rows})
+    if len(titles) < 2:
+        raise DataError(f"{found.source}: has one article; task.held_out={share} needs two or more")
+    random.Random(seed).shuffle(titles)
+    kept = set(titles[min(len(titles) - 1, max(1, round(len(titles) * share))) :])
+    parts = [[row for row in found.rows if (row["title"] in kept) == train] for train in (True, False)]
+    return Rows(parts[0], found.source, found.skipped), Rows(parts[1], f"{found.source}, held-out articles")

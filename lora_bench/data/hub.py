@@ -14,14 +14,17 @@ def load(task: TaskSpec, data: DataSpec, split: str) -> Rows:
     found = _download(task, split, name)
     if not any(hub.revision in file["filename"] for file in found.cache_files):
         raise DataError(f"{name}: the cache holds another revision than {hub.revision}, and the hub cannot be reached")
-    missing = [column for column in (*task.columns, "label") if column not in found.column_names]
+    if task.kind == "span":
+        wanted = ["id", "title", "question", "context", "answers"]
+    else:  # GLUE's test labels are all -1
+        wanted = [*task.columns] if split.startswith("test") else [*task.columns, "label"]
+    missing = [column for column in wanted if column not in found.column_names]
     if missing:
         raise DataError(f"{name}: has columns {found.column_names}; lacks {missing}")
-    names = getattr(found.features["label"], "names", None)
+    names = getattr(found.features.get("label"), "names", None)
     if task.labels and names != task.labels:
         raise DataError(f"{name}: labels are {names}; must be {task.labels}")
-    columns = [*task.columns] if split.startswith("test") else [*task.columns, "label"]  # GLUE's test labels are -1
-    return Rows(found.select_columns(columns).to_list(), f"hub {name}@{hub.revision[:10]}")
+    return Rows(found.select_columns(wanted).to_list(), f"hub {name}@{hub.revision[:10]}")
 
 
 def has(task: TaskSpec, data: DataSpec, split: str) -> bool:

@@ -1,11 +1,11 @@
-"""``data=local``: the official GLUE folder, files unchanged (tab-separated, no quoting, UTF-8)."""
+"""``data=local``: the official files, unchanged: GLUE's folder (tab-separated, no quoting, UTF-8) or SQuAD's JSON."""
 
 import math
 import re
 from pathlib import Path
 
 from ..spec import DataSpec, TaskSpec
-from . import DataError, Rows
+from . import DataError, Rows, _squad
 
 SHOWN = 60  # characters of a wrong value that a message repeats
 
@@ -13,6 +13,8 @@ SHOWN = 60  # characters of a wrong value that a message repeats
 def load(task: TaskSpec, data: DataSpec, split: str) -> Rows:
     """Read one split. Raises: DataError: names file, line, value and what is allowed."""
     path = file_of(task, Path(data.root).expanduser(), split)
+    if task.kind == "span":
+        return _squad.read(path, decoded(path), task, skip_bad=data.skip_bad)
     skipped: list[str] = []
     rows = []
     for line, fields in _fields(path, task, split):
@@ -43,7 +45,7 @@ def file_of(task: TaskSpec, root: Path, split: str) -> Path:
 def _fields(path: Path, task: TaskSpec, split: str):
     """Yield (line number, {column: text} or the raw list where the width is wrong) for each row below the header."""
     header = task.local.headers[split]
-    lines = _decoded(path).split("\n")  # not splitlines: texts hold other Unicode line separators
+    lines = decoded(path).split("\n")  # not splitlines: texts hold other Unicode line separators
     if lines and not lines[-1]:
         lines.pop()
     first = 1
@@ -94,7 +96,7 @@ def _label(text: str, task: TaskSpec) -> int | float:
     return value
 
 
-def _decoded(path: Path) -> str:
+def decoded(path: Path) -> str:
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")  # MRPC starts with a byte-order mark

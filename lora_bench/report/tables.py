@@ -63,7 +63,7 @@ def _line(system: dict, group: pd.DataFrame, protocol: str) -> dict:
         "model": system["model"],
         "data": f"{system['data']}, {system['train_rows']:,.0f} rows",
     }
-    metrics = list(first[protocol])
+    metrics = [name for name in first[protocol] if "_thresh" not in name]  # thresholds are no scores
     scores = pd.DataFrame(list(group[protocol])) * 100
     line["score"] = ", ".join(f"{m} {mean_spread(scores[m])}" for m in metrics)
     line["n"] = len(group)

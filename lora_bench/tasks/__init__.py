@@ -1,9 +1,10 @@
 """A task: data facts (``TaskSpec``) with how to encode, decode and score, by ``kind``."""
 
 from ..spec import SpecError, TaskSpec
+from .span import SpanTask
 from .text import TextTask
 
-KINDS = {"text": TextTask}
+KINDS = {"text": TextTask, "span": SpanTask}
 
 
 def make_task(spec: TaskSpec):

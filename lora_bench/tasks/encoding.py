@@ -19,13 +19,17 @@ class Encoded:
     """n examples, ragged arrays stored flat.
 
     input_ids, token_type_ids (sum of lengths,) int32; starts (n + 1,): example i is starts[i] to starts[i + 1] - 1;
-    labels: (n,) int64 classes or float32 values; None where unlabelled.
+    labels: (n,) int64 classes, (n,) float32 values or (n, 2) int64 first and last token; None where unlabelled.
+    Of windows of passages also row (n,): which question; offsets (sum of lengths, 2) int32: each token's characters in the
+    passage, -1 outside of it.
     """
 
     input_ids: np.ndarray
     token_type_ids: np.ndarray
     starts: np.ndarray
     labels: np.ndarray | None = None
+    row: np.ndarray | None = None
+    offsets: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1

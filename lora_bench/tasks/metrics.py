@@ -1,9 +1,14 @@
 """Metrics as pure functions of predictions and references, on scikit-learn and SciPy.
 
-All return a share (1.0 is perfect), as the field's libraries do; tables show percent.
+All return a share (1.0 is perfect), as the field's libraries do; tables show percent. The SQuAD rules are those of the
+official scripts (Rajpurkar et al. 2016 for v1.1, 2018 for v2.0), which differ where an answer normalises to nothing.
 """
 
+import re
+import string
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
@@ -45,3 +50,57 @@ def _correlation(function, predictions: np.ndarray, references: np.ndarray) -> f
 
 
 METRICS = {f.__name__: f for f in (accuracy, f1, matthews, pearson, spearman)}
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, no ASCII punctuation, no articles (a, an, the), single spaces."""
+    kept = "".join(character for character in text.lower() if character not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
+
+
+def exact_match(prediction: str, references: Sequence[str]) -> float:
+    """1.0 if the prediction equals any reference after normalisation, else 0.0."""
+    return max(float(normalize_answer(prediction) == normalize_answer(reference)) for reference in references)
+
+
+def token_f1(prediction: str, references: Sequence[str], *, version: int) -> float:
+    """Best F1 of bags of words over the references.
+
+    Args: version: 1 or 2 of SQuAD. Where either side has no words, v2 asks whether both have none; v1 gives 0.
+    """
+    return max(_one_f1(normalize_answer(prediction).split(), normalize_answer(r).split(), version) for r in references)
+
+
+def _one_f1(predicted: list[str], gold: list[str], version: int) -> float:
+    if version == 2 and not (predicted and gold):
+        return float(predicted == gold)
+    same = sum((Counter(predicted) & Counter(gold)).values())
+    if same == 0:
+        return 0.0
+    precision, recall = same / len(predicted), same / len(gold)
+    return 2 * precision * recall / (precision + recall)
+
+
+def references_of(answers: Sequence[str], *, version: int) -> list[str]:
+    """The references that a question is scored against: v2 drops those that normalise to nothing, and an unanswerable
+    question has the empty one."""
+    if version == 1:
+        return list(answers)
+    return [a for a in answers if normalize_answer(a)] or [""]
+
+
+def best_threshold(scores: np.ndarray, null_odds: np.ndarray, has_answer: np.ndarray, empty: np.ndarray):
+    """The no-answer threshold with the best mean score, by the official sweep.
+
+    Args (all (n,)): scores: of the answer texts; null_odds: higher means rather no answer; has_answer: bool; empty: bool,
+        the answer text is empty. Questions with null_odds above the threshold count as unanswered.
+    Returns: (best mean score, threshold); the threshold is 0.0 where answering nothing is best, as in the script.
+    """
+    order = np.argsort(null_odds, kind="stable")
+    gains = np.where(has_answer, scores, np.where(empty, 0.0, -1.0))[order]
+    nothing = float((~has_answer).sum())
+    sums = np.cumsum(np.concatenate([[nothing], gains]))[1:]  # sequential, as the script adds
+    best = int(np.argmax(sums))
+    if sums[best] <= nothing:
+        return nothing / len(scores), 0.0
+    return float(sums[best]) / len(scores), float(null_odds[order[best]])

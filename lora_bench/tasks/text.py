@@ -22,6 +22,8 @@ class TextTask:
     def __init__(self, spec: TaskSpec):
         self.spec = spec
         self.regression = not spec.labels
+        self.task_type = "glue"
+        self.encoding_settings = [spec.kind, spec.columns]
         self.outputs = 1 if self.regression else len(spec.labels)
 
     def encode(self, rows: list[dict], tokenizer, max_length: int) -> Encoded:
@@ -49,21 +51,18 @@ class TextTask:
         """Model output of each example of the batch: (outputs,)."""
         return list(logits.float().cpu())
 
-    def decode(self, outputs: list[Tensor]) -> np.ndarray:
+    def decode(self, outputs: list[Tensor], rows: list[dict], encoded: Encoded) -> np.ndarray:
         """Predictions (n,): class indices, or values cut to the range of the targets."""
         logits = torch.stack(outputs).numpy()
         if self.regression:
             return np.clip(logits[:, 0], *self.spec.value_range)
         return logits.argmax(axis=1)
 
-    def metrics_of(self, split: str) -> list[str]:
-        """Names of the metrics that a split is scored with; optional splits have their own."""
-        return self.spec.optional.get(split, self.spec.metrics)
-
-    def score(self, predictions: np.ndarray, rows: list[dict], metrics: list[str] | None = None) -> dict[str, float]:
-        """Metrics (default: the task's) over all examples at once, never a mean of batch means."""
+    def score(self, predictions: np.ndarray, rows: list[dict], split: str = "validation") -> dict[str, float]:
+        """The split's metrics over all examples at once, never a mean of batch means; optional splits have their own."""
         references = self.references(rows)
-        return {name: METRICS[name](predictions, references) for name in metrics or self.spec.metrics}
+        metrics = self.spec.optional.get(split, self.spec.metrics)
+        return {name: METRICS[name](predictions, references) for name in metrics}
 
     def reference_points(self, train: list[dict], rows: list[dict], split: str) -> dict[str, dict[str, float] | None]:
         """Scores that put a model's into place, each as ``score`` gives them.
@@ -71,12 +70,12 @@ class TextTask:
         ``chance``: the best constant guess, the commonest training class or the mean training value. Of generated data
         also ``ceiling``: a perfect model against the noisy labels, and ``bag_of_words``: a linear model on word counts.
         """
-        metrics, labels = self.metrics_of(split), self.references(train)
+        labels = self.references(train)
         guess = np.full(len(rows), labels.mean() if self.regression else np.bincount(labels).argmax())
-        points = {"chance": self.score(guess, rows, metrics), "ceiling": None, "bag_of_words": None}
+        points = {"chance": self.score(guess, rows, split), "ceiling": None, "bag_of_words": None}
         if "clean_label" in rows[0]:
-            points["ceiling"] = self.score(self.references(rows, "clean_label"), rows, metrics)
-            points["bag_of_words"] = self.score(self._bag_of_words(train, rows), rows, metrics)
+            points["ceiling"] = self.score(self.references(rows, "clean_label"), rows, split)
+            points["bag_of_words"] = self.score(self._bag_of_words(train, rows), rows, split)
         return points
 
     def _bag_of_words(self, train: list[dict], rows: list[dict]) -> np.ndarray:

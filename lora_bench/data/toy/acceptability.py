@@ -80,7 +80,8 @@ def _clause(rng: random.Random, good: bool) -> str:
 
 def _order(rng: random.Random, good: bool) -> str:
     """Two neighbouring words exchanged: the nurse helped pilot the."""
-    words = f"the {_noun(rng, rng.random() < 0.5)} {VERBS[rng.choice(sorted(VERBS))][1]} the {_noun(rng, True)}{_tail(rng)}".split()
+    past = VERBS[rng.choice(sorted(VERBS))][1]
+    words = f"the {_noun(rng, rng.random() < 0.5)} {past} the {_noun(rng, True)}{_tail(rng)}".split()
     if not good:
         at = rng.randrange(len(words) - 1)
         words[at], words[at + 1] = words[at + 1], words[at]
