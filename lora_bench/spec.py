@@ -117,8 +117,8 @@ class DataSpec:
     train_rows: int | None = None  # use that many random training rows; null: all
     validation_rows: int | None = None  # score that many random rows of each validation split; null: all
     seed: int = 0  # of the generated data, and of every draw of rows or articles
-    toy_train: int = 1200  # toy: generated training examples
-    toy_validation: int = 400  # toy: generated validation examples
+    toy_train: int = 1000  # toy: generated training examples
+    toy_validation: int = 300  # toy: generated validation examples
 
 
 @dataclass
