@@ -36,7 +36,7 @@ def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, arguments, mess
 def test_help_shows_tasks_methods_models_and_recipes():
     text = cli("--help").stdout
     for part in (
-        "task: cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli",
+        "task: cola, mnli, mrpc, qnli, qqp, rte, squad_v1, squad_v2, sst2, stsb, wnli",
         "method: bitfit, full, head_only, lora",
         "roberta_base",
         "recipe: article, paper_base, paper_large, quick",

@@ -16,7 +16,9 @@ GROUPS = {
 
 
 GLUE = ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
+SQUAD = ["squad_v1", "squad_v2"]
 IN_PAPER = [task for task in GLUE if task != "wnli"]
+FOR_TASK = [f"paper_{size}_{task}" for size in ("base", "large") for task in IN_PAPER]
 
 
 def test_the_presets_are_all_seen():
@@ -25,26 +27,26 @@ def test_the_presets_are_all_seen():
         "method": ["bitfit", "full", "head_only", "lora"],
         "model": ["minilm", "roberta_base", "roberta_large", "tiny"],
         "recipe": ["article", "paper_base", "paper_large", "quick"],
-        "recipe_for_task": [f"paper_{size}_{task}" for size in ("base", "large") for task in IN_PAPER],
-        "task": GLUE,
+        "recipe_for_task": sorted(
+            [*FOR_TASK, *[f"{recipe}_{task}" for recipe in ("article", "quick") for task in SQUAD]]
+        ),
+        "task": sorted([*GLUE, *SQUAD]),
     } == GROUPS
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
 def test_every_preset_composes_and_opens_with_a_comment(group, name):
     if group == "recipe_for_task":
-        recipe, _, task = name.rpartition("_")
+        recipe, task = next((name.removesuffix(f"_{t}"), t) for t in (*GLUE, *SQUAD) if name.endswith(f"_{t}"))
         spec = compose([f"recipe={recipe}", f"task={task}", "init_from=null"])
-        assert spec.train.epochs >= 10 and spec.train.lr <= 5e-4
+        assert (spec.train.epochs >= 10 and spec.train.lr <= 5e-4) if task in GLUE else spec.train.max_length == 384
     else:
         spec = compose([f"{group}={name}", *(["data.root=x"] if name == "local" else [])])
     if group in ("task", "model", "method", "data"):
         part = getattr(spec, group)
         assert (part.source if group == "data" else part.name) == name
     text = (ROOT / "conf" / group / f"{name}.yaml").read_text()
-    assert text.startswith("# ") and (
-        group != "recipe_for_task" or ("python -m lora_bench" in text and "Published" in text)
-    )
+    assert text.startswith("# ") and (name not in FOR_TASK or ("python -m lora_bench" in text and "Published" in text))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,11 @@ def test_a_recipe_that_needs_an_mnli_start_says_so():
         ("train.max_grad_norm=0", "above 0"),
         ("train.max_length=4", "must be 8 or more"),
         ("train.dropout=1.5", "below 1"),
+        ("data.validation_rows=0", "must be 1 or more"),
+        ("task.stride=-1", "must be 0 or more"),
+        ("task.max_question=0", "must be 1 or more"),
+        ("task.max_answer=0", "must be 1 or more"),
+        ("task.held_out=1", "must be at least 0 and below 1"),
         ("eval_batch_size=0", "must be 1 or more"),
         ("data.toy_train=0", "must be 1 or more"),
         ("data.toy_validation=0", "must be 1 or more"),
@@ -113,6 +120,11 @@ def test_a_wrong_value_is_one_line_that_names_it(override, message):
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         compose([override])
     assert "\n" not in str(caught.value)
+
+
+def test_a_window_must_have_room_for_question_and_stride():
+    with pytest.raises(UserError, match="train.max_length=150: must be 196 or more: question, stride and 4"):
+        compose(["task=squad_v1", "train.max_length=150"])
 
 
 def test_rank_without_targets_has_no_place_to_act():

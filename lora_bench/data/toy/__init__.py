@@ -2,14 +2,14 @@
 
 A share of the labels is wrong on purpose (:data:`NOISE`), so every task has a known ceiling below 100 %: the score of the
 clean labels against the noisy ones. A generator is a function ``(random.Random) -> (texts, clean label)``; a task is its
-name in :data:`GENERATORS`.
+name in :data:`GENERATORS`. SQuAD's passages come from ``reading.py``.
 """
 
 import random
 
 from ...spec import DataSpec, SpecError, TaskSpec
 from .. import Rows
-from . import acceptability, answer, coreference, inference, paraphrase, sentiment, similarity
+from . import acceptability, answer, coreference, inference, paraphrase, reading, sentiment, similarity
 
 NOISE = 0.05  # share of flipped class labels; for regression, this share of the range is the noise's standard deviation
 PATIENCE = 200  # draws of a text that was seen before until a generator counts as exhausted
@@ -30,19 +30,33 @@ GENERATORS = {
 def load(task: TaskSpec, data: DataSpec, split: str) -> Rows:
     """Rows of a split. Every text is drawn once over all splits: no overlap. Validation splits come first in the
     stream, so that they are the same whatever ``data.toy_train`` is. Raises: SpecError: no toy data for this task."""
-    if task.name not in GENERATORS:
+    if task.kind != "span" and task.name not in GENERATORS:
         raise SpecError("task", task.name, f"data=toy has only {', '.join(sorted(GENERATORS))}; choose another data")
     sizes = dict.fromkeys([*task.validation, *task.optional], data.toy_validation)
     sizes["train"] = data.toy_train
     if split not in sizes:
         raise SpecError("split", split, f"toy data has only {', '.join(sizes)}")
     rng = random.Random(f"{task.name} {data.seed}")
+    if task.kind == "span":
+        return Rows(_reading(task, rng, split, sizes), f"toy {task.name} seed {data.seed}")
     seen: set[tuple[str, ...]] = set()
     for name, size in sizes.items():
         rows = [_row(task, rng, seen) for _ in range(size)]
         if name == split:
             break
     return Rows(rows, f"toy {task.name} seed {data.seed}")
+
+
+def _reading(task: TaskSpec, rng: random.Random, split: str, sizes: dict[str, int]) -> list[dict]:
+    """Whole articles until there are rows enough, then cut to size; article names tell the splits apart."""
+    for name, size in sizes.items():
+        rows: list[dict] = []
+        while len(rows) < size:
+            title = f"{name} article {len(rows) // (reading.PASSAGES * reading.QUESTIONS)}"
+            rows += reading.article(rng, title, NOISE, unanswerable=task.unanswerable)
+        if name == split:
+            return rows[:size]
+    raise AssertionError(split)  # the caller has checked the name
 
 
 def has(task: TaskSpec, data: DataSpec, split: str) -> bool:
