@@ -166,18 +166,20 @@ def test_gold_spans_of_the_real_files_come_back(real_squad, model, file):
     encoded = task.encode(rows, load_tokenizer(model), 384 if model is MINILM else 512)
     found = [(w, gold_text(encoded, w, rows)) for w in range(len(encoded))]
     found = [(w, text) for w, text in found if text is not None]
-    wrong = [(rows[encoded.row[w]], text) for w, text in found if text != rows[encoded.row[w]]["answers"]["text"][0]]
-    for question, text in wrong:
+    cut = 0
+    for window, text in found:
+        question = rows[encoded.row[window]]
         gold, start = question["answers"]["text"][0], question["answers"]["answer_start"][0]
-        end = start + len(gold)
-        inside = text.find(gold) >= 0  # the answer ends or starts inside of a token, so the token's rest comes along
-        reason = "the answer cuts a token" if inside else "unexplained"
-        print(
-            f"{question['id']}: {gold!r} came back as {text!r} ({reason}; {question['context'][start - 3 : end + 3]!r})"
-        )
-        assert inside, question["id"]
-    print(f"{file}: {len(found)} answerable windows of {len(rows)} questions, {len(wrong)} not exact")
-    assert len(wrong) <= 0.001 * len(found)
+        if text != gold:
+            # The annotation starts or ends inside of a token ("Japan" of "Japanese"): no span of tokens can say it, and
+            # the shortest one that covers it must be it plus the rest of its first and last token.
+            cut += 1
+            places = encoded.offsets[encoded.starts[window] : encoded.starts[window + 1]]
+            edges = {int(c) for c in places[places[:, 0] >= 0].ravel()}
+            assert not {start, start + len(gold)} <= edges and gold in text, question["id"]
+            print(f"{question['id']}: {gold!r} cuts a token, came back as {text!r}")
+    print(f"{file}: {len(found)} answerable windows of {len(rows)} questions, {cut} of them cut a token")
+    assert cut == 0 if model is TINY else cut <= 0.01 * len(found)
     # every answerable question has its answer whole in at least one window
     answerable = {i for i, question in enumerate(rows) if question["answers"]["text"]}
     assert len(answerable - {int(encoded.row[w]) for w, _ in found}) <= 0.001 * len(answerable)
