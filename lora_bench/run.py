@@ -8,7 +8,7 @@ from pathlib import Path
 from . import record as records
 from .data import HELD_OUT, DataError, Rows, load
 from .record import Record, suffix_of
-from .spec import Spec, SpecError
+from .spec import Spec, SpecError, UserError
 
 # torch and transformers are imported inside the functions below, after the spec and the data are known to be good: a
 # wrong path or a broken line is then reported in a second, and a finished run is skipped as fast.
@@ -39,7 +39,7 @@ def run(spec: Spec, command: str = "") -> Record:
     try:
         splits = load(spec.task, spec.data)
         if done is not None and done.status == "ok":
-            _check_same_data(done, splits, folder)
+            _check_same(done, spec, splits, folder)
             return done
         record.data = {name: {"source": s.source, "fingerprint": s.fingerprint(), "rows": len(s.rows),
                               "skipped": s.skipped} for name, s in splits.items()}  # fmt: skip
@@ -56,7 +56,10 @@ def run(spec: Spec, command: str = "") -> Record:
     return record
 
 
-def _check_same_data(done: Record, splits: dict[str, Rows], folder: Path) -> None:
+def _check_same(done: Record, spec: Spec, splits: dict[str, Rows], folder: Path) -> None:
+    """Raises: UserError: the record of this key was made with another default, or on other data."""
+    if changed := spec.differences(done.spec):
+        raise UserError(f"{folder}: was run with other settings ({'; '.join(changed)}); choose another out_dir")
     for name, rows in splits.items():
         before, now = done.data[name]["fingerprint"], rows.fingerprint()
         if before != now:

@@ -248,19 +248,52 @@ class Spec:
         return dataclasses.asdict(self)
 
     def key(self) -> str:
-        """Name of this run: a readable stem and a hash of exactly the settings that can change the score."""
-        settings = self.to_dict()
-        for path in NOT_IN_KEY:
-            *parents, leaf = path.split(".")
-            node = settings
-            for parent in parents:
-                node = node[parent]
-            del node[leaf]
-        if self.init_from is not None:  # which run it was, not where it lies
-            settings["init_from"] = PurePath(self.init_from).name
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+        """Name of this run: a readable stem and a hash of exactly the settings that can change the score.
+
+        Settings at their default are left out of the hash, so that a new setting does not rename every old run. Should a
+        default ever change, ``differences`` tells an old run from a new one of the same name.
+        """
+        default, settings = Spec().relevant(), self.relevant()
+        chosen = {path: value for path, value in settings.items() if value != default[path]}
+        digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:10]
         rank = "" if self.method.rank is None else f"-r{self.method.rank}"
         return f"{self.task.name}-{self.model.name}-{self.method.name}{rank}-s{self.seed}-{digest}"
+
+    def relevant(self) -> dict[str, Any]:
+        """Every setting that can change the score, by its dotted path."""
+        settings = {path: value for path, value in _flat(self) if path not in NOT_IN_KEY}
+        if self.init_from is not None:  # which run it was, not where it lies
+            settings["init_from"] = PurePath(self.init_from).name
+        return settings
+
+    def differences(self, recorded: dict[str, Any]) -> list[str]:
+        """Relevant settings whose value differs from that of a record's spec, one line each; those that the record does
+        not know yet do not count."""
+        before = Spec.from_config(recorded).relevant()
+        return [
+            f"{path} was {before[path]}, is {value}"
+            for path, value in self.relevant().items()
+            if _holds(recorded, path) and before[path] != value
+        ]
+
+
+def _holds(nested: dict, path: str) -> bool:
+    """Does a nested dict have a value at a dotted path?"""
+    for name in path.split("."):
+        if name not in nested:
+            return False
+        nested = nested[name]
+    return True
+
+
+def _flat(node: Any, prefix: str = ""):
+    """(dotted path, value) of every leaf of nested dataclasses."""
+    for entry in dataclasses.fields(node):
+        value = getattr(node, entry.name)
+        if dataclasses.is_dataclass(value):
+            yield from _flat(value, f"{prefix}{entry.name}.")
+        else:
+            yield f"{prefix}{entry.name}", value
 
 
 # What the key leaves out: no change of these moves a score beyond float noise. data.root is where the files lie, not

@@ -16,6 +16,7 @@ from lora_bench import checkpoint, record
 from lora_bench.data import DataError
 from lora_bench.methods.lora import Lora
 from lora_bench.run import folder_of, run
+from lora_bench.spec import UserError
 
 from .helpers import write_official
 
@@ -108,6 +109,15 @@ def test_other_data_under_the_same_key_is_an_error_and_keeps_the_record(tiny_spe
     with pytest.raises(DataError, match="was run on other data"):
         run(spec)
     assert record.read(folder_of(spec)) == first
+
+
+def test_a_changed_default_is_not_taken_for_the_old_run(tiny_spec, monkeypatch):
+    spec = tiny_spec()
+    first = run(spec)
+    spec.train.max_grad_norm = 2.0
+    monkeypatch.setattr("lora_bench.spec.Spec.key", lambda self: first.key)
+    with pytest.raises(UserError, match="was run with other settings \\(train.max_grad_norm was 1.0, is 2.0\\)"):
+        run(spec)
 
 
 def test_a_failed_run_leaves_its_reason_and_is_tried_again(tiny_spec, monkeypatch):

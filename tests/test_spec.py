@@ -1,13 +1,14 @@
 """Every preset composes, every value is checked, and the key holds exactly what can change a score."""
 
 import dataclasses
+import functools
 import re
 from pathlib import Path
 
 import pytest
 
 from lora_bench.__main__ import compose
-from lora_bench.spec import NOT_IN_KEY, Spec, SpecError, UserError
+from lora_bench.spec import NOT_IN_KEY, Spec, SpecError, UserError, _flat
 
 ROOT = Path(__file__).parent.parent
 GROUPS = {
@@ -139,34 +140,46 @@ def test_the_error_says_that_a_preset_set_it():
         spec.validate()
 
 
-def leaves(node, path=""):
-    for field in dataclasses.fields(node):
-        value, name = getattr(node, field.name), f"{path}{field.name}"
-        if dataclasses.is_dataclass(value):
-            yield from leaves(value, name + ".")
-        else:
-            yield name, node, field.name, value
-
-
 def test_the_key_holds_every_setting_that_can_change_the_score():
     spec = compose([])
-    before, names = spec.key(), []
-    for name, node, attribute, value in leaves(spec):
-        names.append(name)
-        setattr(
-            node,
-            attribute,
-            "changed" if name == "init_from" else {"changed": 1} if isinstance(value, dict) else ["changed"],
-        )
-        assert (spec.key() == before) == (name in NOT_IN_KEY), name
-        setattr(node, attribute, value)
-    assert set(NOT_IN_KEY) <= set(names)
+    before, names = spec.key(), set()
+    for path, value in _flat(spec):
+        names.add(path)
+        *parents, leaf = path.split(".")
+        node = functools.reduce(getattr, parents, spec)
+        setattr(node, leaf, "changed" if path == "init_from" else ["changed"])
+        assert (spec.key() == before) == (path in NOT_IN_KEY), path
+        setattr(node, leaf, value)
+    assert set(NOT_IN_KEY) <= names
     assert compose(["seed=3", "method.rank=4"]).key().startswith("cola-minilm-lora-r4-s3-")
+
+
+def test_a_new_setting_renames_no_old_run_and_a_changed_default_is_noticed(monkeypatch):
+    spec = compose([])
+    recorded = spec.to_dict()
+    assert spec.differences(recorded) == []
+    del recorded["train"]["dropout"]  # as a record from before that setting
+    assert spec.differences(recorded) == []
+    recorded["train"]["warmup"] = 0.5
+    recorded["out_dir"] = "elsewhere"
+    assert spec.differences(recorded) == ["train.warmup was 0.5, is 0.06"]
+    key = spec.key()
+
+    @dataclasses.dataclass
+    class Newer(Spec):
+        novelty: int = 3
+
+    monkeypatch.setattr("lora_bench.spec.Spec", Newer)
+    newer = Newer(**{f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)})
+    assert newer.key() == key
+    newer.novelty = 4
+    assert newer.key() != key
 
 
 def test_every_knob_is_read_somewhere():
     """No dead options: each field's name is used outside of spec.py."""
     code = "\n".join(p.read_text() for p in (ROOT / "lora_bench").rglob("*.py") if p.name != "spec.py")
-    for name, _, attribute, _ in leaves(Spec()):
-        if name != "task.version":  # is read by the key alone: that is its purpose
-            assert re.search(rf"\.{attribute}\b|\"{attribute}\"", code), name
+    for path, _ in _flat(Spec()):
+        leaf = path.rpartition(".")[2]
+        if path != "task.version":  # is read by the key alone: that is its purpose
+            assert re.search(rf"\.{leaf}\b|\"{leaf}\"", code), path
