@@ -94,6 +94,8 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
         result = fit(model, method, task, encoded["train"], spec, lambda: _score(model, task, encoded, splits, spec))
     record.peak_memory_bytes = peak.bytes
     record.parameters = model.parameter_counts()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "parameters.md").write_text(model.parameter_text())
     record.epochs, record.last = result.epochs, result.epochs[-1]
     first = next(iter(record.last["scores"]))
     record.best = max(result.epochs, key=lambda epoch: epoch["scores"][first])  # the earliest of equals

@@ -124,6 +124,19 @@ class LoraWrapperRoberta(nn.Module):
         ]
         return pd.DataFrame(rows, columns=["group", "name", "shape", "count", "trained"])
 
+    def parameter_text(self) -> str:
+        """The parameter table for people: a block for each group, with what is trained of it."""
+        table, blocks = self.parameter_table(), []
+        for group in GROUPS:
+            rows = table[table.group == group].drop(columns="group")
+            trained = rows.loc[rows.trained, "count"].sum()
+            shown = rows.assign(trained=rows.trained.map({True: "yes", False: "no"}))
+            blocks.append(f"{group}: {trained:,} of {rows['count'].sum():,} trained")
+            if len(rows):
+                blocks.append(shown.to_markdown(index=False, intfmt=","))
+        counts = self.parameter_counts()
+        return "\n\n".join([*blocks, f"all: {counts['trained']:,} of {counts['total']:,} trained"]) + "\n"
+
     def parameter_counts(self) -> dict[str, int]:
         """Trained parameters of each group, with ``trained`` and ``total`` over all of them."""
         table = self.parameter_table()

@@ -20,6 +20,16 @@ def random_batch(lengths: Sequence[int], *, first_position: int = 2, vocabulary:
     return Batch.pack(ids, types, first_position=first_position, labels=labels, index=np.arange(len(ids)))
 
 
+def encode(encoder, batch: Batch) -> torch.Tensor:
+    """Last hidden states (T, D) of a packed batch."""
+    return encoder(
+        input_ids=batch.input_ids[None],
+        position_ids=batch.position_ids[None],
+        token_type_ids=batch.token_type_ids[None],
+        layout=batch.layout,
+    ).last_hidden_state[0]
+
+
 def official_rows(task: TaskSpec, split: str, count: int = 30) -> list[list[str]]:
     """Made-up rows in the layout of the task's official file, header included where the file has one."""
     local = task.local

@@ -9,36 +9,46 @@ from lora_bench.data import DataError, load, load_split
 from lora_bench.run import run
 from lora_bench.spec import TaskSpec
 
-from .test_spec import GLUE
+from .test_spec import GLUE, SQUAD
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty ``datasets`` cache; ``fill(task)`` puts made-up rows of a task there, as a download would."""
+    """An empty ``datasets`` cache; calling it with a task puts made-up rows of it there, as a download would."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
-    def fill(task: TaskSpec, *, revision: str | None = None, labels: list[str] | None = None) -> None:
+    def fill_glue(task: TaskSpec, *, revision: str | None = None, labels: list[str] | None = None) -> None:
         label = datasets.ClassLabel(names=labels or task.labels) if task.labels else datasets.Value("float32")
         columns = {column: datasets.Value("string") for column in task.columns}
         features = datasets.Features({**columns, "label": label, "idx": datasets.Value("int32")})
-        folder = tmp_path / "nyu-mll___glue" / task.hub.name / "0.0.0" / (revision or task.hub.revision)
-        folder.mkdir(parents=True)
-        splits = datasets.splits.SplitDict(dataset_name="glue")
+        splits = {}
         for split in ("train", *task.validation):
-            with ArrowWriter(features=features, path=str(folder / f"glue-{split}.arrow")) as writer:
-                for i in range(24):
-                    texts = {column: f"{column} of {split} {i}" for column in task.columns}
-                    writer.write({**texts, "label": i % 2 if task.labels else i % 6 * 0.9, "idx": i})
-                count, size = writer.finalize()
-            splits.add(datasets.SplitInfo(split, num_bytes=size, num_examples=count, dataset_name="glue"))
-        info = datasets.DatasetInfo(
-            features=features, splits=splits, builder_name="parquet", dataset_name="glue",
-            config_name=task.hub.name, version="0.0.0",
-        )  # fmt: skip
-        info.write_to_directory(str(folder))
+            texts = [{column: f"{column} of {split} {i}" for column in task.columns} for i in range(24)]
+            labelled = [i % 2 if task.labels else i % 6 * 0.9 for i in range(24)]
+            splits[split] = [{**t, "label": x, "idx": i} for i, (t, x) in enumerate(zip(texts, labelled, strict=True))]
+        fill(tmp_path, task, features, splits, revision)
 
-    return fill
+    return fill_glue
+
+
+def fill(root, task: TaskSpec, features, splits: dict[str, list[dict]], revision: str | None = None) -> None:
+    """Lay rows into a ``datasets`` cache as a download of the task would."""
+    owner, name = task.hub.path.split("/")
+    folder = root / f"{owner}___{name}" / task.hub.name / "0.0.0" / (revision or task.hub.revision)
+    folder.mkdir(parents=True)
+    facts = datasets.splits.SplitDict(dataset_name=name)
+    for split, rows in splits.items():
+        with ArrowWriter(features=features, path=str(folder / f"{name}-{split}.arrow")) as writer:
+            for row in rows:
+                writer.write(row)
+            count, size = writer.finalize()
+        facts.add(datasets.SplitInfo(split, num_bytes=size, num_examples=count, dataset_name=name))
+    info = datasets.DatasetInfo(
+        features=features, splits=facts, builder_name="parquet", dataset_name=name,
+        config_name=task.hub.name, version="0.0.0",
+    )  # fmt: skip
+    info.write_to_directory(str(folder))
 
 
 @pytest.mark.parametrize("name", GLUE)
@@ -50,6 +60,20 @@ def test_every_task_loads_from_the_cache(cache, name):
     row = splits["train"].rows[5]
     assert row == {**{c: f"{c} of train 5" for c in spec.task.columns}, "label": 1 if spec.task.labels else 4.5}
     assert spec.task.hub.revision[:10] in splits["train"].source
+
+
+@pytest.mark.parametrize("name", SQUAD)
+def test_squad_loads_from_the_cache(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    spec = compose([f"task={name}", "data=hub"])
+    text, number = datasets.Value("string"), datasets.Value("int32")
+    answers = {"text": datasets.List(text), "answer_start": datasets.List(number)}
+    features = datasets.Features(dict.fromkeys(("id", "title", "context", "question"), text) | {"answers": answers})
+    row = {"id": "1", "title": "t", "context": "Ann sleeps.", "question": "Who?"}
+    row["answers"] = {"text": ["Ann"], "answer_start": [0]}
+    fill(tmp_path, spec.task, features, {"train": [row], "validation": [row]})
+    assert load_split(spec.task, spec.data, "validation").rows == [row]
 
 
 def test_a_hub_run_records_the_revision(cache, tiny_spec):

@@ -13,10 +13,9 @@ from lora_bench.lora import (
     inject_lora,
     lora_layers,
 )
-from lora_bench.packing import Batch
 from lora_bench.spec import TARGETS
 
-from .helpers import random_batch, randomize_b
+from .helpers import encode, random_batch, randomize_b
 
 
 @pytest.mark.parametrize("rank", [1, 4, 8])
@@ -141,12 +140,3 @@ def test_logits_and_gradients_agree_with_peft(tiny_encoder):
     ours, other = tiny_encoder.get_submodule(name), theirs.get_submodule(name)
     torch.testing.assert_close(ours.lora_a.grad, other.lora_A["default"].weight.grad, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(ours.lora_b.grad, other.lora_B["default"].weight.grad, atol=1e-5, rtol=1e-4)
-
-
-def encode(encoder, batch: Batch) -> torch.Tensor:
-    return encoder(
-        input_ids=batch.input_ids[None],
-        position_ids=batch.position_ids[None],
-        token_type_ids=batch.token_type_ids[None],
-        layout=batch.layout,
-    ).last_hidden_state[0]

@@ -10,6 +10,7 @@ from lora_bench.encoder import first_position, load_encoder, load_tokenizer, max
 from lora_bench.packing import ATTENTION, Batch, Layout
 
 from .conftest import MINILM, TINY
+from .helpers import encode
 
 LONG = "the quick brown fox jumps over the lazy dog and " * 90
 
@@ -94,13 +95,7 @@ def pack(encoder, ids, types) -> Batch:
 
 
 def forward(encoder, batch: Batch) -> torch.Tensor:
-    encoder.eval()
-    return encoder(
-        input_ids=batch.input_ids[None],
-        position_ids=batch.position_ids[None],
-        token_type_ids=batch.token_type_ids[None],
-        layout=batch.layout,
-    ).last_hidden_state[0]
+    return encode(encoder.eval(), batch)
 
 
 def outputs_both_ways(encoder, tokenizer, ids):

@@ -67,6 +67,13 @@ def test_paper_recipes_hold_table_9(task, size, numbers):
     assert (spec.method.rank, spec.method.targets, train.warmup) == (8, ["query", "value"], 0.06)
 
 
+def test_the_readme_names_every_preset_a_user_chooses_from():
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    for group in ("task", "method", "model", "data", "recipe"):
+        row = next(line for line in rows if line.startswith(f"| {group} "))
+        assert set(GROUPS[group]) <= set(re.findall(r"\w+", row.split("|")[3])), group
+
+
 def test_a_recipe_that_needs_an_mnli_start_says_so():
     for task in ("mrpc", "rte", "stsb"):
         with pytest.raises(UserError, match="init_from=required: this recipe starts the task from another run"):

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from transformers import RobertaConfig, RobertaModel
@@ -74,7 +76,7 @@ def test_article_call_scales_by_one_and_rejects_other_task_types(tiny_encoder):
     ],
 )
 def test_freeze_policy_trains_exactly_what_it_says(tiny_encoder, policy, trained):
-    model = LoraWrapperRoberta(model_id=tiny_encoder, lora_rank=None)
+    model = LoraWrapperRoberta("glue", 2, model_id=tiny_encoder, lora_rank=None)
     inject_lora(model.encoder, rank=2, alpha=2.0)
     policy.apply(model)
 
@@ -97,6 +99,13 @@ def test_parameter_table_has_a_row_for_each_parameter(tiny_encoder):
     assert set(table.group) == {"adapter", "head", "bias", "norm", "other"}
 
 
+def test_the_printed_table_groups_shapes_and_counts(tiny_encoder):
+    text = article_call(tiny_encoder).parameter_text()
+    assert "adapter: 2,048 of 2,048 trained" in text and "other: 0 of " in text
+    assert re.search(r"layer\.1\.attention\.self\.value\.lora_b +\| \(32, 8\) +\| +256 \| yes", text)
+    assert re.search(r"encoder\.embeddings\.word_embeddings\.weight +\| \(261, 32\) +\| +8,352 \| no", text)
+
+
 def test_standard_head_is_the_one_of_transformers():
     config = RobertaConfig(hidden_size=12, num_labels=3, hidden_dropout_prob=0.0)
     theirs, ours = RobertaClassificationHead(config).eval(), SequenceHead(12, 3, 0.0)
@@ -106,7 +115,7 @@ def test_standard_head_is_the_one_of_transformers():
 
 
 def test_all_dropouts_are_the_fast_ones():
-    model = LoraWrapperRoberta(model_id=load_encoder(TINY, dropout=0.3), dropout_rate=0.3, lora_rank=4)
+    model = LoraWrapperRoberta("glue", 2, 0.3, load_encoder(TINY, dropout=0.3), lora_rank=4)
     kinds = {type(m).__module__ for m in model.modules() if isinstance(m, torch.nn.Dropout)}
     assert kinds == {"lora_bench.dropout"}
     batch = random_batch([3, 5])
