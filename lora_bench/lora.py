@@ -1,7 +1,7 @@
 """LoRA by hand (Hu et al. 2021, arXiv 2106.09685): the layer, the attention that uses it, and how it gets in."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,7 +14,12 @@ from .dropout import Dropout
 from .spec import TARGETS
 
 ATTENTION_TARGETS = ("query", "key", "value")
-DENSE_TARGETS = {"attention_output": "attention.output", "intermediate": "intermediate", "output": "output"}
+MODULES = {  # of a target within its layer
+    **{name: f"attention.self.{name}" for name in ATTENTION_TARGETS},
+    "attention_output": "attention.output.dense",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+}
 
 
 class LoraLinear(nn.Linear):
@@ -142,8 +147,8 @@ class LoraRobertaSelfAttention(RobertaSelfAttention):
 def inject_lora(
     encoder: RobertaModel,
     *,
-    targets: Iterable[str] = ("query", "value"),
-    layers: Iterable[int] | None = None,
+    targets: Sequence[str] = ("query", "value"),
+    layers: Sequence[int] | None = None,
     **lora,
 ) -> list[str]:
     """Give the encoder's linear layers a low-rank update, in place.
@@ -152,6 +157,23 @@ def inject_lora(
         targets: among query, key, value, attention_output, intermediate, output. layers: indices; None: all of them.
         lora: rank, alpha, dropout, init, rank_stabilized of :class:`LoraLinear`.
     Returns: names of the adapted modules. Raises: ValueError: an unknown target, or a layer that is not there.
+    """
+    attention = [name for name in targets if name in ATTENTION_TARGETS]
+    for path in target_modules(encoder, targets, layers):
+        parent, _, name = path.rpartition(".")
+        if name == "dense":
+            module = encoder.get_submodule(parent)
+            module.dense = LoraLinear.from_linear(module.dense, **lora)
+        elif name == attention[0]:  # one attention module takes all its projections at once
+            block = encoder.get_submodule(parent.removesuffix(".self"))
+            block.self = LoraRobertaSelfAttention.from_attention(block.self, attention, **lora)
+    return [name for name, module in encoder.named_modules() if isinstance(module, LoraLinear)]
+
+
+def target_modules(encoder: RobertaModel, targets: Iterable[str], layers: Iterable[int] | None = None) -> list[str]:
+    """Full names of the linear layers behind ``targets`` in the chosen ``layers`` (None: all), layer by layer.
+
+    Raises: ValueError: an unknown target, or a layer that is not there.
     """
     targets = list(targets)
     unknown = sorted(set(targets) - set(TARGETS))
@@ -162,16 +184,7 @@ def inject_lora(
     outside = [index for index in chosen if not 0 <= index < count]
     if outside:
         raise ValueError(f"layers={outside}: this encoder has layers 0 to {count - 1}")
-    for index in chosen:
-        layer = encoder.encoder.layer[index]
-        projections = [t for t in targets if t in ATTENTION_TARGETS]
-        if projections:
-            layer.attention.self = LoraRobertaSelfAttention.from_attention(layer.attention.self, projections, **lora)
-        for target in targets:
-            if target in DENSE_TARGETS:
-                parent = layer.get_submodule(DENSE_TARGETS[target])
-                parent.dense = LoraLinear.from_linear(parent.dense, **lora)
-    return [name for name, module in encoder.named_modules() if isinstance(module, LoraLinear)]
+    return [f"encoder.layer.{index}.{MODULES[target]}" for index in chosen for target in targets]
 
 
 def lora_layers(model: nn.Module) -> Iterator[LoraLinear]:

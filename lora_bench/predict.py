@@ -35,7 +35,7 @@ def write_submission(folder: Path, out: Path, root: str | None = None) -> list[P
     if not (folder / "adapter").is_dir():
         raise UserError(f"{folder}: the adapter is gone; run again: {record.command}")
     task, tokenizer = make_task(spec.task), load_tokenizer(spec.model)
-    model, _ = build(spec, task, get_method(spec.method.name))
+    model, _ = build(spec, task, get_method(spec.method))
     load_adapter(folder / "adapter", model)
     out.mkdir(parents=True, exist_ok=True)
     written = []

@@ -88,7 +88,7 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
     tokenizer = load_tokenizer(spec.model)
     encoded = {name: encode(spec, task, tokenizer, s.rows) for name, s in splits.items()}
     with PeakMemory(spec.device) as peak:
-        model, method = build(spec, task, get_method(spec.method.name))
+        model, method = build(spec, task, get_method(spec.method))
         if spec.init_from is not None:
             start_from(adapter_of(Path(spec.init_from)), model)
         result = fit(model, method, task, encoded["train"], spec, lambda: _score(model, task, encoded, splits, spec))
@@ -103,7 +103,7 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
     record.examples_per_second = result.examples / result.train_seconds
     record.tokens_per_second = result.tokens / result.train_seconds
     record.adapter_bytes = save_adapter(folder / "adapter", model, spec)
-    fresh, _ = build(spec, task, get_method(spec.method.name))
+    fresh, _ = build(spec, task, get_method(spec.method))
     load_adapter(folder / "adapter", fresh)
     record.reloaded = _score(fresh, task, encoded, splits, spec, folder / "predictions")
     for name, value in record.reloaded.items():

@@ -94,7 +94,8 @@ class ModelSpec:
 class MethodSpec:
     """How the encoder is made trainable. Empty ``targets`` means that no low-rank update is added."""
 
-    name: str = MISSING  # a file under lora_bench/methods/
+    name: str = MISSING  # as tables show it
+    file: str | None = None  # the file under lora_bench/methods/ that does it; null: that of the name
     rank: int | None = None  # r of the LoRA paper, section 4.1
     alpha: float | None = None  # numerator of the scaling alpha / rank
     rank_stabilized: bool = False  # alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)
@@ -105,6 +106,8 @@ class MethodSpec:
     biases: str = "none"  # none | adapted (of the target layers) | all
     layer_norms: bool = False  # train the LayerNorms' weights and biases
     embeddings: bool = False  # train word, position and token-type embeddings
+    peft_type: str | None = None  # methods/peft.py: LORA, IA3 ... as peft.PeftType names it
+    args: dict[str, Any] = field(default_factory=dict)  # methods/peft.py: arguments of that PeftConfig
 
 
 @dataclass
@@ -231,12 +234,14 @@ class Spec:
         unknown = [t for t in method.targets if t not in TARGETS]
         if unknown:
             raise SpecError("method.targets", unknown, f"must be among {', '.join(TARGETS)}")
+        if (method.peft_type is None) != (method.file != "peft"):
+            raise SpecError("method.peft_type", method.peft_type, "belongs to method.file=peft, which needs it")
         if method.rank is not None and method.rank < 1:
             raise SpecError("method.rank", method.rank, "must be 1 or more")
         if method.alpha is not None and not (method.alpha > 0 and math.isfinite(method.alpha)):
             raise SpecError("method.alpha", method.alpha, "must be a finite number above 0")
         for path, value in (("method.rank", method.rank), ("method.alpha", method.alpha)):
-            if method.targets and value is None:
+            if method.targets and value is None and method.file != "peft":
                 raise SpecError(path, value, f"method={method.name} has targets and needs it")
             if not method.targets and value is not None:
                 raise SpecError(path, value, f"method={method.name} has no targets for a low-rank update; leave it out")

@@ -12,9 +12,11 @@ from lora_bench.packing import Batch
 from lora_bench.spec import TaskSpec
 
 
-def random_batch(lengths: Sequence[int], *, first_position: int = 2, vocabulary: int = 200, labels=None) -> Batch:
+def random_batch(
+    lengths: Sequence[int], *, first_position: int = 2, vocabulary: int = 200, labels=None, seed=0
+) -> Batch:
     """Packed random tokens for the tiny encoder."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     ids = [rng.integers(5, vocabulary, n) for n in lengths]
     types = [np.zeros(n, dtype=np.int64) for n in lengths]
     return Batch.pack(ids, types, first_position=first_position, labels=labels, index=np.arange(len(ids)))

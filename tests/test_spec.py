@@ -17,6 +17,9 @@ GROUPS = {
 
 
 GLUE = ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
+PEFT = [
+    f"peft_{n}" for n in ["dora", "fourierft", "ia3", "ln_tuning", "lora", "olora", "pissa", "rslora", "vblora", "vera"]
+]
 SQUAD = ["squad_v1", "squad_v2"]
 IN_PAPER = [task for task in GLUE if task != "wnli"]
 FOR_TASK = [f"paper_{size}_{task}" for size in ("base", "large") for task in IN_PAPER]
@@ -25,7 +28,7 @@ FOR_TASK = [f"paper_{size}_{task}" for size in ("base", "large") for task in IN_
 def test_the_presets_are_all_seen():
     assert {
         "data": ["hub", "local", "toy"],
-        "method": ["bitfit", "full", "head_only", "lora"],
+        "method": sorted(["bitfit", "full", "head_only", "lora", *PEFT]),
         "model": ["minilm", "roberta_base", "roberta_large", "tiny"],
         "recipe": ["article", "paper_base", "paper_large", "quick"],
         "recipe_for_task": sorted(

@@ -6,7 +6,7 @@ from torch import nn
 from lora_bench.checkpoint import AdapterError, load_adapter, save_adapter
 from lora_bench.methods import get_method
 from lora_bench.run import build
-from lora_bench.spec import SpecError
+from lora_bench.spec import MethodSpec, SpecError
 from lora_bench.tasks import make_task
 from lora_bench.tasks.encoding import Encoded, cached
 from lora_bench.train import NonFiniteLoss, batches, fit, linear_schedule, predict
@@ -37,7 +37,7 @@ def test_the_loop_fits_a_small_task(tiny_spec, method):
         f"method={method}", "train.epochs=40", "train.lr=1e-2", "train.dropout=0", *more[: 3 * (method == "lora")]
     )
     task, data = make_task(spec.task), yes_data()
-    model, instance = build(spec, task, get_method(method))
+    model, instance = build(spec, task, get_method(spec.method))
     result = fit(model, instance, task, data, spec, lambda: {})
     assert result.epochs[-1]["loss"] < 0.1 < 0.5 < result.epochs[0]["loss"]
     assert result.examples == 40 * 64 and result.tokens == 40 * len(data.input_ids)
@@ -47,7 +47,7 @@ def test_the_loop_fits_a_small_task(tiny_spec, method):
 def test_frozen_parameters_do_not_move(tiny_spec):
     spec = tiny_spec("method=lora", "train.weight_decay=0.1")
     task = make_task(spec.task)
-    model, method = build(spec, task, get_method("lora"))
+    model, method = build(spec, task, get_method(MethodSpec(name="lora")))
     before = {n: p.clone() for n, p in model.named_parameters()}
     fit(model, method, task, yes_data(), spec, lambda: {})
     for name, parameter in model.named_parameters():
@@ -57,7 +57,7 @@ def test_frozen_parameters_do_not_move(tiny_spec):
 def test_predictions_do_not_depend_on_batches_and_keep_the_order(tiny_spec):
     spec = tiny_spec("eval_batch_size=5")
     task, data = make_task(spec.task), yes_data(23)
-    model, _ = build(spec, task, get_method("lora"))
+    model, _ = build(spec, task, get_method(MethodSpec(name="lora")))
     together = torch.stack(predict(model, task, data, spec))
     alone = torch.stack(predict(model, task, data, tiny_spec("eval_batch_size=1")))
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
@@ -65,7 +65,7 @@ def test_predictions_do_not_depend_on_batches_and_keep_the_order(tiny_spec):
 
 def test_batches_hold_each_example_once_with_its_label(tiny_spec):
     data = yes_data(10)
-    model, _ = build(tiny_spec(), make_task(tiny_spec().task), get_method("lora"))
+    model, _ = build(tiny_spec(), make_task(tiny_spec().task), get_method(MethodSpec(name="lora")))
     found = list(batches(model, data, 4, np.random.default_rng(1).permutation(10)))
     assert [len(b.labels) for b in found] == [4, 4, 2]
     assert sorted(torch.cat([b.index for b in found]).tolist()) == list(range(10))
@@ -77,7 +77,7 @@ def test_batches_hold_each_example_once_with_its_label(tiny_spec):
 def test_a_loss_that_is_not_finite_stops_with_step_and_examples(tiny_spec):
     spec = tiny_spec()
     task = make_task(spec.task)
-    model, method = build(spec, task, get_method("lora"))
+    model, method = build(spec, task, get_method(MethodSpec(name="lora")))
     nn.init.constant_(model.head.out_proj.weight, float("nan"))
     with pytest.raises(NonFiniteLoss, match=r"loss is nan at step 1 \(training examples \[.*lower train.lr than 0.001"):
         fit(model, method, task, yes_data(), spec, lambda: {})
@@ -86,7 +86,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_examples(tiny_spec):
 def test_bf16_trains_and_keeps_fp32_weights(tiny_spec):
     spec = tiny_spec("precision=bf16")
     task = make_task(spec.task)
-    model, method = build(spec, task, get_method("lora"))
+    model, method = build(spec, task, get_method(MethodSpec(name="lora")))
     result = fit(model, method, task, yes_data(), spec, lambda: {})
     assert np.isfinite(result.epochs[-1]["loss"])
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -94,7 +94,7 @@ def test_bf16_trains_and_keeps_fp32_weights(tiny_spec):
 
 def test_weight_decay_spares_biases_and_norms(tiny_spec):
     spec = tiny_spec("method=full", "train.weight_decay=0.1")
-    model, method = build(spec, make_task(spec.task), get_method("full"))
+    model, method = build(spec, make_task(spec.task), get_method(MethodSpec(name="full")))
     groups = method.optimizer(model, spec).param_groups
     assert {g["weight_decay"]: {p.ndim for p in g["params"]} for g in groups} == {0.1: {2}, 0.0: {1}}
 
@@ -102,7 +102,7 @@ def test_weight_decay_spares_biases_and_norms(tiny_spec):
 @pytest.mark.parametrize(("overrides", "message"), [
     (["train.max_length=600"], "train.max_length=600: tiny takes at most 512 tokens"),
     (["method.layers=[5]"], "this encoder has layers 0 to 1"),
-    (["method.name=nosuch"], "method.name=nosuch: must be one of bitfit, full, head_only, lora"),
+    (["method.name=nosuch"], "method.name=nosuch: must be one of bitfit, full, head_only, lora, peft"),
     (["device=cuda"], "device=cuda: no CUDA device is available"),
 ])  # fmt: skip
 def test_what_only_the_model_can_tell_is_one_line_too(tiny_spec, overrides, message):
@@ -110,13 +110,13 @@ def test_what_only_the_model_can_tell_is_one_line_too(tiny_spec, overrides, mess
         pytest.skip("this machine has a GPU")
     spec = tiny_spec(*overrides)
     with pytest.raises(SpecError, match=message):
-        build(spec, make_task(spec.task), get_method(spec.method.name))
+        build(spec, make_task(spec.task), get_method(spec.method))
 
 
 def test_an_adapter_accounts_for_every_parameter(tiny_spec, tmp_path):
     def model(*overrides):
         spec = tiny_spec(*overrides)
-        return build(spec, make_task(spec.task), get_method("lora"))[0], spec
+        return build(spec, make_task(spec.task), get_method(MethodSpec(name="lora")))[0], spec
 
     saved, spec = model()
     size = save_adapter(tmp_path, saved, spec)

@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 
 import torch
 
-from ..spec import Spec, SpecError
+from ..spec import MethodSpec, Spec, SpecError
 from ..wrapper import FreezePolicy, LoraWrapperRoberta
 
 ENTRY_POINTS = "lora_bench.methods"
@@ -43,12 +43,14 @@ class Method:
         """Called after each optimizer step, from 1."""
 
 
-def get_method(name: str) -> Method:
+def get_method(spec: MethodSpec) -> Method:
     """A fresh method by the name of its file or entry point. Raises: SpecError: there is none of that name."""
+    name = spec.file or spec.name
     built_in = {module.name for module in pkgutil.iter_modules(__path__)}
     if name in built_in:
         return importlib.import_module(f"{__name__}.{name}").METHOD()
     plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name in plugins:
         return plugins[name].load()()
-    raise SpecError("method.name", name, f"must be one of {', '.join(sorted(built_in | set(plugins)))}")
+    path = "method.file" if spec.file else "method.name"
+    raise SpecError(path, name, f"must be one of {', '.join(sorted(built_in | set(plugins)))}")
