@@ -87,28 +87,36 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
         record.data[name] |= task.reference_points(splits["train"].rows, splits[name].rows, name)
     tokenizer = load_tokenizer(spec.model)
     encoded = {name: encode(spec, task, tokenizer, s.rows) for name, s in splits.items()}
+
+    def score(model, folder: Path | None = None) -> dict[str, float]:
+        return _score(model, task, encoded, splits, spec, folder)
+
     with PeakMemory(spec.device) as peak:
         model, method = build(spec, task, get_method(spec.method))
         if spec.init_from is not None:
             start_from(adapter_of(Path(spec.init_from)), model)
-        result = fit(model, method, task, encoded["train"], spec, lambda: _score(model, task, encoded, splits, spec))
+        result = fit(model, method, task, encoded["train"], spec, lambda: score(model))
     record.peak_memory_bytes = peak.bytes
+    record.adapter_bytes = save_adapter(folder / "adapter", model, spec)
     record.parameters = model.parameter_counts()
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "parameters.md").write_text(model.parameter_text())
+    _note(record, result)
+    fresh, _ = build(spec, task, get_method(spec.method))
+    load_adapter(folder / "adapter", fresh)
+    record.reloaded = score(fresh, folder / "predictions")
+    for name, value in record.reloaded.items():
+        if abs(value - record.last["scores"][name]) > TOLERANCE:
+            raise RuntimeError(f"{name} was {record.last['scores'][name]} and is {value} after saving and loading")
+
+
+def _note(record: Record, result) -> None:
+    """Put what ``fit`` returned into the record: both protocols and what training cost."""
     record.epochs, record.last = result.epochs, result.epochs[-1]
     first = next(iter(record.last["scores"]))
     record.best = max(result.epochs, key=lambda epoch: epoch["scores"][first])  # the earliest of equals
     record.train_seconds, record.eval_seconds = result.train_seconds, result.eval_seconds
     record.examples_per_second = result.examples / result.train_seconds
     record.tokens_per_second = result.tokens / result.train_seconds
-    record.adapter_bytes = save_adapter(folder / "adapter", model, spec)
-    fresh, _ = build(spec, task, get_method(spec.method))
-    load_adapter(folder / "adapter", fresh)
-    record.reloaded = _score(fresh, task, encoded, splits, spec, folder / "predictions")
-    for name, value in record.reloaded.items():
-        if abs(value - record.last["scores"][name]) > TOLERANCE:
-            raise RuntimeError(f"{name} was {record.last['scores'][name]} and is {value} after saving and loading")
 
 
 def build(spec: Spec, task, method):
