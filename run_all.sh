@@ -38,7 +38,7 @@ install() {
 quickstart() {
     say "Quick start: three toy tasks, LoRA beside full fine-tuning and a frozen encoder, on MiniLM (a few minutes) ..."
     local failed="a run failed; its reason stands above, its traceback in outputs/quickstart/runs/"
-    local common=(out_dir=outputs/quickstart data=toy data.toy_train=800 recipe=quick)
+    local common=(out_dir=outputs/quickstart data=toy data.toy_train=600 recipe=quick)
     local cores
     cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
     # Two processes with half of the cores each finish sooner than one with all: these models are small.
