@@ -56,7 +56,7 @@ def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):
     assert again.returncode == 0 and again.stderr.count("already done") == 2
     table = cli("--runs", f"{tmp_path}/out", module="lora_bench.report")
     assert "| cola " in table.stdout and "Failed runs" in table.stdout
-    expected = {"table_best.md", "table_last.md"} | {
+    expected = {"multirun.yaml", "table_best.md", "table_last.md"} | {
         f"{t}_{p}.csv" for t in ("methods", "runs") for p in ("best", "last")
     }
     assert {p.name for p in (tmp_path / "out").iterdir() if p.is_file()} == expected
