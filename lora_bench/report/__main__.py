@@ -17,7 +17,7 @@ METHODS = (
 )
 RUNS = (
     "Every metric in percent, and the cost. `adapter` and `trained` count parameters (`trained`: head included), `file` "
-    "is what is saved, `train` the median time, `peak` the median memory of the process."
+    "is what is saved; `train`, `tokens/s` (real tokens of training) and `peak` (the process's memory) are medians."
 )
 LAYOUTS = (("methods", method_table, METHODS), ("runs", score_table, RUNS))
 

@@ -3,80 +3,96 @@
 import pandas as pd
 
 SYSTEM = ["task", "model", "data", "train_rows", "method", "rank", "recipe"]  # what makes two runs seeds of one cell
+PLACE = SYSTEM[:4]  # what a row of the method table stands for
 MIB = 1 << 20
 
 
 def score_table(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Rows task x method x rank; one column for the first metric with n and spread, then cost.
+    """One row for each system: every metric over its seeds with spread and n, then the cost.
 
     Args: runs: from ``load_records``. protocol: ``last`` (last epoch) or ``best`` (each run's best epoch, which looks at
         the validation data and is the LoRA paper's way). Scores are percent.
     """
-    done = runs[runs.status == "ok"]
-    rows = [_line(dict(zip(SYSTEM, key, strict=True)), group, protocol) for key, group in _systems(done)]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([_line(system, group, protocol) for system, group in _systems(runs)])
     return table.astype({"rank": "Int64"}) if len(table) else table  # nullable: plain integers turn to 8.0 beside a gap
 
 
 def method_table(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """One row for each task (and model, data), one column for each method; the first metric with n, in percent, between
-    the task's reference points. Where a method was run with several recipes, the one with the best mean stands."""
-    done = runs[runs.status == "ok"]
+    """One row for each task (on one model and data), one column for each method, worst first, between the task's reference
+    points: mean, spread and n of the first metric, in percent. A method that was run with several recipes has a column
+    for each: the table never chooses the better one."""
+    systems = [(system, group) for system, group in _systems(runs)]
+    recipes: dict[str, set[str]] = {}
+    for system, _ in systems:
+        recipes.setdefault(_method(system), set()).add(system["recipe"])
     lines: dict[tuple, dict] = {}
-    for key, group in _systems(done):
-        system, first = dict(zip(SYSTEM, key, strict=True)), group.iloc[0]
-        metric = next(iter(first[protocol]))
-        scores = pd.Series([100 * s[metric] for s in group[protocol]])
-        place = (system["task"], system["model"], system["data"], system["train_rows"])
-        line = lines.setdefault(place, {"task": system["task"], "metric": metric, "model": system["model"],
-                                        "data": f"{system['data']}, {system['train_rows']:,.0f} rows"})  # fmt: skip
-        for name in ("chance", "bag_of_words", "ceiling"):
-            line[name] = None if first[name] is None else f"{100 * first[name][metric]:.1f}"
-        rank = "" if pd.isna(system["rank"]) else f" r={system['rank']:.0f}"
-        column = system["method"] + rank
-        if column not in line or scores.mean() > line[column][0]:
-            line[column] = (scores.mean(), f"{mean_spread(scores)} (n={len(scores)})")
-    table = pd.DataFrame(list(lines.values()))
+    means: dict[str, list[float]] = {}
+    for system, group in systems:
+        metric, scores = _first_metric(group, protocol)
+        line = lines.setdefault(tuple(system[name] for name in PLACE), _place(system, group, metric))
+        several = len(recipes[_method(system)]) > 1
+        column = f"{_method(system)} ({system['recipe']})" if several else _method(system)
+        line[column] = f"{mean_spread(scores)} (n={len(scores)})"
+        means.setdefault(column, []).append(scores.mean())
+    methods = sorted(means, key=lambda column: sum(means[column]) / len(means[column]))
     fixed = ["task", "metric", "model", "data", "chance", "bag_of_words"]
-    methods = sorted(set(table.columns) - {*fixed, "ceiling"}, key=lambda c: (table[c].map(_mean).mean(), c))
-    shown = table.reindex(columns=[*fixed, *methods, "ceiling"])
-    for column in methods:
-        shown[column] = [cell[1] if isinstance(cell, tuple) else None for cell in shown[column]]
-    return shown
-
-
-def _mean(cell) -> float | None:
-    return cell[0] if isinstance(cell, tuple) else None
+    return pd.DataFrame(list(lines.values()), columns=[*fixed, *methods, "ceiling"]).dropna(axis="columns", how="all")
 
 
 def _systems(runs: pd.DataFrame):
-    return runs.groupby(SYSTEM, dropna=False, sort=True) if len(runs) else []
+    """Yield ({SYSTEM: value}, its finished runs) for each system."""
+    done = runs[runs.status == "ok"]
+    if len(done):
+        for key, group in done.groupby(SYSTEM, dropna=False, sort=True):
+            yield dict(zip(SYSTEM, key, strict=True)), group
+
+
+def _method(system: dict) -> str:
+    return system["method"] + ("" if pd.isna(system["rank"]) else f" r={system['rank']:.0f}")
+
+
+def _first_metric(group: pd.DataFrame, protocol: str) -> tuple[str, pd.Series]:
+    """Name of the first metric and its value in percent for each run."""
+    metric = next(iter(group[protocol].iloc[0]))
+    return metric, pd.Series([100 * scores[metric] for scores in group[protocol]])
+
+
+def _place(system: dict, group: pd.DataFrame, metric: str) -> dict:
+    """The part of a row that no method decides."""
+    line = {"task": system["task"], "metric": metric, "model": system["model"], "data": _data(system)}
+    for name in ("chance", "bag_of_words", "ceiling"):
+        facts = group.iloc[0][name]
+        line[name] = None if facts is None else f"{100 * facts[metric]:.1f}"
+    return line
+
+
+def _data(system: dict) -> str:
+    return f"{system['data']}, {system['train_rows']:,.0f} rows"
 
 
 def _line(system: dict, group: pd.DataFrame, protocol: str) -> dict:
-    first = group.iloc[0]
-    line = {
+    first, memory = group.iloc[0], group.peak_memory_bytes.median()
+    scores = pd.DataFrame(list(group[protocol])) * 100
+    metrics = [name for name in scores if "_thresh" not in name]  # thresholds are no scores
+    place = _place(system, group, metrics[0])
+    return {
         "task": system["task"],
         "method": system["method"],
         "rank": None if pd.isna(system["rank"]) else int(system["rank"]),
         "recipe": system["recipe"],
         "model": system["model"],
-        "data": f"{system['data']}, {system['train_rows']:,.0f} rows",
+        "data": place["data"],
+        "score": ", ".join(f"{name} {mean_spread(scores[name])}" for name in metrics),
+        "n": len(group),
+        "chance": place["chance"],
+        "ceiling": place["ceiling"],
+        "adapter": int(first.adapter_parameters),
+        "trained": int(first.trained_parameters),
+        "file, MiB": round(first.adapter_bytes / MIB, 2),
+        "train, s": round(group.train_seconds.median(), 1),
+        "tokens/s": round(group.tokens_per_second.median()),
+        "peak, MiB": None if pd.isna(memory) else round(memory / MIB),
     }
-    metrics = [name for name in first[protocol] if "_thresh" not in name]  # thresholds are no scores
-    scores = pd.DataFrame(list(group[protocol])) * 100
-    line["score"] = ", ".join(f"{m} {mean_spread(scores[m])}" for m in metrics)
-    line["n"] = len(group)
-    for name in ("chance", "ceiling"):
-        facts = first[name]
-        line[name] = None if facts is None else round(100 * facts[metrics[0]], 1)
-    line["adapter"] = int(first.adapter_parameters)
-    line["trained"] = int(first.trained_parameters)
-    line["file, MiB"] = round(first.adapter_bytes / MIB, 2)
-    line["train, s"] = round(group.train_seconds.median(), 1)
-    memory = group.peak_memory_bytes.median()
-    line["peak, MiB"] = None if pd.isna(memory) else round(memory / MIB)
-    return line
 
 
 def mean_spread(values: pd.Series) -> str:
