@@ -16,7 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from . import record as records
 from .run import announce, folder_of, run
-from .spec import Spec, SpecError, UserError
+from .spec import PLACES, Spec, SpecError, UserError
 
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
 ConfigStore.instance().store("schema", Spec)
@@ -61,27 +61,28 @@ def _one_line(error: Exception) -> str:
     return text.split(" Config search path:")[0].split(" full_key:")[0]
 
 
-def plan(overrides: list[str], *, sweep: bool) -> list[tuple[Spec, list[str]]]:
+def plan(overrides: list[str], *, sweep: bool) -> list[Spec]:
     """Every run that a command line asks for, checked before the first one starts."""
     if not sweep:
-        return [(compose(overrides), overrides)]
+        return [compose(overrides)]
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise UserError(_one_line(error)) from None
     jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    return [(compose(list(job)), list(job)) for job in jobs]
+    return [compose(list(job)) for job in jobs]
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def _job(config: DictConfig) -> None:
     """One job of Hydra's launcher. A failure is in its record; the sweep goes on."""
     spec = Spec.from_config(config)
-    overrides = list(hydra.core.hydra_config.HydraConfig.get().overrides.task)
+    given = hydra.core.hydra_config.HydraConfig.get().overrides.task
+    command = ["python -m lora_bench", *(o for o in given if o.split("=")[0] not in PLACES)]
     done = records.read(folder_of(spec))
     skipped = done is not None and done.status == "ok"
     try:
-        record = run(spec, " ".join(["python -m lora_bench", *overrides]))
+        record = run(spec, " ".join(command))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except Exception as error:
@@ -104,7 +105,7 @@ def main() -> None:
         _job()
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept, the same command does what is missing")
-    failed = [spec.key() for spec, _ in runs if (r := records.read(folder_of(spec))) is None or r.status != "ok"]
+    failed = [spec.key() for spec in runs if (r := records.read(folder_of(spec))) is None or r.status != "ok"]
     if failed:
         sys.exit(1 if len(runs) == 1 else f"error: {len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 

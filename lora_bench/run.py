@@ -8,7 +8,7 @@ from pathlib import Path
 from . import record as records
 from .data import HELD_OUT, DataError, Rows, load
 from .record import Record, suffix_of
-from .spec import Spec, SpecError, UserError
+from .spec import PLACES, Spec, SpecError, UserError
 
 # torch and transformers are imported inside the functions below, after the spec and the data are known to be good: a
 # wrong path or a broken line is then reported in a second, and a finished run is skipped as fast.
@@ -35,7 +35,8 @@ def run(spec: Spec, command: str = "") -> Record:
     spec.validate()
     folder = folder_of(spec)
     done = records.read(folder)
-    record = Record(spec.key(), "failed", spec.to_dict(), command, records.now(), {})
+    settings = {name: value for name, value in spec.to_dict().items() if name not in PLACES}
+    record = Record(spec.key(), "failed", settings, command, records.now(), {})
     try:
         splits = load(spec.task, spec.data)
         if done is not None and done.status == "ok":

@@ -301,6 +301,9 @@ def _flat(node: Any, prefix: str = ""):
             yield f"{prefix}{entry.name}", value
 
 
+# Where a run writes: no part of its record, which would then name folders of one machine.
+PLACES = ("out_dir", "cache_dir")
+
 # What the key leaves out: no change of these moves a score beyond float noise. data.root is where the files lie, not
 # what they say; the record carries a fingerprint of their content, and resuming on other content is an error.
 NOT_IN_KEY = (

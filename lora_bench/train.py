@@ -26,7 +26,7 @@ class NonFiniteLoss(RuntimeError):
 class Fit:
     """What training did: one dict for each epoch, and what it cost."""
 
-    epochs: list[dict] = field(default_factory=list)  # {"epoch", "loss", "lr", "scores"}
+    epochs: list[dict] = field(default_factory=list)  # {"epoch", "loss", "scores"}
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     examples: int = 0

