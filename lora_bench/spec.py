@@ -102,6 +102,7 @@ class MethodSpec:
     dropout: float = 0.0  # on the input of the low-rank branch
     init: str = "kaiming"  # of A: kaiming | gaussian | gaussian_rank
     targets: list[str] = field(default_factory=list)  # subset of TARGETS
+    lr_ratio: float | None = None  # methods/lora_plus.py: learning rate of B over that of A
     layers: list[int] | None = None  # encoder layers that get an update; null: all
     biases: str = "none"  # none | adapted (of the target layers) | all
     layer_norms: bool = False  # train the LayerNorms' weights and biases
@@ -245,6 +246,10 @@ class Spec:
                 raise SpecError(path, value, f"method={method.name} has targets and needs it")
             if not method.targets and value is not None:
                 raise SpecError(path, value, f"method={method.name} has no targets for a low-rank update; leave it out")
+        if (method.lr_ratio is None) != ((method.file or method.name) != "lora_plus"):
+            raise SpecError("method.lr_ratio", method.lr_ratio, "belongs to method=lora_plus, which needs it")
+        if method.lr_ratio is not None and not (method.lr_ratio > 0 and math.isfinite(method.lr_ratio)):
+            raise SpecError("method.lr_ratio", method.lr_ratio, "must be a finite number above 0")
         for layer in method.layers or ():
             if layer < 0:
                 raise SpecError("method.layers", layer, "must be layer indices from 0")

@@ -102,8 +102,9 @@ class LoraWrapperRoberta(nn.Module):
         return self.head(hidden if self.kind == "span" else hidden[batch.first])
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Every trained parameter by name: what an adapter file holds."""
-        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        """Every trained parameter and every adapter parameter, a frozen one too, by name: what an adapter file holds."""
+        adapters = {id(p) for p in adapter_parameters(self).values()}
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad or id(p) in adapters}
 
     def parameter_table(self) -> pd.DataFrame:
         """One row for each parameter: group, name, shape, count, trained."""

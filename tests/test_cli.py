@@ -37,7 +37,7 @@ def test_help_shows_tasks_methods_models_and_recipes():
     text = cli("--help").stdout
     for part in (
         "task: cola, mnli, mrpc, qnli, qqp, rte, squad_v1, squad_v2, sst2, stsb, wnli",
-        "method: bitfit, full, head_only, lora, peft_dora",
+        "method: bitfit, full, head_only, lora, lora_fa",
         "roberta_base",
         "recipe: article, paper_base, paper_large, quick",
     ):

@@ -65,6 +65,15 @@ def test_every_task_trains_on_official_files(tiny_spec, tmp_path, task):
     assert str(tmp_path) not in done.data["train"]["source"]
 
 
+@pytest.mark.parametrize("task", ["rte", "squad_v1"])
+@pytest.mark.parametrize("method", ["full", "head_only", "bitfit", "lora_fa", "lora_linear", "lora_plus"])
+def test_every_method_of_ours_trains_on_a_text_and_a_span_task(tiny_spec, method, task):
+    done = run(tiny_spec(f"task={task}", f"method={method}", "train.epochs=1"))
+    counts = done.parameters
+    assert counts["head"] > 0 and (counts["trained"] == counts["head"]) == (method == "head_only")
+    assert (counts["trained"] == counts["total"]) == (method == "full")
+
+
 def test_a_run_starts_from_another_runs_adapter(tiny_spec):
     mnli = run(tiny_spec("task=mnli", "train.lr=1e-2"))
     folder = folder_of(tiny_spec("task=mnli", "train.lr=1e-2"))
