@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 
+from lora_bench import dropout
 from lora_bench.__main__ import compose
 from lora_bench.encoder import load_encoder
 from lora_bench.spec import ModelSpec, Spec
@@ -20,6 +21,7 @@ TINY = ModelSpec(name="tiny", source="random:tiny")
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+    dropout.seed(0)
 
 
 @pytest.fixture

@@ -27,7 +27,11 @@ def describe(task: TaskSpec, data: DataSpec, split: str, tokenizer) -> dict:
     """Facts of one split: rows, labels, lengths, repeated texts. Raises: DataError: the file is broken."""
     found = load(task, data, split)
     texts = [tuple(row[column] for column in task.columns) for row in found.rows]
-    lengths = [len(ids) for ids in tokenizer(*map(list, zip(*texts, strict=True)))["input_ids"]] if texts else [0]
+    lengths = (
+        [len(ids) for ids in tokenizer(*map(list, zip(*texts, strict=True)), verbose=False)["input_ids"]]
+        if texts
+        else [0]
+    )
     official = task.official_rows.get(split)
     total = len(found.rows) + len(found.skipped)
     return {

@@ -216,7 +216,9 @@ def _label(places: np.ndarray, answers: dict) -> tuple[int, int]:
 
 def _cut(questions: list[str], tokenizer, longest: int) -> list[str]:
     """Questions of at most ``longest`` tokens, cut at a token's end."""
-    tokens = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    tokens = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+        "offset_mapping"
+    ]
     return [
         q if len(places) <= longest else q[: places[longest - 1][1]]
         for q, places in zip(questions, tokens, strict=True)
