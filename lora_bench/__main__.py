@@ -73,6 +73,12 @@ def plan(overrides: list[str], *, sweep: bool) -> list[Spec]:
     return [compose(list(job)) for job in jobs]
 
 
+def unfinished(runs: list[Spec]) -> list[str]:
+    """Keys of the runs that have no record of success."""
+    found = {spec.key(): records.read(folder_of(spec)) for spec in runs}
+    return [key for key, record in found.items() if record is None or record.status != "ok"]
+
+
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def _job(config: DictConfig) -> None:
     """One job of Hydra's launcher. A failure is in its record; the sweep goes on."""
@@ -101,11 +107,14 @@ def main() -> None:
         runs = plan(args.overrides, sweep=args.multirun)
     except UserError as error:
         sys.exit(f"error: {error}")
+    if args.multirun:
+        missing = len(unfinished(runs))
+        print(f"sweep of {len(runs)} runs: {len(runs) - missing} done before, {missing} to do", file=sys.stderr)
     try:
         _job()
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept, the same command does what is missing")
-    failed = [spec.key() for spec in runs if (r := records.read(folder_of(spec))) is None or r.status != "ok"]
+    failed = unfinished(runs)
     if failed:
         sys.exit(1 if len(runs) == 1 else f"error: {len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 

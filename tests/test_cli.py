@@ -54,6 +54,7 @@ def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):
     assert sorted(r.status for r in found) == ["failed", "failed", "ok", "ok"]
     again = cli("-m", *small, *folders, "method.layers=[0]", "seed=0,1")
     assert again.returncode == 0 and again.stderr.count("already done") == 2
+    assert "sweep of 2 runs: 2 done before, 0 to do" in again.stderr
     table = cli("--runs", f"{tmp_path}/out", module="lora_bench.report")
     assert "| cola " in table.stdout and "Failed runs" in table.stdout
     expected = {"multirun.yaml", "table_best.md", "table_last.md"} | {
