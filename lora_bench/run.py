@@ -146,13 +146,7 @@ def build(spec: Spec, task, method):
 def encode(spec: Spec, task, tokenizer, rows: list[dict]):
     from .tasks.encoding import cached
 
-    dependencies = [
-        spec.task.kind,
-        spec.task.columns,
-        rows,
-        spec.train.max_length,
-        tokenizer.backend_tokenizer.to_str(),
-    ]
+    dependencies = [task.encoding_settings, rows, spec.train.max_length, tokenizer.backend_tokenizer.to_str()]
     return cached(Path(spec.cache_dir), dependencies, lambda: task.encode(rows, tokenizer, spec.train.max_length))
 
 

@@ -14,7 +14,7 @@ from lora_bench.__main__ import compose
 from lora_bench.data import HELD_OUT, DataError, load, load_split
 from lora_bench.encoder import load_tokenizer, tiny_config
 from lora_bench.heads import SpanHead
-from lora_bench.run import folder_of, run
+from lora_bench.run import encode, folder_of, run
 from lora_bench.tasks import make_task
 from lora_bench.tasks.metrics import exact_match, normalize_answer, token_f1
 from lora_bench.tasks.span import Answer, best_spans
@@ -194,6 +194,16 @@ def test_windows_overlap_by_the_stride_and_cover_the_passage():
     assert min(set.union(*chars)) == 0 and context[max(set.union(*chars)) :] in "w299"
     for one, other in pairwise(chars):
         assert len(one & other) == 20
+
+
+def test_other_windows_are_not_taken_from_the_cache(tiny_spec):
+    rows = [row("1", "What?", " ".join(f"w{i}" for i in range(100)), "w7")]
+
+    def windows(*overrides):
+        spec = tiny_spec("task=squad_v1", "train.max_length=240", *overrides)
+        return len(encode(spec, make_task(spec.task), load_tokenizer(TINY), rows))
+
+    assert windows("task.stride=10") == windows("task.stride=10") < windows("task.stride=128")
 
 
 def test_a_question_longer_than_its_share_is_cut():
