@@ -88,7 +88,7 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
-        base = F.linear(x, self.weight, self.bias)
+        base = self.base(x)
         if self.merged or not self.enabled:
             return base
         low = F.linear(self.lora_dropout(x), self.lora_a)  # (..., rank); B A first would cost an (out, in) product
@@ -96,6 +96,10 @@ class LoraLinear(nn.Linear):
         # One matrix product that adds into the base output: no second (..., out) tensor and no scaling pass over it.
         out = torch.addmm(rows, low.reshape(-1, self.rank), self.lora_b.t(), alpha=self.lora_scaling)
         return out.view(base.shape)
+
+    def base(self, x: Tensor) -> Tensor:
+        """What the layer computes without the update, (..., out)."""
+        return F.linear(x, self.weight, self.bias)
 
     @torch.no_grad()
     def delta(self) -> Tensor:

@@ -102,13 +102,12 @@ class MethodSpec:
     dropout: float = 0.0  # on the input of the low-rank branch
     init: str = "kaiming"  # of A: kaiming | gaussian | gaussian_rank
     targets: list[str] = field(default_factory=list)  # subset of TARGETS
-    lr_ratio: float | None = None  # methods/lora_plus.py: learning rate of B over that of A
     layers: list[int] | None = None  # encoder layers that get an update; null: all
     biases: str = "none"  # none | adapted (of the target layers) | all
     layer_norms: bool = False  # train the LayerNorms' weights and biases
     embeddings: bool = False  # train word, position and token-type embeddings
     peft_type: str | None = None  # methods/peft.py: LORA, IA3 ... as peft.PeftType names it
-    args: dict[str, Any] = field(default_factory=dict)  # methods/peft.py: arguments of that PeftConfig
+    args: dict[str, Any] = field(default_factory=dict)  # what only this method has; its file says what it takes
 
 
 @dataclass
@@ -133,6 +132,7 @@ class TrainSpec:
     batch_size: int = MISSING  # examples for each step
     lr: float = MISSING  # peak learning rate of AdamW
     warmup: float = 0.06  # share of all steps with linear warm-up; linear decay to 0 follows
+    optimizer: str = "adamw"  # adamw | adamw8bit (bitsandbytes: states of 8 bits)
     weight_decay: float = 0.0  # on matrices only: not on biases and LayerNorms
     max_grad_norm: float = 1.0  # clip the global gradient norm to this
     max_length: int = 128  # tokens, special ones included; longer examples are cut, the longest part first
@@ -213,6 +213,7 @@ class Spec:
         for path, value, allowed in (
             ("head", self.head, ("standard", "article")),
             ("precision", self.precision, ("fp32", "bf16")),
+            ("train.optimizer", self.train.optimizer, ("adamw", "adamw8bit")),
             ("method.init", self.method.init, ("kaiming", "gaussian", "gaussian_rank")),
             ("method.biases", self.method.biases, ("none", "adapted", "all")),
         ):
@@ -235,21 +236,18 @@ class Spec:
         unknown = [t for t in method.targets if t not in TARGETS]
         if unknown:
             raise SpecError("method.targets", unknown, f"must be among {', '.join(TARGETS)}")
-        if (method.peft_type is None) != (method.file != "peft"):
+        by_peft = (method.file or "").startswith("peft")
+        if (method.peft_type is None) == by_peft:
             raise SpecError("method.peft_type", method.peft_type, "belongs to method.file=peft, which needs it")
         if method.rank is not None and method.rank < 1:
             raise SpecError("method.rank", method.rank, "must be 1 or more")
         if method.alpha is not None and not (method.alpha > 0 and math.isfinite(method.alpha)):
             raise SpecError("method.alpha", method.alpha, "must be a finite number above 0")
         for path, value in (("method.rank", method.rank), ("method.alpha", method.alpha)):
-            if method.targets and value is None and method.file != "peft":
+            if method.targets and value is None and not by_peft:
                 raise SpecError(path, value, f"method={method.name} has targets and needs it")
             if not method.targets and value is not None:
                 raise SpecError(path, value, f"method={method.name} has no targets for a low-rank update; leave it out")
-        if (method.lr_ratio is None) != ((method.file or method.name) != "lora_plus"):
-            raise SpecError("method.lr_ratio", method.lr_ratio, "belongs to method=lora_plus, which needs it")
-        if method.lr_ratio is not None and not (method.lr_ratio > 0 and math.isfinite(method.lr_ratio)):
-            raise SpecError("method.lr_ratio", method.lr_ratio, "must be a finite number above 0")
         for layer in method.layers or ():
             if layer < 0:
                 raise SpecError("method.layers", layer, "must be layer indices from 0")

@@ -48,6 +48,7 @@ def fit(
     """
     steps_per_epoch = math.ceil(len(data) / spec.train.batch_size)
     total = steps_per_epoch * spec.train.epochs
+    method.steps = total
     optimizer = method.optimizer(model, spec)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(total, spec.train.warmup))
     trained = [p for p in model.parameters() if p.requires_grad]

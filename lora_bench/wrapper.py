@@ -1,5 +1,6 @@
 """LoraWrapperRoberta: an encoder, a task head and a freezing policy."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,8 +121,13 @@ class LoraWrapperRoberta(nn.Module):
                 return "norm"
             return "bias" if name.endswith(".bias") else "other"
 
+        def shape(parameter: nn.Parameter) -> tuple[int, ...]:
+            packed = getattr(parameter, "quant_state", None)  # bitsandbytes packs two 4-bit weights into a byte
+            return tuple(packed.shape if packed is not None else parameter.shape)
+
         rows = [
-            (group(name, p), name, tuple(p.shape), p.numel(), p.requires_grad) for name, p in self.named_parameters()
+            (group(name, p), name, shape(p), math.prod(shape(p)), p.requires_grad)
+            for name, p in self.named_parameters()
         ]
         return pd.DataFrame(rows, columns=["group", "name", "shape", "count", "trained"])
 

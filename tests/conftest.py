@@ -49,3 +49,14 @@ def tiny_spec(tmp_path):
         return compose([*small, *recipe, *folders, *overrides])
 
     return make
+
+
+@pytest.fixture
+def compose_quick(tmp_path):
+    """Compose a Spec of a short MiniLM run on generated data."""
+
+    def make(*overrides: str) -> Spec:
+        small = ["model=minilm", "data.toy_train=300", "data.toy_validation=100", "train.epochs=2", "progress=false"]
+        return compose([*small, f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache", *overrides])
+
+    return make

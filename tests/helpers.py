@@ -10,6 +10,7 @@ from torch import nn
 from lora_bench.lora import lora_layers
 from lora_bench.packing import Batch
 from lora_bench.spec import TaskSpec
+from lora_bench.tasks.encoding import Encoded
 
 
 def random_batch(
@@ -67,3 +68,14 @@ def randomize_b(model: nn.Module) -> None:
     """Give every B a value, as after training."""
     for layer in lora_layers(model):
         nn.init.normal_(layer.lora_b, std=0.1)
+
+
+def yes_data(n=64) -> Encoded:
+    """Label = does the text hold token 7? A two-layer encoder must fit it, or the loop is broken."""
+    rng = np.random.default_rng(0)
+    ids = [[0, *rng.integers(10, 40, rng.integers(3, 9)), 2] for _ in range(n)]
+    labels = np.arange(n) % 2
+    for row, label in zip(ids, labels, strict=True):
+        if label:
+            row[rng.integers(1, len(row) - 1)] = 7
+    return Encoded.from_lists(ids, [[0] * len(x) for x in ids], labels.astype(np.int64))

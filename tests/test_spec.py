@@ -18,7 +18,35 @@ GROUPS = {
 
 GLUE = ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
 PEFT = [
-    f"peft_{n}" for n in ["dora", "fourierft", "ia3", "ln_tuning", "lora", "olora", "pissa", "rslora", "vblora", "vera"]
+    f"peft_{name}"
+    for name in [
+        "adalora",
+        "boft",
+        "dora",
+        "fourierft",
+        "ia3",
+        "ln_tuning",
+        "lora",
+        "olora",
+        "pissa",
+        "rslora",
+        "vblora",
+        "vera",
+    ]
+]
+OURS = [
+    "adapter_houlsby",
+    "adapter_pfeiffer",
+    "bitfit",
+    "full",
+    "galore",
+    "head_only",
+    "lora",
+    "lora_fa",
+    "lora_linear",
+    "lora_plus",
+    "qlora",
+    "relora",
 ]
 SQUAD = ["squad_v1", "squad_v2"]
 IN_PAPER = [task for task in GLUE if task != "wnli"]
@@ -28,7 +56,7 @@ FOR_TASK = [f"paper_{size}_{task}" for size in ("base", "large") for task in IN_
 def test_the_presets_are_all_seen():
     assert {
         "data": ["hub", "local", "toy"],
-        "method": sorted(["bitfit", "full", "head_only", "lora", "lora_fa", "lora_linear", "lora_plus", *PEFT]),
+        "method": sorted([*OURS, *PEFT]),
         "model": ["minilm", "roberta_base", "roberta_large", "tiny"],
         "recipe": ["article", "paper_base", "paper_large", "quick"],
         "recipe_for_task": sorted(
@@ -97,7 +125,7 @@ def test_a_recipe_that_needs_an_mnli_start_says_so():
         ("method.init=zeros", "must be one of kaiming, gaussian, gaussian_rank"),
         ("method.targets=[query,valu]", "must be among query, key, value"),
         ("method.layers=[-1]", "must be layer indices from 0"),
-        ("method.lr_ratio=4", "method.lr_ratio=4.0: belongs to method=lora_plus"),
+        ("train.optimizer=sgd", "train.optimizer=sgd: must be one of adamw, adamw8bit"),
         ("method.biases=some", "must be one of none, adapted, all"),
         ("method.rnak=4", "method.rnak=4: no such setting; did you mean method.rank?"),
         ("method.rank=four", "'four' of type 'str' could not be converted to Integer"),

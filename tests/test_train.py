@@ -6,10 +6,12 @@ from torch import nn
 from lora_bench.checkpoint import AdapterError, load_adapter, save_adapter
 from lora_bench.methods import get_method
 from lora_bench.run import build
-from lora_bench.spec import MethodSpec, SpecError, UserError
+from lora_bench.spec import MethodSpec, SpecError
 from lora_bench.tasks import make_task
-from lora_bench.tasks.encoding import Encoded, cached
+from lora_bench.tasks.encoding import cached
 from lora_bench.train import NonFiniteLoss, batches, fit, linear_schedule, predict
+
+from .helpers import yes_data
 
 
 def test_schedule_rises_to_the_peak_and_falls_to_zero():
@@ -17,17 +19,6 @@ def test_schedule_rises_to_the_peak_and_falls_to_zero():
     assert [round(factor(i), 3) for i in range(11)] == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0]
     assert linear_schedule(4, 0.0)(0) == 1.0
     assert linear_schedule(4, 1.0)(3) == 1.0
-
-
-def yes_data(n=64) -> Encoded:
-    """Label = does the text hold token 7? A two-layer encoder must fit it, or the loop is broken."""
-    rng = np.random.default_rng(0)
-    ids = [[0, *rng.integers(10, 40, rng.integers(3, 9)), 2] for _ in range(n)]
-    labels = np.arange(n) % 2
-    for row, label in zip(ids, labels, strict=True):
-        if label:
-            row[rng.integers(1, len(row) - 1)] = 7
-    return Encoded.from_lists(ids, [[0] * len(x) for x in ids], labels.astype(np.int64))
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -102,7 +93,7 @@ def test_weight_decay_spares_biases_and_norms(tiny_spec):
 @pytest.mark.parametrize(("overrides", "message"), [
     (["train.max_length=600"], "train.max_length=600: tiny takes at most 512 tokens"),
     (["method.layers=[5]"], "this encoder has layers 0 to 1"),
-    (["method.name=nosuch"], "method.name=nosuch: must be one of bitfit, full, head_only, lora, lora_fa, lora_plus, peft"),
+    (["method.name=nosuch"], "method.name=nosuch: must be one of adapter, bitfit, full, galore"),
     (["device=cuda"], "device=cuda: no CUDA device is available"),
 ])  # fmt: skip
 def test_what_only_the_model_can_tell_is_one_line_too(tiny_spec, overrides, message):
@@ -111,38 +102,6 @@ def test_what_only_the_model_can_tell_is_one_line_too(tiny_spec, overrides, mess
     spec = tiny_spec(*overrides)
     with pytest.raises(SpecError, match=message):
         build(spec, make_task(spec.task), get_method(spec.method))
-
-
-def test_lora_plus_gives_b_its_own_rate_and_keeps_every_parameter_once(tiny_spec):
-    spec = tiny_spec("method=lora_plus", "method.lr_ratio=4", "train.weight_decay=0.1", "method.biases=all")
-    model, method = build(spec, make_task(spec.task), get_method(spec.method))
-    groups = method.optimizer(model, spec).param_groups
-    grouped = [id(p) for group in groups for p in group["params"]]
-    assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-    names = {id(p): name for name, p in model.named_parameters()}
-    for group in groups:
-        for p in group["params"]:
-            is_b = names[id(p)].endswith("lora_b")
-            assert group["lr"] == pytest.approx(4e-3 if is_b else 1e-3)
-            assert group["weight_decay"] == (0.1 if p.ndim > 1 else 0.0)
-    with pytest.raises(UserError, match="method.lr_ratio=None: belongs to method=lora_plus, which needs it"):
-        tiny_spec("method=lora_plus", "method.lr_ratio=null")
-
-
-def test_lora_fa_trains_b_alone_and_its_adapter_carries_a(tiny_spec, tmp_path):
-    spec = tiny_spec("method=lora_fa", "train.lr=1e-2")
-    model, method = build(spec, make_task(spec.task), get_method(spec.method))
-    name = "encoder.encoder.layer.0.attention.self.query.lora_"
-    before = {x: model.get_parameter(name + x).clone() for x in "ab"}
-    fit(model, method, make_task(spec.task), yes_data(), spec, lambda: {})
-    assert torch.equal(model.get_parameter(name + "a"), before["a"])
-    assert not torch.equal(model.get_parameter(name + "b"), before["b"])
-    assert model.parameter_counts()["adapter"] == 2 * 2 * 8 * 32
-    save_adapter(tmp_path, model, spec)
-    other, _ = build(tiny_spec("method=lora_fa", "seed=7"), make_task(spec.task), get_method(spec.method))
-    assert not torch.equal(other.get_parameter(name + "a"), before["a"])
-    load_adapter(tmp_path, other)
-    assert torch.equal(other.get_parameter(name + "a"), before["a"])
 
 
 def test_an_adapter_accounts_for_every_parameter(tiny_spec, tmp_path):

@@ -4,32 +4,32 @@ A preset names the ``PeftConfig`` by ``method.peft_type`` and gives its argument
 """
 
 import dataclasses
-import importlib.util
 import warnings
 
 from ..lora import target_modules
-from ..spec import Spec, SpecError, UserError
+from ..spec import Spec, SpecError
 from ..wrapper import FreezePolicy, LoraWrapperRoberta
-from . import Method
+from . import Method, require
 
-# They need what the three hooks do not give: a term in the loss, or the number of steps before the first one.
-UNSUPPORTED = {"ADALORA": "needs the number of steps in advance and a term of its own in the loss"}
+ADAPTER = "default"  # PEFT's name for the one adapter
+# Not what they report on, and nothing a user can act on: LN tuning's LayerNorms are no linear layers; BOFT tries a CUDA
+# kernel and does without.
+NOISE = ("Unsupported layer type", "Failed to load the CUDA extension", "Setting boft_n_butterfly_factor")
 
 
 class Peft(Method):
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Raises: UserError: PEFT is not installed; SpecError: an unknown type or argument."""
-        if importlib.util.find_spec("peft") is None:
-            raise UserError(f"method={spec.method.name} needs PEFT: pip install 'lora-bench[peft]'")
-        config = _config(spec, model)
+        require("peft", "peft", f"method={spec.method.name}")
+        config = _config(spec, model, self.config_arguments(spec))
         with warnings.catch_warnings():
-            # LN tuning warns that a LayerNorm is no linear layer, for each one
-            warnings.filterwarnings("ignore", message="Unsupported layer type")
+            for message in NOISE:
+                warnings.filterwarnings("ignore", message=message)
             from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
             # PeftModel would wrap the encoder; its tuner injects in place. It is kept because VeRA's and VB-LoRA's layers
             # share what it holds.
-            self.tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model.encoder, config, "default")
+            self.tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model.encoder, config, ADAPTER)
         added = {name for name, p in model.encoder.named_parameters(remove_duplicate=False) if p.requires_grad}
         for path, module in model.encoder.named_modules():
             names = tuple(n for n, _ in module.named_parameters(recurse=False) if f"{path}.{n}" in added)
@@ -37,27 +37,29 @@ class Peft(Method):
                 module.adapter_names = names
         FreezePolicy(spec.method.biases, spec.method.layer_norms, spec.method.embeddings).apply(model)
 
+    def config_arguments(self, spec: Spec) -> dict:
+        """What the PeftConfig is made with."""
+        return spec.method.args
 
-def _config(spec: Spec, model: LoraWrapperRoberta):
+
+def _config(spec: Spec, model: LoraWrapperRoberta, given: dict):
     """The PeftConfig of the spec. Raises: SpecError."""
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
     kind = spec.method.peft_type
     usable = {name.value: name for name in PEFT_TYPE_TO_TUNER_MAPPING}
-    if kind in UNSUPPORTED:
-        raise SpecError("method.peft_type", kind, UNSUPPORTED[kind])
     if kind not in usable:
-        raise SpecError("method.peft_type", kind, f"must be one of {', '.join(sorted(usable.keys() - UNSUPPORTED))}")
+        raise SpecError("method.peft_type", kind, f"must be one of {', '.join(sorted(usable))}")
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[usable[kind]]
     known = {entry.name for entry in dataclasses.fields(config_class)}
-    for name in spec.method.args:
+    for name in given:
         if name not in known:
-            raise SpecError(f"method.args.{name}", spec.method.args[name], f"{kind} takes {', '.join(sorted(known))}")
+            raise SpecError(f"method.args.{name}", given[name], f"{kind} takes {', '.join(sorted(known))}")
     targets = target_modules(model.encoder, spec.method.targets, spec.method.layers)
     try:
-        return config_class(**{"target_modules": targets or None, **spec.method.args})
+        return config_class(**{"target_modules": targets or None, **given})
     except (TypeError, ValueError) as error:
-        raise SpecError("method.args", spec.method.args, " ".join(str(error).split())) from None
+        raise SpecError("method.args", given, " ".join(str(error).split())) from None
 
 
 METHOD = Peft

@@ -1,0 +1,293 @@
+"""Each hand-written method does what its paper says, and its adapter carries it."""
+
+import importlib.util
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from lora_bench.checkpoint import load_adapter, save_adapter
+from lora_bench.lora import adapter_parameters, lora_layers
+from lora_bench.methods import arguments, get_method
+from lora_bench.methods.adapter import Adapter, Bottleneck
+from lora_bench.methods.peft_adalora import _add_orthogonality
+from lora_bench.run import build, run
+from lora_bench.spec import MethodSpec, SpecError, UserError
+from lora_bench.tasks import make_task
+from lora_bench.train import fit
+from lora_bench.wrapper import LoraWrapperRoberta
+
+from .helpers import random_batch, yes_data
+from .test_spec import OURS, PEFT
+
+
+def built(spec):
+    """A model of the spec, and its method."""
+    return build(spec, make_task(spec.task), get_method(spec.method))
+
+
+def test_lora_plus_gives_b_its_own_rate_and_keeps_every_parameter_once(tiny_spec):
+    spec = tiny_spec("method=lora_plus", "method.args.lr_ratio=4", "train.weight_decay=0.1", "method.biases=all")
+    model, method = build(spec, make_task(spec.task), get_method(spec.method))
+    groups = method.optimizer(model, spec).param_groups
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    names = {id(p): name for name, p in model.named_parameters()}
+    for group in groups:
+        for p in group["params"]:
+            is_b = names[id(p)].endswith("lora_b")
+            assert group["lr"] == pytest.approx(4e-3 if is_b else 1e-3)
+            assert group["weight_decay"] == (0.1 if p.ndim > 1 else 0.0)
+    spec.method.args["lr_ratio"] = -1
+    with pytest.raises(SpecError, match=r"method.args.lr_ratio=-1.0: must be a finite number above 0"):
+        method.optimizer(model, spec)
+
+
+def test_lora_fa_trains_b_alone_and_its_adapter_carries_a(tiny_spec, tmp_path):
+    spec = tiny_spec("method=lora_fa", "train.lr=1e-2")
+    model, method = build(spec, make_task(spec.task), get_method(spec.method))
+    name = "encoder.encoder.layer.0.attention.self.query.lora_"
+    before = {x: model.get_parameter(name + x).clone() for x in "ab"}
+    fit(model, method, make_task(spec.task), yes_data(), spec, lambda: {})
+    assert torch.equal(model.get_parameter(name + "a"), before["a"])
+    assert not torch.equal(model.get_parameter(name + "b"), before["b"])
+    assert model.parameter_counts()["adapter"] == 2 * 2 * 8 * 32
+    save_adapter(tmp_path, model, spec)
+    other, _ = build(tiny_spec("method=lora_fa", "seed=7"), make_task(spec.task), get_method(spec.method))
+    assert not torch.equal(other.get_parameter(name + "a"), before["a"])
+    load_adapter(tmp_path, other)
+    assert torch.equal(other.get_parameter(name + "a"), before["a"])
+
+
+def test_relora_merges_restarts_and_warms_up_again(tiny_spec, tmp_path):
+    spec = tiny_spec("method=relora", "method.args.every=2", "method.args.warmup=1", "train.warmup=0", "train.epochs=2")
+    model, method = built(spec)
+    start = {name: p.clone() for name, p in model.named_parameters()}
+    layer = next(lora_layers(model))
+    rates, restarts, weights = [], [], []
+    after_step = method.after_step
+
+    def watch(model, step):
+        rates.append(method.adamw.param_groups[0]["lr"] / spec.train.lr)
+        batch = random_batch([5, 9])
+        before = model.eval()(batch)
+        after_step(model, step)
+        torch.testing.assert_close(model(batch), before, atol=1e-5, rtol=1e-4)  # a restart changes no output
+        model.train()
+        if not layer.lora_b.any():
+            restarts.append(step)
+            assert layer.lora_a not in method.adamw.state and layer.lora_b not in method.adamw.state
+        weights.append(layer.weight.clone())
+
+    method.after_step = watch
+    fit(model, method, make_task(spec.task), yes_data(48), spec, lambda: {})  # 3 steps an epoch
+    assert restarts == [2, 4]  # not after the last step
+    assert rates == pytest.approx([1, 5 / 6, 4 / 6 / 2, 3 / 6, 2 / 6 / 2, 1 / 6])  # half after each restart
+    assert torch.linalg.matrix_rank(weights[-1] - start["encoder.encoder.layer.0.attention.self.query.weight"]) == 16
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, start[n])}
+    assert moved == model.trained_state().keys()
+    save_adapter(tmp_path, model, spec)
+    other, _ = built(spec)
+    load_adapter(tmp_path, other)
+    batch = random_batch([5, 9])
+    assert torch.equal(model.eval()(batch), other.eval()(batch))
+
+
+@pytest.mark.parametrize(("placement", "width", "millions"), [
+    ("pfeiffer", 16, 0.8), ("pfeiffer", 64, 3.2), ("houlsby", 8, 0.8), ("houlsby", 64, 6.3),
+])  # fmt: skip
+def test_adapters_have_the_lora_papers_sizes_on_roberta_large(placement, width, millions, tiny_spec):
+    """LoRA paper, section 5.1: layers x (2 D m + m + D). Its table gives 3.0M and 6.0M for width 64."""
+    from transformers import RobertaConfig, RobertaModel
+
+    config = RobertaConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
+    spec = tiny_spec(f"method=adapter_{placement}", f"method.args.bottleneck={width}", "method.layer_norms=false")
+    with torch.device("meta"):
+        model = LoraWrapperRoberta("glue", 2, 0.1, RobertaModel(config, add_pooling_layer=False), lora_rank=None)
+        Adapter().prepare(model, spec)
+    layers = 24 * (2 if placement == "houlsby" else 1)
+    count = model.parameter_counts()["adapter"]
+    assert count == layers * (2 * 1024 * width + width + 1024)
+    assert round(count / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("placement", ["houlsby", "pfeiffer"])
+def test_an_adapter_is_its_formula(placement, tiny_spec):
+    """Layer 0's output, computed again from its parts; with ``up`` at zero it is the plain encoder's."""
+    model, _ = built(tiny_spec(f"method=adapter_{placement}", "method.args.bottleneck=4"))
+    layer = model.eval().encoder.encoder.layer[0]
+    bottlenecks = [m for m in layer.modules() if isinstance(m, Bottleneck)]
+    assert len(bottlenecks) == (2 if placement == "houlsby" else 1)
+    hidden, total_in = torch.randn(3, 64), torch.randn(3, 32)
+    dense, norm, last = layer.output.dense(hidden), layer.output.LayerNorm, bottlenecks[-1]
+    plain = norm(dense + total_in)
+    for p in last.up.parameters():
+        nn.init.zeros_(p)
+    assert torch.equal(layer.output(hidden, total_in), plain)
+    nn.init.normal_(last.up.weight)
+
+    def update(x):
+        return nn.functional.gelu(x @ last.down.weight.T + last.down.bias) @ last.up.weight.T
+
+    expected = dense + total_in + update(dense if placement == "houlsby" else plain)
+    torch.testing.assert_close(layer.output(hidden, total_in), norm(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_galores_first_step_is_adams_in_the_projection(tiny_spec):
+    """Paper, algorithm 2: W - lr * alpha * P adam(P^T G), P the leading singular vectors of G."""
+    pytest.importorskip("galore_torch")
+    spec = tiny_spec("method=galore", "method.rank=3", "method.alpha=2")
+    model, method = built(spec)
+    optimizer = method.optimizer(model, spec)
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+    weight = model.encoder.encoder.layer[0].intermediate.dense.weight  # (64, 32): projected on the right
+    before, weight.grad = weight.detach().clone(), torch.randn(64, 32)
+    p = torch.linalg.svd(weight.grad)[2][:3]  # (3, 32)
+    optimizer.step()
+    low = weight.grad @ p.T
+    adam = low / (low.abs() + 1e-6 / (1 - 0.999) ** 0.5)  # a first step is bias-corrected to g / (|g| + eps)
+    torch.testing.assert_close(weight.detach(), before - spec.train.lr * 2 * adam @ p, atol=1e-6, rtol=1e-4)
+    assert optimizer.state[weight]["exp_avg"].shape == (64, 3)
+
+
+def test_qlora_is_lora_over_the_dequantised_base(tiny_spec):
+    functional = pytest.importorskip("bitsandbytes").functional
+    model, _ = built(tiny_spec("method=qlora", "model=minilm"))
+    plain, _ = built(tiny_spec("method=lora_linear", "model=minilm"))
+    plain.load_state_dict(model.trained_state(), strict=False)
+    linear = [(n, m) for n, m in model.encoder.encoder.named_modules() if isinstance(m, nn.Linear)]
+    assert len(linear) == 36 and all(m.weight.dtype == torch.uint8 for _, m in linear)
+    with torch.no_grad():
+        for name, layer in linear:
+            other = plain.encoder.encoder.get_submodule(name)
+            error = functional.dequantize_4bit(layer.weight, layer.weight.quant_state) - other.weight
+            assert 0.05 < error.norm() / other.weight.norm() < 0.12  # what 16 levels in blocks of 64 cost
+            other.weight += error
+        for one, two in zip(lora_layers(model), lora_layers(plain), strict=True):
+            nn.init.normal_(one.lora_b, std=0.1)
+            two.lora_b.copy_(one.lora_b)
+    batch = random_batch([5, 9, 3])
+    ours, theirs = model.eval()(batch), plain.eval()(batch)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    ours.sum().backward(), theirs.sum().backward()
+    for name, p in adapter_parameters(model).items():
+        torch.testing.assert_close(p.grad, plain.get_parameter(name).grad, atol=1e-5, rtol=1e-4)
+    assert model.parameter_counts() == plain.parameter_counts()  # two weights in a byte are still two weights
+    with pytest.raises(RuntimeError, match="merge into the unquantised model"):
+        next(lora_layers(model)).merge()
+    with pytest.raises(UserError, match="is 32 wide; must be a multiple of 64"):
+        built(tiny_spec("method=qlora"))
+
+
+def test_adamw8bit_trains_with_small_states(tiny_spec):
+    pytest.importorskip("bitsandbytes")
+    spec = tiny_spec("method=full", "train.optimizer=adamw8bit")
+    model, method = built(spec)
+    optimizer = method.optimizer(model, spec)
+    method.optimizer = lambda *_: optimizer
+    losses = fit(model, method, make_task(spec.task), yes_data(), spec, lambda: {}).epochs
+    assert losses[-1]["loss"] < losses[0]["loss"]
+    words = model.encoder.embeddings.word_embeddings.weight
+    assert optimizer.state[words]["state1"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_adaloras_orthogonality_is_the_gradient_of_its_penalty(transposed):
+    factor = nn.Parameter(torch.randn(6, 3) if transposed else torch.randn(3, 6))
+    gram = factor.T @ factor if transposed else factor @ factor.T
+    (0.7 * torch.norm(gram - torch.eye(3))).backward()
+    zero = torch.zeros_like(factor)
+    torch.testing.assert_close(_add_orthogonality(factor, transposed, 0.7, zero), factor.grad)
+
+
+def test_adalora_cuts_to_its_budget(tiny_spec):
+    spec = tiny_spec("method=peft_adalora", "train.epochs=4", "method.args.init_r=6", "method.args.target_r=2")
+    model, method = built(spec)
+    fit(model, method, make_task(spec.task), yes_data(48), spec, lambda: {})  # 12 steps
+    config = method.tuner.peft_config["default"]
+    assert (config.total_step, config.tinit, config.tfinal) == (12, 1, 4)
+    values = [p for name, p in model.named_parameters() if "lora_E" in name]
+    assert len(values) == 4 and sum(int((v != 0).sum()) for v in values) == 4 * 2
+
+
+@dataclass
+class Two:
+    size: int
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"size": 3}, r"method.args=\{'size': 3\}: method=mine takes exactly size, name"),
+        ({"size": 3, "name": "x", "more": 1}, "takes exactly size, name"),
+        ({"size": "many", "name": "x"}, "method.args.size=many: Value 'many' of type 'str' could not be converted"),
+    ],
+)
+def test_a_methods_own_settings_are_all_given_and_typed(tiny_spec, args, message):
+    spec = tiny_spec()
+    spec.method = MethodSpec(name="mine", args=args)
+    with pytest.raises(SpecError, match=message) as caught:
+        arguments(spec, Two)
+    assert "\n" not in str(caught.value)
+    spec.method.args = {"size": 3, "name": "x"}
+    assert arguments(spec, Two) == Two(3, "x")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=relora", "method.args.every=0"], "method.args.every=0: must be 1 or more"),
+        (["method=adapter_houlsby", "method.args.placement=top"], "placement=top: must be one of houlsby, pfeiffer"),
+        (["method=adapter_pfeiffer", "method.args.bottleneck=0"], "method.args.bottleneck=0: must be 1 or more"),
+        (["method=peft_adalora", "method.args.tinit=7"], "method.args.tinit=7: must be a share of all steps below 1"),
+        (["method=galore", "method.args.update_gap=0"], "method.args.update_gap=0: must be 1 or more"),
+    ],
+)
+def test_a_wrong_setting_of_one_method_is_one_line(tiny_spec, overrides, message):
+    spec = tiny_spec(*overrides)
+    with pytest.raises(SpecError, match=message):
+        model, method = built(spec)
+        method.optimizer(model, spec)
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "overrides"),
+    [
+        ("bitsandbytes", "qlora", ["method=qlora"]),
+        ("bitsandbytes", "qlora", ["method=lora", "train.optimizer=adamw8bit"]),
+        ("galore_torch", "galore", ["method=galore"]),
+        ("peft", "peft", ["method=peft_boft"]),
+    ],
+)
+def test_without_its_package_a_method_names_the_extra(tiny_spec, monkeypatch, package, extra, overrides):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == package else real(name, *a))
+    with pytest.raises(UserError, match=rf"{overrides[-1]} needs {package}: pip install 'lora-bench\[{extra}\]'"):
+        run(tiny_spec(*overrides))
+    assert run(tiny_spec("method=lora", "train.epochs=1")).status == "ok"
+
+
+@pytest.fixture(scope="module")
+def frozen_encoder(tmp_path_factory):
+    """First metric of head_only on each task of the test below, measured once."""
+    return {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["sst2", "squad_v1"])
+@pytest.mark.parametrize("method", sorted({*OURS, *PEFT} - {"head_only"}))
+def test_every_method_learns_more_than_a_frozen_encoder(compose_quick, frozen_encoder, method, task):
+    """MiniLM on generated data, one short recipe; full fine-tuning and GaLore take a tenth of the learning rate."""
+
+    def score(method: str) -> float:
+        rate = "1.5e-4" if method in ("full", "galore") else "1.5e-3"
+        return next(
+            iter(run(compose_quick(f"task={task}", f"method={method}", f"train.lr={rate}")).last["scores"].values())
+        )
+
+    if task not in frozen_encoder:
+        frozen_encoder[task] = score("head_only")
+    assert score(method) > frozen_encoder[task]
