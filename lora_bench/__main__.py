@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import sys
-from pathlib import Path
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -15,17 +14,17 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from . import record as records
+from .presets import CONF
 from .run import announce, folder_of, run
 from .spec import PLACES, Spec, SpecError, UserError
 
-CONF = str(Path(__file__).resolve().parent.parent / "conf")
 ConfigStore.instance().store("schema", Spec)
 
 
 def compose(overrides: list[str]) -> Spec:
     """The validated Spec of one run. Raises: UserError: one line that names the setting and what is allowed."""
     try:
-        with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             spec = Spec.from_config(hydra.compose("config", overrides))
         return spec.validate()
     except SpecError as error:
@@ -79,7 +78,7 @@ def unfinished(runs: list[Spec]) -> list[str]:
     return [key for key, record in found.items() if record is None or record.status != "ok"]
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(config: DictConfig) -> None:
     """One job of Hydra's launcher. A failure is in its record; the sweep goes on."""
     spec = Spec.from_config(config)

@@ -64,6 +64,11 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
     return encoder.train()
 
 
+def stock_architecture(model: ModelSpec) -> bool:
+    """Whether transformers itself loads ``model`` as a RoBERTa: not a BERT, and not random."""
+    return model.source != "random:tiny" and _from_hub_or_folder(AutoConfig, model).model_type == "roberta"
+
+
 def roberta_from_bert(bert: BertModel) -> RobertaModel:
     """The same function as a RobertaModel: positions move up by ``pad_token_id + 1``, everything else keeps its name."""
     settings = {k: v for k, v in bert.config.to_dict().items() if k not in ("model_type", "architectures", "dtype")}

@@ -22,17 +22,19 @@ class SequenceHead(nn.Module):
 
 
 class ArticleSequenceHead(nn.Module):
-    """The article's head: LayerNorm, dropout, linear on the first token."""
+    """The article's head: LayerNorm, dropout, linear on the first token; one output (STS-B) is 5 * sigmoid of it."""
 
     def __init__(self, hidden_size: int, outputs: int, dropout: float):
         super().__init__()
+        self.regression = outputs == 1
         self.norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(hidden_size, outputs)
 
     def forward(self, first: Tensor) -> Tensor:
         """first (B, D) -> (B, outputs)."""
-        return self.classifier(self.dropout(self.norm(first)))
+        logits = self.classifier(self.dropout(self.norm(first)))
+        return 5 * torch.sigmoid(logits) if self.regression else logits
 
 
 class SpanHead(nn.Linear):

@@ -21,11 +21,6 @@ def folder_of(spec: Spec) -> Path:
     return Path(spec.out_dir) / "runs" / spec.task.name / spec.key()
 
 
-def adapter_of(folder: Path) -> Path:
-    """The adapter folder of a run folder; an adapter folder is taken as it is."""
-    return folder / "adapter" if (folder / "adapter").is_dir() else folder
-
-
 def run(spec: Spec, command: str = "") -> Record:
     """Do one run, or return its record where it was done before.
 
@@ -57,6 +52,12 @@ def run(spec: Spec, command: str = "") -> Record:
     return record
 
 
+def _start_of(spec: Spec) -> Path:
+    """The folder behind ``init_from``: as given, or that of the run below ``out_dir`` with this key."""
+    given = Path(spec.init_from)
+    return next((Path(spec.out_dir) / "runs").glob(f"*/{given.name}"), given) if not given.is_dir() else given
+
+
 def _check_same(done: Record, spec: Spec, splits: dict[str, Rows], folder: Path) -> None:
     """Raises: UserError: the record of this key was made with another default, or on other data."""
     if changed := spec.differences(done.spec):
@@ -73,7 +74,7 @@ def _check_same(done: Record, spec: Spec, splits: dict[str, Rows], folder: Path)
 def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) -> None:
     import torch
 
-    from .checkpoint import load_adapter, save_adapter, start_from
+    from .checkpoint import adapter_of, load_adapter, save_adapter, start_from
     from .encoder import load_tokenizer
     from .memory import PeakMemory, keep_freed_memory
     from .methods import get_method
@@ -95,7 +96,7 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
     with PeakMemory(spec.device) as peak:
         model, method = build(spec, task, get_method(spec.method))
         if spec.init_from is not None:
-            start_from(adapter_of(Path(spec.init_from)), model)
+            start_from(adapter_of(_start_of(spec)), model)
         result = fit(model, method, task, encoded["train"], spec, lambda: score(model))
     record.peak_memory_bytes = peak.bytes
     record.adapter_bytes = save_adapter(folder / "adapter", model, spec)

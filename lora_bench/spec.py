@@ -149,7 +149,9 @@ class Spec:
     data: DataSpec = field(default_factory=DataSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     head: str = "standard"  # standard: transformers' own | article: LayerNorm, dropout, linear
-    init_from: str | None = None  # folder of another run: start from its adapter (head left out); null: plain start
+    init_from: str | None = (
+        None  # another run's key or folder: start from its adapter, head left out; null: plain start
+    )
     seed: int = 0  # weights of head and adapter, order of examples, dropout
     precision: str = "fp32"  # fp32 | bf16 (autocast)
     device: str = "cpu"  # cpu | cuda | cuda:N
@@ -226,7 +228,7 @@ class Spec:
             raise SpecError(
                 "init_from",
                 self.init_from,
-                "this recipe starts the task from another run; give that run's folder, or init_from=null for a plain start",
+                "this recipe starts the task from another run; give its key or folder, or init_from=null for a plain start",
             )
         if self.data.source == "local" and not self.data.root:
             raise SpecError("data.root", self.data.root, "data=local needs the folder with the official files")
@@ -271,7 +273,8 @@ class Spec:
         """Every setting that can change the score, by its dotted path."""
         settings = {path: value for path, value in _flat(self) if path not in NOT_IN_KEY}
         if self.init_from is not None:  # which run it was, not where it lies
-            settings["init_from"] = PurePath(self.init_from).name
+            place = PurePath(self.init_from)
+            settings["init_from"] = place.parent.name if place.name == "adapter" else place.name
         return settings
 
     def differences(self, recorded: dict[str, Any]) -> list[str]:

@@ -21,9 +21,14 @@ ALLOWED = {
     "methods": {"lora", "spec", "wrapper"},
     "tasks": {"packing", "spec"},
     "data": {"network", "spec"},
-    "data/__main__": {"encoder", "report", "spec"},
+    "data/__main__": {"encoder", "presets", "report", "spec"},
+    "presets": {"spec"},
     "predict": {"checkpoint", "data", "encoder", "methods", "record", "run", "spec", "tasks", "train"},
     "checkpoint": {"record", "spec", "wrapper"},
+    "checkpoint/restore": {"lora", "methods", "run", "spec", "tasks", "wrapper"},
+    "checkpoint/export": {"encoder", "lora", "methods", "spec"},
+    "checkpoint/foreign": {"lora", "spec"},
+    "checkpoint/__main__": {"presets", "spec"},
     "train": {"encoder", "methods", "packing", "spec", "tasks", "wrapper"},
     "run": {
         "checkpoint",
@@ -39,7 +44,7 @@ ALLOWED = {
         "wrapper",
     },
     "report": {"record"},
-    "__main__": {"record", "run", "spec"},
+    "__main__": {"presets", "record", "run", "spec"},
     "__init__": set(),
 }
 

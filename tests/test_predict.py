@@ -42,9 +42,9 @@ def test_the_zip_holds_all_and_says_what_is_missing(tiny_spec, tmp_path, capsys)
 
 
 def test_the_presets_together_fill_the_servers_list():
-    from lora_bench.data.__main__ import task_presets
+    from lora_bench.presets import task_presets
 
-    assert sorted(f for task in task_presets() for f in task.submission.values()) == sorted(
+    assert sorted(f for task in task_presets().values() for f in task.submission.values()) == sorted(
         f"{n}.tsv" for n in EVERY_FILE
     )
 

@@ -7,20 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
+from ..presets import task_presets
 from ..report.tables import to_markdown
 from ..spec import DataSpec, SpecError, TaskSpec, UserError
 from . import DataError
 from .local import file_of, load
-
-CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
-
-
-def task_presets() -> list[TaskSpec]:
-    """Every task under conf/task/."""
-    schema = OmegaConf.structured(TaskSpec)
-    return [OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.load(path))) for path in sorted(CONF.glob("*.yaml"))]
 
 
 def describe(task: TaskSpec, data: DataSpec, split: str, tokenizer) -> dict:
@@ -67,7 +59,7 @@ def check(root: Path, model: str) -> tuple[pd.DataFrame, list[str]]:
     tokenizer = load_tokenizer(ModelSpec(name=model, source=model))
     data = DataSpec(source="local", root=str(root), skip_bad=True)
     rows, problems = [], []
-    for task in task_presets():
+    for task in task_presets().values():
         train: set = set()
         for split in task.local.files:
             try:

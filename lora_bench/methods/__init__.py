@@ -15,6 +15,7 @@ under ``args`` and are read with ``arguments``. Another distribution adds one th
 import dataclasses
 import importlib
 import importlib.util
+import logging
 import pkgutil
 from importlib.metadata import entry_points
 from typing import TypeVar
@@ -28,6 +29,10 @@ from ..wrapper import FreezePolicy, LoraWrapperRoberta
 
 ENTRY_POINTS = "lora_bench.methods"
 T = TypeVar("T")
+
+# bitsandbytes, which PEFT imports too where it is installed, reports at every start that it goes without the package
+# ``kernels``; its own path gives the same numbers.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 class Method:

@@ -1,8 +1,6 @@
 """QLoRA (Dettmers et al. 2023, arXiv 2305.14314): the frozen linear layers in 4-bit NF4 with double quantisation, our
 LoraLinear on top. On a CPU too (bitsandbytes)."""
 
-import logging
-
 from torch import Tensor, nn
 
 from ..lora import LoraLinear
@@ -29,8 +27,6 @@ class LoraLinear4bit(LoraLinear):
 class QLora(Lora):
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Raises: UserError: bitsandbytes is not installed, or the encoder's width does not suit it."""
-        # Without the optional package ``kernels`` it warns at every start and takes its own, equal path.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         nn4 = require("bitsandbytes", "qlora", "method=qlora").nn
         super().prepare(model, spec)
         for path, layer in list(model.encoder.encoder.named_modules()):

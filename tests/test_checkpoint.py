@@ -1,0 +1,342 @@
+"""Adapters travel: to PEFT and back, into plain transformers, from loralib and from the article; what does not fit is told."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+
+from lora_bench import checkpoint
+from lora_bench.checkpoint.__main__ import main
+from lora_bench.checkpoint.restore import load_model
+from lora_bench.encoder import tiny_config
+from lora_bench.methods import get_method
+from lora_bench.run import build, run
+from lora_bench.tasks import make_task
+
+from .helpers import random_batch
+
+LENGTHS = [5, 9, 3]
+peft_noise = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers' own, about what PEFT calls
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    """A random RoBERTa in transformers' own layout, with the tiny tokenizer."""
+    from transformers import RobertaModel
+
+    from lora_bench.encoder import load_tokenizer
+    from tests.conftest import TINY
+
+    torch.manual_seed(5)  # other weights than model=tiny, of the same shape
+    RobertaModel(tiny_config(), add_pooling_layer=False).save_pretrained(tmp_path / "base")
+    load_tokenizer(TINY).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def adapter(tiny_spec, tmp_path, base):
+    """Write an adapter whose every trained number is random: ``adapter("method=lora", ...)`` -> its folder."""
+
+    def make(*overrides: str, model=f"model.source={base}") -> Path:
+        spec = tiny_spec(*overrides, model)
+        instance, _ = build(spec, make_task(spec.task), get_method(spec.method))
+        with torch.no_grad():
+            for parameter in instance.trained_state().values():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        checkpoint.save_adapter(tmp_path / "adapter", instance, spec)
+        return tmp_path / "adapter"
+
+    return make
+
+
+def ours(folder: Path) -> torch.Tensor:
+    model, _, _ = load_model(folder)
+    with torch.no_grad():
+        return model(random_batch(LENGTHS))
+
+
+def stock(model, like: torch.Tensor) -> torch.Tensor:
+    """Logits of a transformers model, padded, one row for each row of ``like``."""
+    batch = random_batch(LENGTHS)
+    pieces = batch.input_ids.split(LENGTHS)
+    ids = torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True, padding_value=1)
+    with torch.no_grad():
+        out = model.eval()(input_ids=ids, attention_mask=(ids != 1).long())
+    if "logits" in out:
+        return out.logits
+    both = torch.stack([out.start_logits, out.end_logits], dim=-1)
+    return torch.cat([row[:n] for row, n in zip(both, LENGTHS, strict=True)])
+
+
+def loader(like: torch.Tensor):
+    return AutoModelForQuestionAnswering if like.shape[0] == sum(LENGTHS) else AutoModelForSequenceClassification
+
+
+POLICIES = {
+    "plain": [],
+    "article's": ["method.biases=all", "method.layer_norms=true"],
+    "adapted biases": ["method.biases=adapted", "method.rank_stabilized=true", "method.layers=[1]"],
+}
+
+
+@peft_noise
+@pytest.mark.parametrize("task", ["mnli", "stsb", "squad_v1"])
+@pytest.mark.parametrize("method", ["lora", "lora_linear"])
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_to_peft_and_back(adapter, base, tmp_path, task, method, policy):
+    peft = pytest.importorskip("peft")
+    folder = adapter(f"task={task}", f"method={method}", *policy)
+    before = ours(folder)
+    main(["convert", str(folder), "--to", "peft", "--out", str(tmp_path / "peft")])
+    config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(base)
+    bare = loader(before).from_pretrained(base, num_labels=before.shape[1])
+    theirs = peft.PeftModel.from_pretrained(bare, tmp_path / "peft")
+    torch.testing.assert_close(stock(theirs, before), before, atol=1e-5, rtol=0)
+    main(["convert", str(tmp_path / "peft"), "--from", "peft", "--task", task, "--out", str(tmp_path / "back")])
+    assert torch.equal(ours(tmp_path / "back"), before)
+    back = checkpoint.spec_of(tmp_path / "back").method
+    there = checkpoint.spec_of(folder).method
+    for name in ("rank", "alpha", "rank_stabilized", "targets", "layer_norms"):
+        assert getattr(back, name) == getattr(there, name)
+
+
+@pytest.mark.parametrize("task", ["mnli", "stsb", "squad_v1"])
+@pytest.mark.parametrize(
+    "method", ["lora", "lora_linear", "full", "bitfit", "relora", "peft_dora", "peft_ia3", "peft_adalora"]
+)
+def test_merged_it_is_a_plain_transformers_model(adapter, tmp_path, task, method):
+    before = ours(folder := adapter(f"task={task}", f"method={method}"))
+    main(["merge", str(folder), "--out", str(tmp_path / "merged")])
+    merged = loader(before).from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(stock(merged, before), before, atol=1e-5, rtol=0)
+    if task == "mnli":
+        assert merged.config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+
+
+@peft_noise
+def test_a_bert_base_is_written_beside_the_peft_folder(adapter, tmp_path):
+    peft = pytest.importorskip("peft")
+    before = ours(folder := adapter("task=mnli", model="model=minilm"))
+    main(["convert", str(folder), "--to", "peft", "--out", str(tmp_path / "peft")])
+    bare = AutoModelForSequenceClassification.from_pretrained(tmp_path / "peft" / "base_model", num_labels=3)
+    theirs = peft.PeftModel.from_pretrained(bare, tmp_path / "peft").eval()
+    batch = random_batch(LENGTHS, first_position=1)
+    with torch.no_grad():
+        logits = [theirs(input_ids=piece[None]).logits for piece in batch.input_ids.split(LENGTHS)]
+        before = load_model(folder)[0](batch)
+    torch.testing.assert_close(torch.cat(logits), before, atol=1e-5, rtol=0)
+
+
+def loralib_state(folder: Path) -> dict[str, torch.Tensor]:
+    """Our adapter under loralib's names, made by rules of this test's own."""
+    names = {"encoder.encoder": "roberta.encoder", "head.": "classifier.", "lora_a": "lora_A", "lora_b": "lora_B"}
+    state = {}
+    for name, tensor in load_file(folder / checkpoint.WEIGHTS).items():
+        for ours_, theirs in names.items():
+            name = name.replace(ours_, theirs)
+        state[name] = tensor
+    return state
+
+
+def test_from_loralib(adapter, base, tmp_path):
+    folder = adapter("task=cola", "method.alpha=16")
+    state = loralib_state(folder)
+    assert state["roberta.encoder.layer.0.attention.self.query.lora_A"].shape == (8, 32)
+    torch.save(state, tmp_path / "lora.bin")
+    common = ["convert", str(tmp_path / "lora.bin"), "--from", "loralib", "--task", "cola", "--base", str(base)]
+    main([*common, "--alpha", "16", "--out", str(tmp_path / "back")])
+    assert torch.equal(ours(tmp_path / "back"), ours(folder))
+    main([*common, "--alpha", "8", "--out", str(tmp_path / "other")])
+    assert not torch.allclose(ours(tmp_path / "other"), ours(folder))
+
+
+def article_state(folder: Path, base: Path, classes: int) -> dict:
+    """Our adapter under the article's names, with its four facts and the pooler bias that never reached its loss."""
+    names = {
+        "encoder.": "model.",
+        "head.": "finetune_head_",
+        ".query.lora_": ".lora_query_matrix_",
+        ".value.lora_": ".lora_value_matrix_",
+    }
+    state = {"model.pooler.dense.bias": torch.randn(32)}
+    for name, tensor in load_file(folder / checkpoint.WEIGHTS).items():
+        new = name
+        for ours_, theirs in names.items():
+            new = new.replace(ours_, theirs, 1)
+        state[new[:-1] + new[-1].upper() if "matrix" in new else new] = tensor
+    return {**state, "model_id": str(base), "task_type": "glue", "lora_rank": 8, "num_classes": classes}
+
+
+@pytest.mark.parametrize(("task", "classes"), [("cola", 2), ("stsb", 1)])
+def test_from_the_article(adapter, base, tmp_path, task, classes):
+    policy = ["head=article", "method.alpha=8", "method.biases=all", "method.layer_norms=true"]
+    folder = adapter(f"task={task}", *policy)
+    state = article_state(folder, base, classes)
+    assert state["model.encoder.layer.0.attention.self.lora_query_matrix_A"].shape == (8, 32)
+    assert "finetune_head_classifier.weight" in state and len(state) == 2 * 14 + 2 + 1 + 4 + 4  # 12 layers: 175 + 4
+    torch.save(state, tmp_path / "article.pth")
+    main(
+        ["convert", str(tmp_path / "article.pth"), "--from", "article", "--task", task, "--out", str(tmp_path / "back")]
+    )
+    before = ours(folder)
+    assert torch.equal(ours(tmp_path / "back"), before)
+    if task == "stsb":  # 5 * sigmoid: always within the range of the targets
+        head, hidden = load_model(folder)[0].head, torch.randn(4, 32)
+        normed = torch.nn.functional.layer_norm(hidden, (32,), head.norm.weight, head.norm.bias)
+        expected = 5 * torch.sigmoid(normed @ head.classifier.weight.T + head.classifier.bias)
+        torch.testing.assert_close(head(hidden), expected)
+        assert before.min() > 0 and before.max() < 5
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("executed"),))
+
+
+def broken(kind: str, good: dict) -> dict | bytes:
+    """A loralib file with one thing wrong."""
+    query = "roberta.encoder.layer.0.attention.self.query.lora_A"
+    if kind == "rank":
+        return {**good, query: torch.zeros(4, 32)}
+    if kind == "shape":
+        return {n: t[:, :16] if n.endswith("lora_A") else t for n, t in good.items()}
+    if kind == "missing":
+        return {n: t for n, t in good.items() if n != query.replace("lora_A", "lora_B")}
+    if kind == "extra":
+        return {**good, query.replace("query", "nosuch"): torch.zeros(8, 32)}
+    if kind == "foreign":
+        return {**good, "bert.pooler": torch.zeros(3)}
+    if kind == "no head":
+        return {n: t for n, t in good.items() if not n.startswith("classifier")}
+    return {"a": 3}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("rank", r"has LoRA matrices of ranks \[4, 8\]; must be one rank"),
+        (
+            "shape",
+            r"wrong shape \['encoder.encoder.layer.0.attention.self.query.lora_a is \(8, 16\), must be \(8, 32\)",
+        ),
+        ("missing", r"missing \['encoder.encoder.layer.0.attention.self.query.lora_b'\]"),
+        ("extra", r"unknown \['encoder.encoder.layer.0.attention.self.nosuch.lora_a'\]"),
+        ("foreign", "bert.pooler is no parameter of a RoBERTa encoder or of a text head"),
+        ("no head", r"has no head \(classifier.\*\)"),
+        ("no tensors", "must be a dict of tensors"),
+        ("truncated", "is damaged"),
+        ("code", "holds more than tensors and plain values; refused, nothing in it was run"),
+        ("gone", "lora.bin: no such file"),
+    ],
+)
+def test_a_bad_file_is_one_line_and_nothing_is_run_or_left(adapter, base, tmp_path, monkeypatch, kind, message):
+    monkeypatch.chdir(tmp_path)
+    path, out = tmp_path / "lora.bin", tmp_path / "back"
+    good = loralib_state(adapter("task=cola"))
+    if kind == "truncated":
+        torch.save(good, path)
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif kind == "code":
+        path.write_bytes(pickle.dumps(Evil()))
+    elif kind != "gone":
+        torch.save(broken(kind, good), path)
+    with pytest.raises(SystemExit, match=message) as caught:
+        options = ["--from", "loralib", "--task", "cola", "--base", str(base), "--alpha", "8"]
+        main(["convert", str(path), *options, "--out", str(out)])
+    assert str(caught.value).startswith("error: ") and "\n" not in str(caught.value)
+    assert not out.exists() and not (tmp_path / "executed").exists()
+
+
+def test_our_own_folder_is_checked_as_well(adapter, tmp_path, tiny_spec):
+    folder = adapter("task=cola")
+    facts, weights = folder / checkpoint.FACTS, folder / checkpoint.WEIGHTS
+    good, text = weights.read_bytes(), facts.read_text()
+
+    def refused(message: str):
+        with pytest.raises(SystemExit, match=message):
+            main(["merge", str(folder), "--out", str(tmp_path / "merged")])
+        weights.write_bytes(good)
+        facts.write_text(text)
+
+    weights.write_bytes(good[:-100])
+    refused("adapter.safetensors: is damaged")
+    state = load_file(weights)
+    save_file({**state, "more": torch.zeros(2)}, weights)
+    refused(r"unknown \['more'\]")
+    facts.write_text(text.replace('"rank": 8', '"rank": 4'))
+    refused(r"lora_a is \(8, 32\), must be \(4, 32\)")
+    facts.write_text(text[:-20])
+    refused("adapter.json: is damaged")
+    facts.write_text(text.replace('"format": 1', '"format": 9'))
+    refused("has format 9; this version reads 1")
+    facts.write_text(text.replace(json.loads(text)["base_model"]["source"], "random:tiny"))
+    refused("was trained on another base model")
+    facts.unlink()
+    with pytest.raises(SystemExit, match="no adapter.json there; must be the folder of a finished run"):
+        main(["inspect", str(folder)])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "command", "message"),
+    [
+        (["method=adapter_houlsby"], ["merge"], "method=adapter_houlsby: a stock RoBERTa has no place for roberta"),
+        (["head=article"], ["merge"], "head=article: transformers has no such head"),
+        (["method=peft_ia3"], ["convert", "--to", "peft"], "method=peft_ia3: only an adapter of plain LoRA layers"),
+        (["method=relora"], ["convert", "--to", "peft"], "method=relora: only an adapter of plain LoRA layers"),
+        (["method.embeddings=true"], ["convert", "--to", "peft"], "no place for trained embeddings"),
+        ([], ["convert"], "--from ours --to ours: exactly one of them must be ours"),
+        ([], ["convert", "--from", "peft"], "--from peft: needs --task, which the file does not say"),
+        ([], ["convert", "--from", "loralib"], "--from loralib: needs --task and --base and --alpha"),
+        ([], ["convert", "--from", "peft", "--task", "nosuch"], "task=nosuch: must be one of cola"),
+        ([], ["convert", "--from", "peft", "--task", "cola"], "adapter_config.json: cannot be read"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(adapter, tmp_path, overrides, command, message):
+    folder = adapter("task=cola", *overrides)
+    with pytest.raises(SystemExit, match=message) as caught:
+        main([command[0], str(folder), *command[1:], "--out", str(tmp_path / "out")])
+    assert "\n" not in str(caught.value)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(SystemExit, match="is there already; choose another folder"):
+        main(["merge", str(folder), "--out", str(tmp_path / "there")])
+
+
+def test_a_peft_folder_that_is_not_plain_lora_is_refused(adapter, tmp_path):
+    pytest.importorskip("peft")
+    folder = adapter("task=cola")
+    main(["convert", str(folder), "--to", "peft", "--out", str(tmp_path / "peft")])
+    path = tmp_path / "peft" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for change, message in (
+        ({"use_dora": True}, "uses use_dora"),
+        ({"peft_type": "IA3"}, "peft_type=IA3; must be LORA"),
+    ):
+        path.write_text(json.dumps(config | change))
+        with pytest.raises(SystemExit, match=message):
+            main(["convert", str(path.parent), "--from", "peft", "--task", "cola", "--out", str(tmp_path / "x")])
+
+
+def test_inspect_says_what_it_is(adapter, capsys):
+    main(["inspect", str(adapter("task=mnli", "method.rank=3"))])
+    text = capsys.readouterr().out
+    assert '"rank": 3' in text and "encoder.encoder.layer.0.attention.self.query.lora_a  (3, 32)" in text
+    assert text.rstrip().endswith("12 parameters, 1,923 numbers")
+
+
+def test_a_run_starts_from_an_imported_adapter_and_from_a_key(tiny_spec, tmp_path):
+    first = tiny_spec("task=mnli")
+    run(first)
+    key = first.key()
+    by_key, by_folder = (
+        tiny_spec("task=rte", f"init_from={start}", "train.epochs=1")
+        for start in (key, f"{first.out_dir}/runs/mnli/{key}/adapter")
+    )
+    assert by_key.key() == by_folder.key() != tiny_spec("task=rte", "train.epochs=1").key()
+    assert run(by_key).status == "ok"
+    with pytest.raises(checkpoint.AdapterError, match="nosuch: no adapter.safetensors there"):
+        run(tiny_spec("task=rte", "init_from=nosuch"))
