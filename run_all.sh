@@ -38,15 +38,15 @@ install() {
 quickstart() {
     say "Quick start: three toy tasks, LoRA beside full fine-tuning and a frozen encoder, on MiniLM (a few minutes) ..."
     local failed="a run failed; its reason stands above, its traceback in outputs/quickstart/runs/"
-    local common=(out_dir=outputs/quickstart data=toy data.toy_train=600 recipe=quick)
+    local common=(-m +sweep=quickstart out_dir=outputs/quickstart)
     local cores
     cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
     # Two processes with half of the cores each finish sooner than one with all: these models are small.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((cores + 1) / 2))}
-    $PYTHON -m lora_bench -m "${common[@]}" task=qqp,stsb method=full train.lr=1.5e-4 progress=false &
+    $PYTHON -m lora_bench "${common[@]}" task=qqp,stsb method=full progress=false &
     local other=$!
-    $PYTHON -m lora_bench -m "${common[@]}" task=sst2,qqp,stsb method=lora,head_only || { kill $other; fail "$failed"; }
-    $PYTHON -m lora_bench -m "${common[@]}" task=sst2 method=full train.lr=1.5e-4 || { kill $other; fail "$failed"; }
+    $PYTHON -m lora_bench "${common[@]}" method=lora,head_only || { kill $other; fail "$failed"; }
+    $PYTHON -m lora_bench "${common[@]}" task=sst2 method=full || { kill $other; fail "$failed"; }
     wait $other || fail "$failed"
     say ""
     $PYTHON -m lora_bench.report --runs outputs/quickstart || fail "the table could not be made"

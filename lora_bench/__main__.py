@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import sys
+from pathlib import Path
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -15,8 +16,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from . import record as records
 from .presets import CONF
+from .record import Record
 from .run import announce, folder_of, run
 from .spec import PLACES, Spec, SpecError, UserError
+from .sweep import Sweep, expand
 
 ConfigStore.instance().store("schema", Spec)
 
@@ -72,10 +75,12 @@ def plan(overrides: list[str], *, sweep: bool) -> list[Spec]:
     return [compose(list(job)) for job in jobs]
 
 
-def unfinished(runs: list[Spec]) -> list[str]:
-    """Keys of the runs that have no record of success."""
-    found = {spec.key(): records.read(folder_of(spec)) for spec in runs}
-    return [key for key, record in found.items() if record is None or record.status != "ok"]
+def found(runs: list[Spec]) -> dict[str, Record | None]:
+    """The record of each run by its key, None where there is none."""
+    return {spec.key(): records.read(folder_of(spec)) for spec in runs}
+
+
+_sweep: Sweep | None = None  # the one that this process runs, for the line after each of its runs
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -95,6 +100,10 @@ def _job(config: DictConfig) -> None:
         print(f"error: {spec.key()} failed: {type(error).__name__}: {error} (traceback: {where})", file=sys.stderr)
     else:
         announce(record, folder_of(spec), skipped=skipped)
+    if _sweep is not None:
+        _sweep.note(found([spec]))
+        if not skipped:
+            print(f"[{_sweep.progress()}]", file=sys.stderr)
 
 
 def main() -> None:
@@ -103,19 +112,38 @@ def main() -> None:
         _job()
         return
     try:
-        runs = plan(args.overrides, sweep=args.multirun)
+        overrides = expand(args.overrides, sweep=args.multirun)
+        runs = plan(overrides, sweep=args.multirun)
     except UserError as error:
         sys.exit(f"error: {error}")
+    sys.argv = [sys.argv[0], *(a for a in sys.argv[1:] if a not in args.overrides), *overrides]  # presets expanded
     if args.multirun:
-        missing = len(unfinished(runs))
-        print(f"sweep of {len(runs)} runs: {len(runs) - missing} done before, {missing} to do", file=sys.stderr)
+        _start(runs, overrides)
     try:
         _job()
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept, the same command does what is missing")
-    failed = unfinished(runs)
-    if failed:
-        sys.exit(1 if len(runs) == 1 else f"error: {len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+    _end(runs)
+
+
+def _start(runs: list[Spec], overrides: list[str]) -> None:
+    """Say how much there is to do, and note the plan for ``report status``."""
+    global _sweep
+    _sweep = Sweep(runs, found(runs))
+    print(f"sweep: {_sweep.progress()}", file=sys.stderr)
+    command = ["python -m lora_bench -m", *(o for o in overrides if o.split("=")[0] not in PLACES)]
+    records.write_plan(Path(runs[0].out_dir), " ".join(command), list(_sweep.runs))
+
+
+def _end(runs: list[Spec]) -> None:
+    """Exit with an error, and the reason of each failure, where a run has no record of success."""
+    bad = {key: record for key, record in found(runs).items() if record is None or record.status != "ok"}
+    if not bad:
+        return
+    if len(runs) == 1:
+        sys.exit(1)
+    reasons = [f"  {key}: {record.error if record else 'left no record'}" for key, record in bad.items()]
+    sys.exit("\n".join([f"error: {len(bad)} of {len(runs)} runs failed:", *reasons]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Record: what one run did and how it went, as one JSON file that is there whole or not at all."""
 
+import hashlib
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from typing import Any
 
 FORMAT = 1
 FILE = "record.json"
+PLANS = "sweeps"
 PACKAGES = ("lora-bench", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn", "scipy", "peft")
 
 
@@ -67,6 +69,20 @@ def read(folder: Path) -> Record | None:
         return Record(**json.loads((folder / FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def write_plan(root: Path, command: str, keys: list[str]) -> None:
+    """Note which runs a sweep's command asks for: what is missing can only be told from a plan."""
+    folder = root / PLANS
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(command.encode()).hexdigest()[:10]
+    (folder / f"{name}.json").write_text(json.dumps({"command": command, "keys": keys}, indent=1) + "\n")
+
+
+def read_plans(root: Path) -> list[dict[str, Any]]:
+    """The plans below ``root``: command and keys of each sweep, in the order of their commands."""
+    plans = [json.loads(path.read_text()) for path in root.rglob(f"{PLANS}/*.json")]
+    return sorted(plans, key=lambda plan: plan["command"])
 
 
 def read_all(root: Path) -> list[Record]:

@@ -37,7 +37,8 @@ def test_help_shows_tasks_methods_models_and_recipes():
     text = cli("--help").stdout
     for part in (
         "task: cola, mnli, mrpc, qnli, qqp, rte, squad_v1, squad_v2, sst2, stsb, wnli",
-        "method: bitfit, full, head_only, lora, lora_fa",
+        "method: adapter_houlsby, adapter_pfeiffer, bitfit, full",
+        "sweep: alphas, article, methods",
         "roberta_base",
         "recipe: article, paper_base, paper_large, quick",
     ):
@@ -49,12 +50,15 @@ def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):
     folders = [f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]
     done = cli("-m", *small, *folders, "method.layers=[7],[0]", "seed=0,1")
     assert done.returncode != 0
-    assert "error: 2 of 4 runs failed" in done.stderr and "this encoder has layers 0 to 1" in done.stderr
+    assert "sweep: 0 of 4 runs done, 4 to do\n" in done.stderr
+    assert "[2 of 4 runs done, 1 failed, 1 to do, about" in done.stderr or "[1 of 4 runs done, 2 failed" in done.stderr
+    end = done.stderr.split("error: 2 of 4 runs failed:\n")[1].splitlines()
+    assert len(end) == 2 and all("layers=[7]: this encoder has layers 0 to 1" in line for line in end)
     found = record.read_all(tmp_path / "out")
     assert sorted(r.status for r in found) == ["failed", "failed", "ok", "ok"]
     again = cli("-m", *small, *folders, "method.layers=[0]", "seed=0,1")
     assert again.returncode == 0 and again.stderr.count("already done") == 2
-    assert "sweep of 2 runs: 2 done before, 0 to do" in again.stderr
+    assert "sweep: 2 of 2 runs done, 0 to do" in again.stderr
     table = cli("--runs", f"{tmp_path}/out", module="lora_bench.report")
     assert "| cola " in table.stdout and "Failed runs" in table.stdout
     expected = {"multirun.yaml", "table_best.md", "table_last.md"} | {

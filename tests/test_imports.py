@@ -44,7 +44,8 @@ ALLOWED = {
         "wrapper",
     },
     "report": {"record"},
-    "__main__": {"presets", "record", "run", "spec"},
+    "__main__": {"presets", "record", "run", "spec", "sweep"},
+    "sweep": {"presets", "record", "spec"},
     "__init__": set(),
 }
 

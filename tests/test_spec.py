@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lora_bench.__main__ import compose
+from lora_bench.__main__ import compose, plan
 from lora_bench.spec import NOT_IN_KEY, Spec, SpecError, UserError, _flat
+from lora_bench.sweep import expand
 
 ROOT = Path(__file__).parent.parent
 GROUPS = {
@@ -59,6 +60,10 @@ def test_the_presets_are_all_seen():
         "method": sorted([*OURS, *PEFT]),
         "model": ["minilm", "roberta_base", "roberta_large", "tiny"],
         "recipe": ["article", "paper_base", "paper_large", "quick"],
+        "recipe_for_method": ["quick_full", "quick_galore"],
+        "sweep": sorted(
+            ["alphas", "article", "methods", "paper_base", "paper_large", "quickstart", "rank_alpha", "ranks"]
+        ),
         "recipe_for_task": sorted(
             [*FOR_TASK, *[f"{recipe}_{task}" for recipe in ("article", "quick") for task in SQUAD]]
         ),
@@ -72,6 +77,11 @@ def test_every_preset_composes_and_opens_with_a_comment(group, name):
         recipe, task = next((name.removesuffix(f"_{t}"), t) for t in (*GLUE, *SQUAD) if name.endswith(f"_{t}"))
         spec = compose([f"recipe={recipe}", f"task={task}", "init_from=null"])
         assert (spec.train.epochs >= 10 and spec.train.lr <= 5e-4) if task in GLUE else spec.train.max_length == 384
+    elif group == "recipe_for_method":
+        assert compose([f"method={name.removeprefix('quick_')}"]).train.lr < compose(["method=lora"]).train.lr / 5
+    elif group == "sweep":
+        given = expand([f"+sweep={name}", "device=cpu"], sweep=True)
+        assert len(plan(given, sweep=True)) >= 9 and compose([f"+sweep={name}"])
     else:
         spec = compose([f"{group}={name}", *(["data.root=x"] if name == "local" else [])])
     if group in ("task", "model", "method", "data"):

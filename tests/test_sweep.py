@@ -1,0 +1,114 @@
+"""Sweeps: presets, the estimate of the time left, plans, and being killed."""
+
+import dataclasses
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lora_bench import record
+from lora_bench.__main__ import compose
+from lora_bench.record import Record
+from lora_bench.spec import UserError
+from lora_bench.sweep import Sweep, duration, expand
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_preset_stands_for_its_overrides_and_the_command_line_wins():
+    assert expand(["+sweep=ranks", "task=rte"], sweep=True) == [
+        "method.rank=1,2,4,8,16,32,64",
+        "seed=0,1,2",
+        "task=rte",
+    ]
+    assert expand(["task=rte", "+sweep=ranks", "seed=7"], sweep=True) == [
+        "task=rte",
+        "method.rank=1,2,4,8,16,32,64",
+        "seed=7",
+    ]
+    with pytest.raises(UserError, match=r"\+sweep=rnaks: must be one of alphas, article"):
+        expand(["+sweep=rnaks"], sweep=True)
+    with pytest.raises(UserError, match=r"\+sweep=ranks: is a sweep; say -m as well"):
+        expand(["+sweep=ranks"], sweep=False)
+
+
+def finished(spec, seconds: float) -> Record:
+    return Record(spec.key(), "ok", {}, "", "", {}, train_seconds=seconds, eval_seconds=0.0)
+
+
+def test_the_time_left_comes_from_the_nearest_kin():
+    cola = [compose([f"seed={s}"]) for s in range(3)]
+    bitfit, stsb = compose(["method=bitfit"]), compose(["task=stsb"])
+    sweep = Sweep([*cola, bitfit, stsb], {})
+    assert sweep.seconds_left() is None and sweep.progress() == "0 of 5 runs done, 5 to do"
+    sweep.note({cola[0].key(): finished(cola[0], 10.0)})
+    assert sweep.seconds_left() == 40.0  # all that is known
+    sweep.note({bitfit.key(): finished(bitfit, 100.0)})
+    # two more as the first, and STS-B as the median of all; a failed run takes no more time
+    assert sweep.seconds_left() == 10 + 10 + 55
+    sweep.note({cola[1].key(): Record(cola[1].key(), "failed", {}, "", "", {})})
+    assert sweep.progress() == "2 of 5 runs done, 1 failed, 2 to do, about 65 s left"
+    again = Sweep([cola[1]], {cola[1].key(): Record(cola[1].key(), "failed", {}, "", "", {})})
+    assert again.progress() == "0 of 1 runs done, 1 to do"  # it will be tried again
+    assert (duration(99), duration(600), duration(36000)) == ("99 s", "10 min", "10.0 h")
+
+
+def test_extending_a_sweep_runs_the_difference(tmp_path):
+    first = command(tmp_path, "seed=0,1")
+    assert first.returncode == 0 and "0 of 2 runs done, 2 to do" in first.stderr
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(record.FILE)}
+    second = command(tmp_path, "seed=0,1,2", "method.rank=2,8")
+    assert "sweep: 2 of 6 runs done, 4 to do, about" in second.stderr
+    assert len(list(tmp_path.rglob(record.FILE))) == 6
+    assert all(path.stat().st_mtime_ns == mtime for path, mtime in before.items())
+    plans = record.read_plans(tmp_path)
+    assert [len(plan["keys"]) for plan in plans] == [6, 2] or [len(plan["keys"]) for plan in plans] == [2, 6]
+    assert all(str(tmp_path) not in plan["command"] for plan in plans)
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    small = ["model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1", "train.batch_size=16"]
+    folders = [f"out_dir={folder}/out", f"cache_dir={folder}/cache"]
+    return [sys.executable, "-m", "lora_bench", "-m", *small, *folders, *more]
+
+
+def command(folder: Path, *more: str) -> subprocess.CompletedProcess:
+    return subprocess.run(arguments(folder, *more), cwd=ROOT, capture_output=True, text=True)
+
+
+def facts(folder: Path) -> list[dict]:
+    """Every record without what a clock or the machine decides."""
+    timed = {"started", "provenance", "train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second"}
+    timed |= {"peak_memory_bytes"}
+    return [{k: v for k, v in dataclasses.asdict(r).items() if k not in timed} for r in record.read_all(folder)]
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_ten_times_ends_as_an_undisturbed_one(tmp_path):
+    twelve = ["task=cola,stsb", "method=lora,bitfit,head_only", "seed=0,1"]
+    started = time.monotonic()
+    assert command(tmp_path / "whole", *twelve).returncode == 0
+    whole = time.monotonic() - started
+    rng = random.Random(0)
+    kills = 0
+    while kills < 10:
+        process = subprocess.Popen(
+            arguments(tmp_path / "killed", *twelve), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(rng.uniform(0.1, 1.0) * whole)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        else:  # it finished first: begin again, with nothing done
+            for path in list((tmp_path / "killed").rglob(record.FILE))[::2]:
+                path.unlink()
+        kills += 1
+    assert command(tmp_path / "killed", *twelve).returncode == 0
+    assert len(facts(tmp_path / "killed")) == 12
+    assert facts(tmp_path / "killed") == facts(tmp_path / "whole")
+    assert not list((tmp_path / "killed").rglob("*.part"))
