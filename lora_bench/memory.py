@@ -1,6 +1,7 @@
 """The process's memory: how much a run took at most, and how freed memory is kept for the next step."""
 
 import ctypes
+import gc
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes; glibc takes no more
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc's malloc keep freed blocks instead of giving them back to the system; False where there is no glibc.
+    """Let glibc's malloc keep freed blocks instead of giving them back to the system, after giving back what an earlier run
+    left, so that each run of a sweep starts alike; False where there is no glibc.
 
     A training step frees and takes the same tensors of some megabytes again and again. By default each of them is mapped
     anew, and the page faults can cost more than the arithmetic.
@@ -19,9 +21,12 @@ def keep_freed_memory() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        libc = ctypes.CDLL("libc.so.6")
+        mallopt, malloc_trim = libc.mallopt, libc.malloc_trim
     except (OSError, AttributeError):  # another C library
         return False
+    gc.collect()
+    malloc_trim(0)
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
