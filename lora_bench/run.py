@@ -76,6 +76,7 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
 
     from .checkpoint import adapter_of, load_adapter, save_adapter, start_from
     from .encoder import load_tokenizer
+    from .loggers import make_logger
     from .memory import PeakMemory, keep_freed_memory
     from .methods import get_method
     from .tasks import make_task
@@ -97,7 +98,11 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
         model, method = build(spec, task, get_method(spec.method))
         if spec.init_from is not None:
             start_from(adapter_of(_start_of(spec)), model)
-        result = fit(model, method, task, encoded["train"], spec, lambda: score(model))
+        logger = make_logger(spec, folder)
+        try:
+            result = fit(model, method, task, encoded["train"], spec, lambda: score(model), logger)
+        finally:
+            logger.close()
     record.peak_memory_bytes = peak.bytes
     record.adapter_bytes = save_adapter(folder / "adapter", model, spec)
     record.parameters = model.parameter_counts()

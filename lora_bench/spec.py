@@ -159,6 +159,7 @@ class Spec:
     out_dir: str = "outputs"  # runs go to <out_dir>/runs/<task>/<key>/
     cache_dir: str = ".cache"  # encoded data
     progress: bool = True  # progress bars
+    logger: str = "none"  # none | tensorboard | wandb: training curves, beside the record
 
     @classmethod
     def from_config(cls, config) -> "Spec":
@@ -215,6 +216,7 @@ class Spec:
         for path, value, allowed in (
             ("head", self.head, ("standard", "article")),
             ("precision", self.precision, ("fp32", "bf16")),
+            ("logger", self.logger, ("none", "tensorboard", "wandb")),
             ("train.optimizer", self.train.optimizer, ("adamw", "adamw8bit")),
             ("method.init", self.method.init, ("kaiming", "gaussian", "gaussian_rank")),
             ("method.biases", self.method.biases, ("none", "adapted", "all")),
@@ -321,4 +323,5 @@ NOT_IN_KEY = (
     "out_dir",
     "cache_dir",
     "progress",
+    "logger",
 )

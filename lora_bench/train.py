@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .encoder import first_position
+from .loggers import Logger
 from .methods import Method
 from .packing import Batch
 from .spec import Spec
@@ -41,8 +42,9 @@ def fit(
     data: Encoded,
     spec: Spec,
     evaluate: Callable[[], dict[str, float]],
+    logger: Logger | None = None,
 ) -> Fit:
-    """Train ``model`` in place with the spec's recipe; ``evaluate()`` scores it after each epoch.
+    """Train ``model`` in place with the spec's recipe; ``evaluate()`` scores it after each epoch; ``logger`` gets the curves.
 
     Raises: NonFiniteLoss: the loss of a batch is NaN or infinite; the weights are those before that step.
     """
@@ -53,7 +55,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(total, spec.train.warmup))
     trained = [p for p in model.parameters() if p.requires_grad]
     order = np.random.default_rng(spec.seed)
-    result = Fit()
+    result, logger = Fit(), logger or Logger()
     disable = None if spec.progress else True  # None: a bar on terminals only, not in log files
     bar = tqdm(total=total, desc=spec.key(), unit="step", disable=disable, dynamic_ncols=True, leave=False)
     for epoch in range(1, spec.train.epochs + 1):
@@ -66,6 +68,7 @@ def fit(
             losses.append(loss * len(batch.first))
             result.steps += 1
             result.tokens += len(batch.input_ids)
+            logger.log(result.steps, {"train/loss": loss, "train/lr": schedule.get_last_lr()[0]})
             bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", lr=f"{schedule.get_last_lr()[0]:.1e}", refresh=False)
             bar.update()
         result.train_seconds += time.perf_counter() - started
@@ -73,6 +76,7 @@ def fit(
         started = time.perf_counter()
         scores = evaluate()
         result.eval_seconds += time.perf_counter() - started
+        logger.log(result.steps, {f"validation/{name}": value for name, value in scores.items()})
         result.epochs.append({"epoch": epoch, "loss": sum(losses) / len(data), "scores": scores})
     bar.close()
     return result

@@ -135,6 +135,7 @@ def test_a_recipe_that_needs_an_mnli_start_says_so():
         ("method.init=zeros", "must be one of kaiming, gaussian, gaussian_rank"),
         ("method.targets=[query,valu]", "must be among query, key, value"),
         ("method.layers=[-1]", "must be layer indices from 0"),
+        ("logger=mlflow", "logger=mlflow: must be one of none, tensorboard, wandb"),
         ("train.optimizer=sgd", "train.optimizer=sgd: must be one of adamw, adamw8bit"),
         ("method.biases=some", "must be one of none, adapted, all"),
         ("method.rnak=4", "method.rnak=4: no such setting; did you mean method.rank?"),
