@@ -53,9 +53,20 @@ def run(spec: Spec, command: str = "") -> Record:
 
 
 def _start_of(spec: Spec) -> Path:
-    """The folder behind ``init_from``: as given, or that of the run below ``out_dir`` with this key."""
+    """The adapter folder behind ``init_from``: as given, or of the run below ``out_dir`` with this key.
+
+    Raises: SpecError: there is neither.
+    """
+    from .checkpoint import adapter_of
+
     given = Path(spec.init_from)
-    return next((Path(spec.out_dir) / "runs").glob(f"*/{given.name}"), given) if not given.is_dir() else given
+    if given.is_dir():
+        return adapter_of(given)
+    for found in (Path(spec.out_dir) / "runs").glob(f"*/{given.name}"):
+        return adapter_of(found)
+    raise SpecError(
+        "init_from", spec.init_from, f"must be the key of a run below {spec.out_dir}, or a folder with an adapter"
+    )
 
 
 def _check_same(done: Record, spec: Spec, splits: dict[str, Rows], folder: Path) -> None:
@@ -74,7 +85,7 @@ def _check_same(done: Record, spec: Spec, splits: dict[str, Rows], folder: Path)
 def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) -> None:
     import torch
 
-    from .checkpoint import adapter_of, load_adapter, save_adapter, start_from
+    from .checkpoint import load_adapter, save_adapter, start_from
     from .encoder import load_tokenizer
     from .loggers import make_logger
     from .memory import PeakMemory, keep_freed_memory
@@ -97,7 +108,7 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
     with PeakMemory(spec.device) as peak:
         model, method = build(spec, task, get_method(spec.method))
         if spec.init_from is not None:
-            start_from(adapter_of(_start_of(spec)), model)
+            start_from(_start_of(spec), model)
         logger = make_logger(spec, folder)
         try:
             result = fit(model, method, task, encoded["train"], spec, lambda: score(model), logger)

@@ -7,29 +7,16 @@ so that a wrong value is refused in a second.
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
-TARGETS = ("query", "key", "value", "attention_output", "intermediate", "output")
-
-
-class UserError(Exception):
-    """A mistake of the user's that one line explains; the command line prints that line and no traceback."""
-
-
-class SpecError(UserError):
-    """A setting whose value is not allowed.
-
-    Args: path: dotted name of the setting; value: what it was; allowed: what it may be.
-    """
-
-    def __init__(self, path: str, value: Any, allowed: str):
-        super().__init__(f"{path}={value}: {allowed}")
-        self.path = path
+from .checks import TARGETS as TARGETS  # with the errors: the rooms of a run import them from here
+from .checks import SpecError as SpecError
+from .checks import UserError as UserError
+from .checks import check
 
 
 @dataclass
@@ -168,93 +155,8 @@ class Spec:
 
     def validate(self) -> "Spec":
         """Check every value. Raises: SpecError: names the setting, its value and what is allowed."""
-        self._check_sizes()
-        self._check_choices()
-        self._check_method()
+        check(self)
         return self
-
-    def _check_sizes(self) -> None:
-        train, data = self.train, self.data
-        for path, value, low in (
-            ("train.epochs", train.epochs, 1),
-            ("train.batch_size", train.batch_size, 1),
-            ("train.max_length", train.max_length, 8),
-            ("eval_batch_size", self.eval_batch_size, 1),
-            ("data.toy_train", data.toy_train, 1),
-            ("data.toy_validation", data.toy_validation, 1),
-            ("data.train_rows", data.train_rows, 1),
-            ("data.validation_rows", data.validation_rows, 1),
-            ("task.stride", self.task.stride, 0),
-            ("task.max_question", self.task.max_question, 1),
-            ("task.max_answer", self.task.max_answer, 1),
-            ("seed", self.seed, 0),
-            ("data.seed", data.seed, 0),
-        ):
-            if value is not None and value < low:
-                raise SpecError(path, value, f"must be {low} or more")
-        for path, value in (("train.lr", train.lr), ("train.max_grad_norm", train.max_grad_norm)):
-            if not (value > 0 and math.isfinite(value)):
-                raise SpecError(path, value, "must be a finite number above 0")
-        for path, value in (("train.dropout", train.dropout), ("method.dropout", self.method.dropout)):
-            if not 0 <= value < 1:
-                raise SpecError(path, value, "must be at least 0 and below 1")
-        if not 0 <= self.task.held_out < 1:
-            raise SpecError("task.held_out", self.task.held_out, "must be at least 0 and below 1")
-        if self.task.kind == "span":
-            room = train.max_length - self.task.max_question - self.task.stride - 3
-            if room < 1:
-                least = self.task.max_question + self.task.stride + 4
-                raise SpecError(
-                    "train.max_length", train.max_length, f"must be {least} or more: question, stride and 4"
-                )
-        if not 0 <= train.warmup <= 1:
-            raise SpecError("train.warmup", train.warmup, "must be a share of all steps between 0 and 1")
-        if not (train.weight_decay >= 0 and math.isfinite(train.weight_decay)):
-            raise SpecError("train.weight_decay", train.weight_decay, "must be a finite number, 0 or more")
-
-    def _check_choices(self) -> None:
-        for path, value, allowed in (
-            ("head", self.head, ("standard", "article")),
-            ("precision", self.precision, ("fp32", "bf16")),
-            ("logger", self.logger, ("none", "tensorboard", "wandb")),
-            ("train.optimizer", self.train.optimizer, ("adamw", "adamw8bit")),
-            ("method.init", self.method.init, ("kaiming", "gaussian", "gaussian_rank")),
-            ("method.biases", self.method.biases, ("none", "adapted", "all")),
-        ):
-            if value not in allowed:
-                raise SpecError(path, value, f"must be one of {', '.join(allowed)}")
-        kind, _, index = self.device.partition(":")
-        if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-            raise SpecError("device", self.device, "must be cpu, cuda or cuda:<number>")
-        if self.init_from == "required":
-            raise SpecError(
-                "init_from",
-                self.init_from,
-                "this recipe starts the task from another run; give its key or folder, or init_from=null for a plain start",
-            )
-        if self.data.source == "local" and not self.data.root:
-            raise SpecError("data.root", self.data.root, "data=local needs the folder with the official files")
-
-    def _check_method(self) -> None:
-        method = self.method
-        unknown = [t for t in method.targets if t not in TARGETS]
-        if unknown:
-            raise SpecError("method.targets", unknown, f"must be among {', '.join(TARGETS)}")
-        by_peft = (method.file or "").startswith("peft")
-        if (method.peft_type is None) == by_peft:
-            raise SpecError("method.peft_type", method.peft_type, "belongs to method.file=peft, which needs it")
-        if method.rank is not None and method.rank < 1:
-            raise SpecError("method.rank", method.rank, "must be 1 or more")
-        if method.alpha is not None and not (method.alpha > 0 and math.isfinite(method.alpha)):
-            raise SpecError("method.alpha", method.alpha, "must be a finite number above 0")
-        for path, value in (("method.rank", method.rank), ("method.alpha", method.alpha)):
-            if method.targets and value is None and not by_peft:
-                raise SpecError(path, value, f"method={method.name} has targets and needs it")
-            if not method.targets and value is not None:
-                raise SpecError(path, value, f"method={method.name} has no targets for a low-rank update; leave it out")
-        for layer in method.layers or ():
-            if layer < 0:
-                raise SpecError("method.layers", layer, "must be layer indices from 0")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

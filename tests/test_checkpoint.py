@@ -15,6 +15,7 @@ from lora_bench.checkpoint.restore import load_model
 from lora_bench.encoder import tiny_config
 from lora_bench.methods import get_method
 from lora_bench.run import build, run
+from lora_bench.spec import SpecError
 from lora_bench.tasks import make_task
 
 from .helpers import random_batch
@@ -338,5 +339,5 @@ def test_a_run_starts_from_an_imported_adapter_and_from_a_key(tiny_spec, tmp_pat
     )
     assert by_key.key() == by_folder.key() != tiny_spec("task=rte", "train.epochs=1").key()
     assert run(by_key).status == "ok"
-    with pytest.raises(checkpoint.AdapterError, match="nosuch: no adapter.safetensors there"):
+    with pytest.raises(SpecError, match="init_from=nosuch: must be the key of a run below"):
         run(tiny_spec("task=rte", "init_from=nosuch"))

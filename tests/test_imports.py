@@ -7,7 +7,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "lora_bench"
 ALLOWED = {
-    "spec": set(),
+    "checks": set(),
+    "spec": {"checks"},
     "network": set(),
     "record": set(),
     "dropout": set(),

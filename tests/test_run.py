@@ -92,7 +92,9 @@ def test_a_run_starts_from_another_runs_adapter(tiny_spec):
     assert base[name].abs().max() < 1e-7 < source[name].abs().max()
     assert trained["head.out_proj.weight"].shape[0] == 2 and source["head.out_proj.weight"].shape[0] == 3
     assert mnli.spec["init_from"] is None
-    with pytest.raises(checkpoint.AdapterError, match="init_from=.*nowhere: no adapter.safetensors there"):
+    with pytest.raises(
+        UserError, match="init_from=.*nowhere: must be the key of a run below .*, or a folder with an adapter"
+    ):
         run(tiny_spec("init_from=/nowhere"))
 
 

@@ -112,7 +112,10 @@ def test_an_adapter_accounts_for_every_parameter(tiny_spec, tmp_path):
     saved, spec = model()
     size = save_adapter(tmp_path, saved, spec)
     assert size > 4 * sum(p.numel() for p in saved.trained_state().values())
-    same, _ = model("seed=9")
+    same, _ = model()
+    with torch.no_grad():
+        for tensor in same.trained_state().values():
+            tensor.add_(1.0)
     load_adapter(tmp_path, same)
     for name, tensor in saved.trained_state().items():
         assert torch.equal(same.trained_state()[name], tensor)
@@ -123,6 +126,8 @@ def test_an_adapter_accounts_for_every_parameter(tiny_spec, tmp_path):
     ):
         with pytest.raises(AdapterError, match=message):
             load_adapter(tmp_path, model(*overrides)[0])
+    with pytest.raises(AdapterError, match="was trained on another base model"):
+        load_adapter(tmp_path, model("seed=9")[0])  # the tiny encoder is drawn by the seed
 
 
 def test_encoding_is_cached_by_what_it_depends_on(tmp_path):

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ..presets import task_presets
-from ..report.tables import to_markdown
+from ..report.formats import to_markdown
+from ..report.tables import Table
 from ..spec import DataSpec, SpecError, TaskSpec, UserError
 from . import DataError
 from .local import file_of, load
@@ -93,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     except SpecError as error:
         sys.exit(f"error: {error}")
     if len(table):
-        print(to_markdown(table))
+        print(to_markdown(Table("check", "What is in the folder", table)))
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if table.empty and not problems:
