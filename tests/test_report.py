@@ -380,9 +380,12 @@ def test_the_tables_command_writes_every_format(tmp_path, capsys):
     main(["--runs", str(tmp_path), "--published", "--format", "latex"])
     out = capsys.readouterr().out
     assert r"\begin{tabular}" in out and "% Difference from lora r=8" not in out  # there is no such system here
-    names = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    names = {path.name for path in (tmp_path / "tables").iterdir()}
     for protocol in ("last", "best"):
-        assert {f"table_{protocol}.md", f"methods_{protocol}.csv", f"alpha_rank_{protocol}.tex"} <= names
+        assert (tmp_path / f"table_{protocol}.md").is_file() and {
+            f"methods_{protocol}.csv",
+            f"alpha_rank_{protocol}.tex",
+        } <= names
     assert "## Failed runs" in (tmp_path / "table_last.md").read_text()
 
 

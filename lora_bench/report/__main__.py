@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     out = args.out or args.runs
-    out.mkdir(parents=True, exist_ok=True)
+    (out / "tables").mkdir(parents=True, exist_ok=True)
     for protocol in PROTOCOLS:
         found = _built(args, runs, protocol)
         heading = f"{MEANING[protocol]}. {READING.format(statistic=args.statistic)}"
@@ -89,12 +89,12 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
                 if [t.name for t in found].count(table.name) == 1
                 else f"{table.name}{number}_{protocol}"
             )
-            (out / f"{name}.csv").write_text(FORMATS["csv"](table))
-            (out / f"{name}.tex").write_text(FORMATS["latex"](table))
+            (out / "tables" / f"{name}.csv").write_text(FORMATS["csv"](table))
+            (out / "tables" / f"{name}.tex").write_text(FORMATS["latex"](table))
         if protocol == args.protocol:
             print("\n\n".join([heading, *(_block(table, args.format) for table in found)]))
     print(
-        f"\nWritten: {out}/table_last.md and table_best.md, each table also as .csv and .tex; records: {args.runs}",
+        f"\nWritten: {out}/table_last.md and table_best.md, and each table as .csv and .tex in tables/; records: {args.runs}",
         file=sys.stderr,
     )
 
