@@ -70,11 +70,23 @@ def test_50_steps_lose_what_pefts_lora_loses(tiny_spec, task_name, targets):
     [
         (["method.peft_type=NOSUCH"], SpecError, "method.peft_type=NOSUCH: must be one of .*IA3"),
         (["method.peft_type=ADALORA"], SpecError, "`total_step`"),
+        (
+            ["method.peft_type=PROMPT_TUNING", "method.args={}"],
+            SpecError,
+            "adds to a model's input and not to its layers",
+        ),
+        (
+            ["method.peft_type=C3A", "method.args={}"],
+            SpecError,
+            "C3A: cannot go into tiny: The block size should be a factor",
+        ),
         (["+method.args.ranke=3"], SpecError, r"method.args.ranke=3: LORA takes alora_invocation_tokens|alpha_pattern"),
     ],
 )
 def test_a_wrong_peft_setting_is_one_line(tiny_spec, overrides, error, message):
-    spec = tiny_spec("method=peft_lora", *overrides)
+    spec = tiny_spec("method=peft_lora", *[o for o in overrides if o != "method.args={}"])
+    if "method.args={}" in overrides:  # on the command line a dictionary merges into the preset's
+        spec.method.args = {}
     with pytest.raises(error, match=message) as caught:
         build(spec, make_task(spec.task), get_method(spec.method))
     assert "\n" not in str(caught.value)

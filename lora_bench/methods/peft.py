@@ -29,7 +29,13 @@ class Peft(Method):
 
             # PeftModel would wrap the encoder; its tuner injects in place. It is kept because VeRA's and VB-LoRA's layers
             # share what it holds.
-            self.tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model.encoder, config, ADAPTER)
+            try:
+                self.tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model.encoder, config, ADAPTER)
+            except (TypeError, ValueError) as error:  # sizes that do not fit this encoder
+                reason = " ".join(str(error).split())
+                raise SpecError(
+                    "method.peft_type", spec.method.peft_type, f"cannot go into {spec.model.name}: {reason}"
+                ) from None
         added = {name for name, p in model.encoder.named_parameters(remove_duplicate=False) if p.requires_grad}
         for path, module in model.encoder.named_modules():
             names = tuple(n for n, _ in module.named_parameters(recurse=False) if f"{path}.{n}" in added)
@@ -52,6 +58,12 @@ def _config(spec: Spec, model: LoraWrapperRoberta, given: dict):
         raise SpecError("method.peft_type", kind, f"must be one of {', '.join(sorted(usable))}")
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[usable[kind]]
     known = {entry.name for entry in dataclasses.fields(config_class)}
+    if "target_modules" not in known:
+        raise SpecError(
+            "method.peft_type",
+            kind,
+            "adds to a model's input and not to its layers; a packed batch has no place for it",
+        )
     for name in given:
         if name not in known:
             raise SpecError(f"method.args.{name}", given[name], f"{kind} takes {', '.join(sorted(known))}")
