@@ -79,7 +79,11 @@ def test_every_module_imports_and_tables_and_command_line_need_no_torch():
     modules = [
         "lora_bench",
         "lora_bench.report",
-        "lora_bench.report.tables",
+        "lora_bench.report.__main__",
+        "lora_bench.report.page",
+        "lora_bench.report.published",
+        "lora_bench.report.readme",
+        "lora_bench.sweep",
         "lora_bench.__main__",
         "lora_bench.data.local",
     ]

@@ -24,7 +24,8 @@ and `peak` (the process's memory) are medians. Differences come with a 95 % inte
 that would show a difference of that size in 80 % of cases."""
 EXAMPLES = """\
 commands:
-  tables (default)  print every table these runs fill; write them as Markdown, CSV and LaTeX
+  tables (default)  print every table these runs fill; write them as Markdown, CSV and LaTeX, and every cell with mean, median,
+                    spread, interval and the keys behind it as tables/cells_<protocol>.csv
   plots             write the pictures as SVG to <out>/pictures/
   page              write one self-contained page, <out>/index.html
   status            done, failed and missing runs of every sweep
@@ -78,7 +79,10 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     out = args.out or args.runs
     (out / "tables").mkdir(parents=True, exist_ok=True)
     for protocol in PROTOCOLS:
-        found = _built(args, runs, protocol)
+        cells = make_cells(runs, protocol)
+        flat = cells.assign(system=labels(cells), keys=cells["keys"].map(" ".join)).drop(columns=["first", "scores"])
+        flat.to_csv(out / "tables" / f"cells_{protocol}.csv", index=False)
+        found = _built(args, runs, cells, protocol)
         heading = f"{MEANING[protocol]}. {READING.format(statistic=args.statistic)}"
         (out / f"table_{protocol}.md").write_text(
             "\n\n".join([heading, *(_block(table, "markdown") for table in found)]) + "\n"
@@ -99,8 +103,7 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     )
 
 
-def _built(args: argparse.Namespace, runs: pd.DataFrame, protocol: str) -> list[Table]:
-    cells = make_cells(runs, protocol)
+def _built(args: argparse.Namespace, runs: pd.DataFrame, cells: pd.DataFrame, protocol: str) -> list[Table]:
     tables = all_tables(cells, runs, args.statistic, compare_systems(cells, args.baseline), args.baseline)
     if args.published:
         from .published import published_table
