@@ -45,11 +45,11 @@ def draw(cells: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> list[Path]:
 def score_by_rank(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Score against rank with the bootstrap interval, one line for each method and policy, one picture for each task."""
     ranked = scored[scored["rank"].notna()]
-    for task, place in _by_place(ranked):
+    for stem, place in _by_place(ranked):
         lines = {name: line.sort_values("rank") for name, line in _lines(place) if line["rank"].nunique() > 1}
         if not lines:
             continue
-        figure, axes = _axes(f"{task}: score by rank", place, "rank")
+        figure, axes = _axes("score by rank", place, "rank")
         axes.set_xscale("log", base=2)
         for (name, line), style in zip(lines.items(), _styles(), strict=False):
             axes.plot(line["rank"].astype(float), line["mean"], label=name, **style)
@@ -64,7 +64,7 @@ def score_by_rank(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[st
         ticks = sorted(set(place["rank"].astype(int)))
         axes.set_xticks(ticks, [str(t) for t in ticks])
         axes.legend()
-        yield f"rank_{task}", figure
+        yield f"rank_{stem}", figure
 
 
 def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
@@ -75,14 +75,14 @@ def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figu
         .median()
     )
     merged = scored.merge(sizes.reset_index(), on=[*PLACE, *SYSTEM])
-    for task, place in _by_place(merged):
+    for stem, place in _by_place(merged):
         for column, unit, title, name in (
             ("trained_parameters", 1, "trained parameters, head included", "parameters"),
             ("adapter_bytes", MIB, "size of the saved adapter, MiB", "size"),
         ):
             if place.label.nunique() < 2:
                 continue
-            figure, axes = _axes(f"{task}: score by {title.split(',')[0]}", place, title)
+            figure, axes = _axes(f"score by {title.split(',')[0]}", place, title)
             axes.set_xscale("log")
             x, y = place[column] / unit, place["mean"]
             for (_, cell), style in zip(place.iterrows(), _styles(), strict=False):
@@ -101,14 +101,14 @@ def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figu
                 label="Pareto front",
             )
             axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-            yield f"pareto_{name}_{task}", figure
+            yield f"pareto_{name}_{stem}", figure
 
 
 def over_epochs(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Training loss and score after each epoch, mean over seeds, one picture for each task."""
     done = runs[runs.status == "ok"]
     named = done.merge(scored[[*PLACE, *SYSTEM, "label", "metric"]], on=[*PLACE, *SYSTEM])
-    for task, place in _by_place(named):
+    for stem, place in _by_place(named):
         if place.epochs.map(len).max() < 2:
             continue
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), sharex=True, layout="constrained")
@@ -118,18 +118,18 @@ def over_epochs(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str,
             scores = _mean_by_epoch(group, lambda e, m=metric: 100 * e["scores"][m])
             left.plot(losses.index, losses, label=name, **style)
             right.plot(scores.index, scores, label=name, **style)
-        left.set(xlabel="epoch", ylabel="training loss (mean over examples)", title=f"{task}: loss")
-        right.set(xlabel="epoch", ylabel=f"{metric}, %", title=f"{task}: score")
+        left.set(xlabel="epoch", ylabel="training loss (mean over examples)", title=f"{place.task.iloc[0]}: loss")
+        right.set(xlabel="epoch", ylabel=f"{metric}, %", title=f"{place.task.iloc[0]}: score")
         for axes in (left, right):
             axes.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-        yield f"epochs_{task}", figure
+        yield f"epochs_{stem}", figure
 
 
 def heat_map(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Rank by alpha, where both were swept."""
     grid = scored[scored["rank"].notna() & scored.alpha.notna()]
-    for task, place in _by_place(grid):
+    for stem, place in _by_place(grid):
         for (method, policy), group in place.groupby(["method", "policy"]):
             if not is_grid(group):
                 continue
@@ -143,7 +143,7 @@ def heat_map(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Fi
             axes.grid(False)
             axes.set_xticks(range(len(table.columns)), [str(r) for r in table.columns])
             axes.set_yticks(range(len(table)), [f"{a:g}" for a in table.index])
-            axes.set(xlabel="rank", ylabel="alpha", title=f"{task}, {name}: {place.metric.iloc[0]}, %")
+            axes.set(xlabel="rank", ylabel="alpha", title=f"{place.task.iloc[0]}, {name}: {place.metric.iloc[0]}, %")
             middle = np.nanmean(values)
             for (i, j), value in np.ndenumerate(values):
                 axes.text(
@@ -155,7 +155,7 @@ def heat_map(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Fi
                     color="white" if value < middle else "black",
                 )
             figure.colorbar(image)
-            yield f"heat_{task}_{method}{'_policy' if policy else ''}", figure
+            yield f"heat_{stem}_{method}{'_policy' if policy else ''}", figure
 
 
 def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
@@ -163,14 +163,14 @@ def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figur
     columns = ["train_seconds", "peak_memory_bytes"]
     medians = runs[runs.status == "ok"].groupby([*PLACE, *SYSTEM], dropna=False)[columns].median().reset_index()
     merged = scored.merge(medians, on=[*PLACE, *SYSTEM])
-    for task, place in _by_place(merged):
+    for stem, place in _by_place(merged):
         place = place.sort_values("train_seconds", ascending=False)
         figure, axes = plt.subplots(1, 2, figsize=(10, 1 + 0.3 * len(place)), sharey=True, layout="constrained")
         axes[0].barh(place.label, place.train_seconds, color=COLOURS[0])
         axes[1].barh(place.label, place.peak_memory_bytes.astype(float) / MIB, color=COLOURS[4])
-        axes[0].set(xlabel="training time, s", title=f"{task}: time")
-        axes[1].set(xlabel="peak memory of the process, MiB", title=f"{task}: memory")
-        yield f"costs_{task}", figure
+        axes[0].set(xlabel="training time, s", title=f"{place.task.iloc[0]} ({common(place)}): time")
+        axes[1].set(xlabel="peak memory of the process, MiB", title="memory")
+        yield f"costs_{stem}", figure
 
 
 PICTURES: tuple[Callable, ...] = (score_by_rank, pareto, over_epochs, heat_map, costs)
@@ -201,7 +201,7 @@ def _axes(title: str, place: pd.DataFrame, x: str):
     axes.set(
         xlabel=x,
         ylabel=f"{place.metric.iloc[0]}, % (mean, 95 % bootstrap interval)",
-        title=f"{title} ({common(place)})",
+        title=f"{place.task.iloc[0]}: {title} ({common(place)})",
     )
     axes.title.set_fontsize(10)
     return figure, axes
