@@ -44,6 +44,10 @@ def _unknown_setting(overrides: list[str]) -> str | None:
     """What to say of the first override that names no field of Spec; None where all do."""
     for override in overrides:
         path = override.lstrip("+~").split("=")[0]
+        if override.startswith("method.args."):
+            known = compose([other for other in overrides if other != override]).method.args
+            if path.rpartition(".")[2] not in known:
+                return f"{override}: no such setting; method.args has {', '.join(known) or 'none for this method'}"
         node = Spec
         for name in path.split("."):
             if not dataclasses.is_dataclass(node):

@@ -20,6 +20,8 @@ def cli(*arguments: str, module: str = "lora_bench") -> subprocess.CompletedProc
     [
         (["task=nosuch"], "Available options in 'task': cola mnli mrpc"),
         (["method.rnak=4"], "did you mean method.rank?"),
+        (["method=relora", "method.args.evry=4"], "method.args.evry=4: no such setting; method.args has every, warmup"),
+        (["+sweep=ranks"], "+sweep=ranks: is a sweep; say -m as well"),
         (["method.rank=-1"], "method.rank=-1: must be 1 or more"),
         (["data=local", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["-m", "method.rank=4,-1", "seed=0,1"], "method.rank=-1: must be 1 or more"),
