@@ -307,6 +307,16 @@ def test_what_cannot_be_done_is_one_line(adapter, tmp_path, overrides, command, 
         main(["merge", str(folder), "--out", str(tmp_path / "there")])
 
 
+@pytest.mark.parametrize(("command", "message"), [
+    (["merge"], "a 4-bit weight cannot take the update"), (["convert", "--to", "peft"], "a 4-bit base is no plain model"),
+])  # fmt: skip
+def test_a_quantised_base_is_refused(adapter, tmp_path, command, message):
+    pytest.importorskip("bitsandbytes")
+    folder = adapter("task=cola", "method=qlora", model="model=minilm")
+    with pytest.raises(SystemExit, match=message):
+        main([command[0], str(folder), *command[1:], "--out", str(tmp_path / "out")])
+
+
 def test_a_peft_folder_that_is_not_plain_lora_is_refused(adapter, tmp_path):
     pytest.importorskip("peft")
     folder = adapter("task=cola")

@@ -68,7 +68,12 @@ def stock_model(encoder: RobertaModel, head: nn.Module, spec: Spec) -> nn.Module
 
 @torch.no_grad()
 def plain_encoder(model: LoraWrapperRoberta) -> RobertaModel:
-    """The encoder with a plain linear layer, of the same weights, for each LoraLinear: what is not merged is dropped."""
+    """The encoder with a plain linear layer, of the same weights, for each LoraLinear: what is not merged is dropped.
+
+    Raises: AdapterError: a quantised base.
+    """
+    if not all(parameter.is_floating_point() for parameter in model.encoder.parameters()):
+        raise AdapterError("a 4-bit base is no plain model; the adapter fits the unquantised one too: method.file=lora")
     for name, layer in list(model.encoder.named_modules()):
         if isinstance(layer, LoraLinear):
             linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
