@@ -271,24 +271,26 @@ def test_without_its_package_a_method_names_the_extra(tiny_spec, monkeypatch, pa
     assert run(tiny_spec("method=lora", "train.epochs=1")).status == "ok"
 
 
-@pytest.fixture(scope="module")
-def frozen_encoder(tmp_path_factory):
-    """First metric of head_only on each task of the test below, measured once."""
-    return {}
+# What suits a method: the quick recipe's rate is tuned for LoRA, and methods that train few or small numbers want more.
+RATES = {
+    **dict.fromkeys(("full", "galore"), "1.5e-4"),
+    "lora_plus": "3e-4",  # B learns 16 times as fast
+    **dict.fromkeys(("lora_fa", "peft_adalora", "peft_fourierft", "peft_ia3", "peft_vblora", "peft_vera"), "1e-2"),
+}
+frozen: dict[tuple[str, str], float] = {}  # score of head_only by task and rate, measured once
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["sst2", "squad_v1"])
+@pytest.mark.parametrize("task", ["stsb", "squad_v1"])
 @pytest.mark.parametrize("method", sorted({*OURS, *PEFT} - {"head_only"}))
-def test_every_method_learns_more_than_a_frozen_encoder(compose_quick, frozen_encoder, method, task):
-    """MiniLM on generated data, one short recipe; full fine-tuning and GaLore take a tenth of the learning rate."""
+def test_every_method_learns_more_than_a_frozen_encoder(compose_quick, method, task):
+    """MiniLM on generated data, two short epochs, against head_only with the same learning rate."""
+    rate = RATES.get(method, "1.5e-3")
 
     def score(method: str) -> float:
-        rate = "1.5e-4" if method in ("full", "galore") else "1.5e-3"
-        return next(
-            iter(run(compose_quick(f"task={task}", f"method={method}", f"train.lr={rate}")).last["scores"].values())
-        )
+        done = run(compose_quick(f"task={task}", f"method={method}", f"train.lr={rate}"))
+        return next(iter(done.last["scores"].values()))
 
-    if task not in frozen_encoder:
-        frozen_encoder[task] = score("head_only")
-    assert score(method) > frozen_encoder[task]
+    if (task, rate) not in frozen:
+        frozen[task, rate] = score("head_only")
+    assert score(method) > frozen[task, rate]
