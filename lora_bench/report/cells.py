@@ -72,15 +72,18 @@ def _short(method: str, rank, policy: str) -> str:
 
 
 def compare_systems(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Each system against ``baseline`` (a label) over common seeds, first metric: rows of task, system, difference in
-    points, 95 % interval, n, seeds needed."""
+    """Each system against ``baseline`` (a label) over two or more common seeds, first metric: rows of task, system,
+    difference in points, 95 % interval, n, seeds needed."""
     first = cells[cells["first"] & (cells.n > 0)]
     first = first.assign(label=labels(first))
     rows = []
     for _, place in first.groupby(PLACE, dropna=False):
         base = place[place.label == baseline]
         for _, cell in place.iterrows():
-            if len(base) and cell.label != baseline and (found := compare(cell.scores, base.scores.iloc[0])):
+            if not len(base) or cell.label == baseline:
+                continue
+            found = compare(cell.scores, base.scores.iloc[0])
+            if found is not None and found.low is not None:
                 rows.append({"task": cell.task, "metric": cell.metric, "system": cell.label, **_shown(found)})
     return pd.DataFrame(rows, columns=["task", "metric", "system", "difference", "interval", "n", "seeds needed"])
 
