@@ -89,10 +89,9 @@ def compare_systems(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def _shown(found: Paired) -> dict:
-    interval = None if found.low is None else f"{found.low:+.1f} to {found.high:+.1f}"
     return {
         "difference": f"{found.difference:+.2f}",
-        "interval": interval,
+        "interval": f"{found.low:+.1f} to {found.high:+.1f}",
         "n": found.n,
         "seeds needed": found.seeds_needed,
     }
