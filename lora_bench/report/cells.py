@@ -71,6 +71,12 @@ def _short(method: str, rank, policy: str) -> str:
     return method + ("" if pd.isna(rank) else f" r={rank}") + (f", {policy}" if policy else "")
 
 
+def median_costs(runs: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """What the finished runs of each system cost: medians of ``columns`` over seeds, indexed by PLACE and SYSTEM."""
+    done = runs[runs.status == "ok"]
+    return done.groupby([*PLACE, *SYSTEM], dropna=False, sort=True)[columns].median()
+
+
 def compare_systems(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Each system against ``baseline`` (a label) over two or more common seeds, first metric: rows of task, system,
     difference in points, 95 % interval, n, seeds needed."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from . import PROTOCOLS
-from .cells import PLACE, SYSTEM, labels, make_cells
+from .cells import PLACE, SYSTEM, labels, make_cells, median_costs
 from .plots import draw
 from .tables import MIB
 
@@ -23,15 +23,15 @@ COSTS = {
 
 def write_page(runs: pd.DataFrame, path: Path) -> None:
     """Write the page for all these runs; it needs no network and no file beside it."""
-    cells = {protocol: _rows(make_cells(runs, protocol), runs) for protocol in PROTOCOLS}
+    cells = {protocol: make_cells(runs, protocol) for protocol in PROTOCOLS}
     with tempfile.TemporaryDirectory() as folder:
-        files = draw(make_cells(runs, "last"), runs, Path(folder))
+        files = draw(cells["last"], runs, Path(folder))
         pictures = {f.stem: "data:image/svg+xml;base64," + base64.b64encode(f.read_bytes()).decode() for f in files}
     done = int((runs.status == "ok").sum())
     content = {
         "about": f"{len(runs)} runs ({done} well), {runs.task.nunique()} tasks, {runs.method.nunique()} methods.",
         "tasks": sorted(runs.task.unique()),
-        "cells": cells,
+        "cells": {protocol: _rows(found, runs) for protocol, found in cells.items()},
         "runs": {run.key: _run(run) for run in runs.itertuples()},
         "pictures": pictures,
     }
@@ -42,9 +42,7 @@ def write_page(runs: pd.DataFrame, path: Path) -> None:
 
 def _rows(cells: pd.DataFrame, runs: pd.DataFrame) -> list[dict]:
     """Cells as the page's script wants them: plain values, None where unknown."""
-    costs = (
-        runs[runs.status == "ok"].groupby([*PLACE, *SYSTEM], dropna=False)[list(COSTS)].median().rename(columns=COSTS)
-    )
+    costs = median_costs(runs, list(COSTS)).rename(columns=COSTS)
     costs["mib"], costs["memory"] = costs.mib / MIB, costs.memory.astype(float) / MIB
     cells = cells.assign(system=labels(cells)).merge(costs.reset_index(), on=[*PLACE, *SYSTEM], how="left")
     best = cells.groupby([*PLACE, "metric"], dropna=False)["mean"].transform("max")

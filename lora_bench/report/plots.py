@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .cells import PLACE, SYSTEM, labels
+from .cells import PLACE, SYSTEM, labels, median_costs
 from .tables import MIB, common, is_grid
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -69,11 +69,7 @@ def score_by_rank(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[st
 
 def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Score against trained parameters of the encoder and against the saved file, with the Pareto front."""
-    sizes = (
-        runs[runs.status == "ok"]
-        .groupby([*PLACE, *SYSTEM], dropna=False)[["trained_parameters", "adapter_bytes"]]
-        .median()
-    )
+    sizes = median_costs(runs, ["trained_parameters", "adapter_bytes"])
     merged = scored.merge(sizes.reset_index(), on=[*PLACE, *SYSTEM])
     for stem, place in _by_place(merged):
         for column, unit, title, name in (
@@ -160,9 +156,8 @@ def heat_map(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Fi
 
 def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Training time and peak memory of each system, median over seeds."""
-    columns = ["train_seconds", "peak_memory_bytes"]
-    medians = runs[runs.status == "ok"].groupby([*PLACE, *SYSTEM], dropna=False)[columns].median().reset_index()
-    merged = scored.merge(medians, on=[*PLACE, *SYSTEM])
+    medians = median_costs(runs, ["train_seconds", "peak_memory_bytes"])
+    merged = scored.merge(medians.reset_index(), on=[*PLACE, *SYSTEM])
     for stem, place in _by_place(merged):
         place = place.sort_values("train_seconds", ascending=False)
         figure, axes = plt.subplots(1, 2, figsize=(10, 1 + 0.3 * len(place)), sharey=True, layout="constrained")

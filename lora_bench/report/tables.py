@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from .cells import PLACE, SYSTEM, labels
+from .cells import PLACE, SYSTEM, labels, median_costs
 
 MIB = 1 << 20
 REFERENCES = ("chance", "bag_of_words", "ceiling")  # rows of the methods table that no method made
@@ -163,18 +163,8 @@ def squad_table(cells: pd.DataFrame, statistic: str) -> Table | None:
 
 def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table:
     """Every metric of every system, and what it cost: parameters, file, seconds, memory (medians over seeds)."""
-    done = runs[runs.status == "ok"]
-    costs = done.groupby([*PLACE, *SYSTEM], dropna=False, sort=True)
-    medians = costs[
-        [
-            "train_seconds",
-            "tokens_per_second",
-            "peak_memory_bytes",
-            "adapter_bytes",
-            "adapter_parameters",
-            "trained_parameters",
-        ]
-    ].median()
+    sizes = ["adapter_bytes", "adapter_parameters", "trained_parameters"]
+    medians = median_costs(runs, ["train_seconds", "tokens_per_second", "peak_memory_bytes", *sizes])
     scored = cells[cells.n > 0]
     rows = []
     for (values, group), (_, cost) in zip(
