@@ -55,7 +55,7 @@ def _system(system: dict, group: pd.DataFrame, protocol: str) -> list[dict]:
 def labels(cells: pd.DataFrame) -> pd.Series:
     """Name of each cell's system, as short as tells it from the others of its task and metric: the schedule stands in it
     only where one method was run with several, so that a table never chooses the better one silently."""
-    short = [_short(*values) for values in cells[["method", "rank", "policy"]].itertuples(index=False)]
+    short = [system_name(*values) for values in cells[["method", "rank", "policy"]].itertuples(index=False)]
     named = cells.assign(short=short)
     places = [*PLACE, "metric", "short"]
     several = named.groupby(places, dropna=False).schedule.transform("nunique") > 1
@@ -67,7 +67,8 @@ def labels(cells: pd.DataFrame) -> pd.Series:
     )
 
 
-def _short(method: str, rank, policy: str) -> str:
+def system_name(method: str, rank, policy: str) -> str:
+    """``lora r=8, biases all``; without the rank where ``rank`` is missing, as for a line over ranks."""
     return method + ("" if pd.isna(rank) else f" r={rank}") + (f", {policy}" if policy else "")
 
 

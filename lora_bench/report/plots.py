@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .cells import PLACE, SYSTEM, labels, median_costs
+from .cells import PLACE, SYSTEM, labels, median_costs, system_name
 from .tables import MIB, common, is_grid
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -130,7 +130,7 @@ def heat_map(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Fi
             if not is_grid(group):
                 continue
             table = group.pivot_table(index="alpha", columns="rank", values="mean").sort_index(ascending=False)
-            name = method + (f", {policy}" if policy else "")
+            name = system_name(method, None, policy)
             figure, axes = plt.subplots(
                 figsize=(1.2 + 0.8 * len(table.columns), 1.2 + 0.6 * len(table)), layout="constrained"
             )
@@ -181,7 +181,7 @@ def _by_place(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _lines(place: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for (method, policy), line in place.groupby(["method", "policy"]):
-        yield method + (f", {policy}" if policy else ""), line
+        yield system_name(method, None, policy), line
 
 
 def _styles() -> Iterator[dict]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from .cells import PLACE, SYSTEM, labels, median_costs
+from .cells import PLACE, SYSTEM, labels, median_costs, system_name
 
 MIB = 1 << 20
 REFERENCES = ("chance", "bag_of_words", "ceiling")  # rows of the methods table that no method made
@@ -124,7 +124,7 @@ def rank_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
             )
             yield pivot(
                 "ranks",
-                f"{method}{f', {policy}' if policy else ''}: rank ({common(group)})",
+                f"{system_name(method, None, policy)}: rank ({common(group)})",
                 group,
                 "rank",
                 "place",
@@ -139,7 +139,7 @@ def alpha_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
         if is_grid(group):
             group = group.sort_values(["rank", "alpha"])
             group = group.assign(rank=[f"r={r}" for r in group["rank"]], alpha=[f"{a:g}" for a in group.alpha])
-            title = f"{method}{f', {policy}' if policy else ''} on {task} ({common(group)}): alpha by rank"
+            title = f"{system_name(method, None, policy)} on {task} ({common(group)}): alpha by rank"
             yield pivot("alpha_rank", title, group, "alpha", "rank", statistic)
 
 
