@@ -33,9 +33,18 @@ def show(cell: pd.Series, statistic: str) -> str:
     return f"{cell[statistic]:.1f}{spread} ({cell.n}{f', {cell.failed} failed' if cell.failed else ''})"
 
 
-def pivot(name: str, title: str, cells: pd.DataFrame, rows: str, columns: str, statistic: str) -> Table:
-    """One row for each value of ``rows``, one column for each of ``columns``, in the order in which they come."""
-    index, names = list(dict.fromkeys(cells[rows])), list(dict.fromkeys(cells[columns]))
+def pivot(
+    name: str,
+    title: str,
+    cells: pd.DataFrame,
+    rows: str,
+    columns: str,
+    statistic: str,
+    names: list[str] | None = None,
+) -> Table:
+    """One row for each value of ``rows``, one column for each of ``columns``, in the order in which they come, or in that
+    of ``names``."""
+    index, names = list(dict.fromkeys(cells[rows])), names or list(dict.fromkeys(cells[columns]))
     texts = {row: dict.fromkeys(names) for row in index}
     values = pd.DataFrame(float("nan"), index=index, columns=names)
     for _, cell in cells.iterrows():
@@ -62,10 +71,9 @@ def methods_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Ta
         "method",
         "place",
         statistic,
+        columns,
     )
-    table.rows = table.rows[["method", *columns]]
     values = first.pivot_table(index="method", columns="place", values=statistic)[columns].reindex(table.rows.method)
-    table.best = {(int(values[c].argmax()), 1 + i) for i, c in enumerate(columns) if values[c].count() > 1}
     if len(columns) > 1:
         averages = values.mean(axis=1, skipna=False)
         shown = [None if pd.isna(a) else f"{a:.1f}" for a in averages]
