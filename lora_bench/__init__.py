@@ -9,15 +9,15 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Spec": "spec",
-    "LoraLinear": "lora",
-    "LoraRobertaSelfAttention": "lora",
-    "inject_lora": "lora",
-    "adapters_off": "lora",
-    "FreezePolicy": "wrapper",
-    "LoraWrapperRoberta": "wrapper",
+    "LoraLinear": "model.lora",
+    "LoraRobertaSelfAttention": "model.lora",
+    "inject_lora": "model.lora",
+    "adapters_off": "model.lora",
+    "FreezePolicy": "model.wrapper",
+    "LoraWrapperRoberta": "model.wrapper",
     "Record": "record",
     "load_records": "report",
-    "run": "run",
+    "run": "training.run",
 }
 __all__ = sorted(_HOME)
 

@@ -17,9 +17,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from . import record as records
 from .presets import CONF
 from .record import Record
-from .run import announce, folder_of, run
 from .spec import PLACES, Spec, SpecError, UserError
-from .sweep import Sweep, expand
+from .sweep.plan import Sweep, expand
+from .training.run import announce, folder_of, run
 
 ConfigStore.instance().store("schema", Spec)
 
@@ -32,10 +32,14 @@ def compose(overrides: list[str]) -> Spec:
         return spec.validate()
     except SpecError as error:
         given = any(o.lstrip("+~").split("=")[0] == error.path for o in overrides)
-        raise UserError(f"{error} (set by {'the command line' if given else 'a preset or default'})") from None
+        raise UserError(
+            f"{error} (set by {'the command line' if given else 'a preset or default'})"
+        ) from None
     except MissingMandatoryValue as error:
         name = error.full_key or str(error).splitlines()[0].rpartition(" ")[2]
-        raise UserError(f"{name}: the presets chosen leave it open; set it on the command line") from None
+        raise UserError(
+            f"{name}: the presets chosen leave it open; set it on the command line"
+        ) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_unknown_setting(overrides) or _one_line(error)) from None
 
@@ -101,7 +105,10 @@ def _job(config: DictConfig) -> None:
         print(f"error: {error}", file=sys.stderr)
     except Exception as error:
         where = folder_of(spec) / "traceback.txt"
-        print(f"error: {spec.key()} failed: {type(error).__name__}: {error} (traceback: {where})", file=sys.stderr)
+        print(
+            f"error: {spec.key()} failed: {type(error).__name__}: {error} (traceback: {where})",
+            file=sys.stderr,
+        )
     else:
         announce(record, folder_of(spec), skipped=skipped)
     if _sweep is not None:
@@ -120,7 +127,11 @@ def main() -> None:
         runs = plan(overrides, sweep=args.multirun)
     except UserError as error:
         sys.exit(f"error: {error}")
-    sys.argv = [sys.argv[0], *(a for a in sys.argv[1:] if a not in args.overrides), *overrides]  # presets expanded
+    sys.argv = [
+        sys.argv[0],
+        *(a for a in sys.argv[1:] if a not in args.overrides),
+        *overrides,
+    ]  # presets expanded
     if args.multirun:
         _start(runs, overrides)
     try:
@@ -141,12 +152,18 @@ def _start(runs: list[Spec], overrides: list[str]) -> None:
 
 def _end(runs: list[Spec]) -> None:
     """Exit with an error, and the reason of each failure, where a run has no record of success."""
-    bad = {key: record for key, record in found(runs).items() if record is None or record.status != "ok"}
+    bad = {
+        key: record
+        for key, record in found(runs).items()
+        if record is None or record.status != "ok"
+    }
     if not bad:
         return
     if len(runs) == 1:
         sys.exit(1)
-    reasons = [f"  {key}: {record.error if record else 'left no record'}" for key, record in bad.items()]
+    reasons = [
+        f"  {key}: {record.error if record else 'left no record'}" for key, record in bad.items()
+    ]
     sys.exit("\n".join([f"error: {len(bad)} of {len(runs)} runs failed:", *reasons]))
 
 

@@ -59,11 +59,19 @@ def _check_sizes(spec) -> None:
         room = train.max_length - spec.task.max_question - spec.task.stride - 3
         if room < 1:
             least = spec.task.max_question + spec.task.stride + 4
-            raise SpecError("train.max_length", train.max_length, f"must be {least} or more: question, stride and 4")
+            raise SpecError(
+                "train.max_length",
+                train.max_length,
+                f"must be {least} or more: question, stride and 4",
+            )
     if not 0 <= train.warmup <= 1:
-        raise SpecError("train.warmup", train.warmup, "must be a share of all steps between 0 and 1")
+        raise SpecError(
+            "train.warmup", train.warmup, "must be a share of all steps between 0 and 1"
+        )
     if not (train.weight_decay >= 0 and math.isfinite(train.weight_decay)):
-        raise SpecError("train.weight_decay", train.weight_decay, "must be a finite number, 0 or more")
+        raise SpecError(
+            "train.weight_decay", train.weight_decay, "must be a finite number, 0 or more"
+        )
 
 
 def _check_choices(spec) -> None:
@@ -87,7 +95,9 @@ def _check_choices(spec) -> None:
             "this recipe starts the task from another run; give its key or folder, or init_from=null for a plain start",
         )
     if spec.data.source == "local" and not spec.data.root:
-        raise SpecError("data.root", spec.data.root, "data=local needs the folder with the official files")
+        raise SpecError(
+            "data.root", spec.data.root, "data=local needs the folder with the official files"
+        )
 
 
 def _check_method(method) -> None:
@@ -96,7 +106,9 @@ def _check_method(method) -> None:
         raise SpecError("method.targets", unknown, f"must be among {', '.join(TARGETS)}")
     by_peft = (method.file or "").startswith("peft")
     if (method.peft_type is None) == by_peft:
-        raise SpecError("method.peft_type", method.peft_type, "belongs to method.file=peft, which needs it")
+        raise SpecError(
+            "method.peft_type", method.peft_type, "belongs to method.file=peft, which needs it"
+        )
     if method.rank is not None and method.rank < 1:
         raise SpecError("method.rank", method.rank, "must be 1 or more")
     if method.alpha is not None and not (method.alpha > 0 and math.isfinite(method.alpha)):
@@ -105,7 +117,11 @@ def _check_method(method) -> None:
         if method.targets and value is None and not by_peft:
             raise SpecError(path, value, f"method={method.name} has targets and needs it")
         if not method.targets and value is not None:
-            raise SpecError(path, value, f"method={method.name} has no targets for a low-rank update; leave it out")
+            raise SpecError(
+                path,
+                value,
+                f"method={method.name} has no targets for a low-rank update; leave it out",
+            )
     for layer in method.layers or ():
         if layer < 0:
             raise SpecError("method.layers", layer, "must be layer indices from 0")

@@ -19,7 +19,9 @@ def hub_reachable() -> bool:
         return True
     url = urlparse(constants.ENDPOINT)
     try:
-        socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), TIMEOUT).close()
+        socket.create_connection(
+            (url.hostname, url.port or (443 if url.scheme == "https" else 80)), TIMEOUT
+        ).close()
     except OSError:
         return False
     return True

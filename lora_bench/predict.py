@@ -9,7 +9,19 @@ from . import record as records
 from .data import DataError, load_split, source_of
 from .spec import Spec, UserError
 
-EVERY_FILE = ("AX", "CoLA", "MNLI-m", "MNLI-mm", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B", "WNLI")
+EVERY_FILE = (
+    "AX",
+    "CoLA",
+    "MNLI-m",
+    "MNLI-mm",
+    "MRPC",
+    "QNLI",
+    "QQP",
+    "RTE",
+    "SST-2",
+    "STS-B",
+    "WNLI",
+)
 
 
 def write_submission(folder: Path, out: Path, root: str | None = None) -> list[Path]:
@@ -18,18 +30,24 @@ def write_submission(folder: Path, out: Path, root: str | None = None) -> list[P
     Args: folder: of a finished run. root: where the official files lie now (data=local). Raises: UserError.
     """
     from .checkpoint import load_adapter
-    from .encoder import load_tokenizer
     from .methods import get_method
-    from .run import build, encode
+    from .model.encoder import load_tokenizer
     from .tasks import make_task
-    from .train import predict
+    from .training.fit import predict
+    from .training.run import build, encode
 
     record = records.read(folder)
     if record is None or record.status != "ok":
-        raise UserError(f"{folder}: no finished run there; must hold {records.FILE} of a run that ended well")
+        raise UserError(
+            f"{folder}: no finished run there; must hold {records.FILE} of a run that ended well"
+        )
     spec = Spec.from_config(record.spec)
     spec.data.root = root or spec.data.root
-    splits = [split for split in spec.task.submission if source_of(spec.data).has(spec.task, spec.data, split)]
+    splits = [
+        split
+        for split in spec.task.submission
+        if source_of(spec.data).has(spec.task, spec.data, split)
+    ]
     if not splits:
         raise DataError(f"{folder}: data={spec.data.source} has no test split of {spec.task.name}")
     if not (folder / "adapter").is_dir():
@@ -66,11 +84,18 @@ def write_zip(out: Path) -> tuple[Path, list[str]]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lora_bench.predict", description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs: <out_dir>/runs/<task>/<key>")
     parser.add_argument(
-        "--out", type=Path, default=Path("submission"), help="folder for the files (default: %(default)s)"
+        "runs", type=Path, nargs="+", help="folders of finished runs: <out_dir>/runs/<task>/<key>"
     )
-    parser.add_argument("--data-root", help="where the official files lie now, if elsewhere than for the run")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("submission"),
+        help="folder for the files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-root", help="where the official files lie now, if elsewhere than for the run"
+    )
     args = parser.parse_args(arguments)
     try:
         for folder in args.runs:
@@ -79,7 +104,11 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     path, missing = write_zip(args.out)
-    print(path if not missing else f"{path} (the server wants {len(missing)} more: {', '.join(missing)})")
+    print(
+        path
+        if not missing
+        else f"{path} (the server wants {len(missing)} more: {', '.join(missing)})"
+    )
 
 
 if __name__ == "__main__":

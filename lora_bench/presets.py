@@ -12,7 +12,8 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 def task_presets() -> dict[str, TaskSpec]:
     """Every task under ``conf/task/``, by its name."""
     found = (
-        OmegaConf.merge(OmegaConf.structured(TaskSpec), OmegaConf.load(p)) for p in sorted(CONF.glob("task/*.yaml"))
+        OmegaConf.merge(OmegaConf.structured(TaskSpec), OmegaConf.load(p))
+        for p in sorted(CONF.glob("task/*.yaml"))
     )
     return {task.name: task for task in map(OmegaConf.to_object, found)}
 

@@ -15,7 +15,17 @@ from typing import Any
 FORMAT = 1
 FILE = "record.json"
 PLANS = "sweeps"
-PACKAGES = ("lora-bench", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn", "scipy", "peft")
+PACKAGES = (
+    "lora-bench",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "peft",
+)
 
 
 @dataclass
@@ -28,11 +38,15 @@ class Record:
     command: str  # reproduces the run, from the project's folder
     started: str  # UTC, ISO 8601
     provenance: dict[str, Any]
-    data: dict[str, Any] = field(default_factory=dict)  # rows, fingerprint, source, ceiling, chance for each split
+    data: dict[str, Any] = field(
+        default_factory=dict
+    )  # rows, fingerprint, source, ceiling, chance for each split
     epochs: list[dict[str, Any]] = field(default_factory=list)  # epoch, loss, scores
     best: dict[str, Any] | None = None  # the epoch with the best first metric
     last: dict[str, Any] | None = None  # the last epoch
-    reloaded: dict[str, float] | None = None  # scores of the saved adapter in a fresh model; equal to last
+    reloaded: dict[str, float] | None = (
+        None  # scores of the saved adapter in a fresh model; equal to last
+    )
     parameters: dict[str, int] | None = None  # trained, by group, and total
     adapter_bytes: int | None = None
     train_seconds: float | None = None
@@ -76,7 +90,9 @@ def write_plan(root: Path, command: str, keys: list[str]) -> None:
     folder = root / PLANS
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(command.encode()).hexdigest()[:10]
-    (folder / f"{name}.json").write_text(json.dumps({"command": command, "keys": keys}, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(
+        json.dumps({"command": command, "keys": keys}, indent=1) + "\n"
+    )
 
 
 def read_plans(root: Path) -> list[dict[str, Any]]:
@@ -94,7 +110,10 @@ def read_all(root: Path) -> list[Record]:
 def provenance(device: str, threads: int) -> dict[str, Any]:
     """Versions, machine and commit behind a number."""
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": _dirty(),
         "machine": platform.machine(),

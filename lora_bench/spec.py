@@ -25,13 +25,23 @@ class LocalLayout:
 
     folder: str = ""  # below data.root
     files: dict[str, str] = field(default_factory=dict)  # split -> file name
-    headers: dict[str, list[str]] = field(default_factory=dict)  # split -> the file's columns in order
-    headerless: list[str] = field(default_factory=list)  # splits whose file has no header line (CoLA)
+    headers: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # split -> the file's columns in order
+    headerless: list[str] = field(
+        default_factory=list
+    )  # splits whose file has no header line (CoLA)
     columns: dict[str, str] = field(default_factory=dict)  # our column -> the file's
     label: str = ""  # the file's label column
-    other_names: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> column -> its name in that file
-    label_values: list[str] = field(default_factory=list)  # as the file writes them, in the order of TaskSpec.labels
-    patterns: dict[str, str] = field(default_factory=dict)  # file column -> regular expression of its whole content
+    other_names: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # split -> column -> its name in that file
+    label_values: list[str] = field(
+        default_factory=list
+    )  # as the file writes them, in the order of TaskSpec.labels
+    patterns: dict[str, str] = field(
+        default_factory=dict
+    )  # file column -> regular expression of its whole content
 
 
 @dataclass
@@ -41,7 +51,9 @@ class HubLayout:
     path: str = ""  # data set repository
     name: str | None = None  # configuration
     revision: str = ""  # commit of the repository, pinned
-    other: dict[str, str] = field(default_factory=dict)  # split of ours -> configuration that holds it as `test`
+    other: dict[str, str] = field(
+        default_factory=dict
+    )  # split of ours -> configuration that holds it as `test`
 
 
 @dataclass
@@ -55,15 +67,23 @@ class TaskSpec:
     labels: list[str] = field(default_factory=list)  # class names in index order; empty: regression
     value_range: list[float] = field(default_factory=list)  # regression: lowest and highest target
     metrics: list[str] = field(default_factory=list)  # the first one selects the best epoch
-    validation: list[str] = field(default_factory=lambda: ["validation"])  # splits scored after each epoch
-    optional: dict[str, list[str]] = field(default_factory=dict)  # split -> metrics; scored where the data has it
-    submission: dict[str, str] = field(default_factory=dict)  # test split -> file that the GLUE server takes
+    validation: list[str] = field(
+        default_factory=lambda: ["validation"]
+    )  # splits scored after each epoch
+    optional: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # split -> metrics; scored where the data has it
+    submission: dict[str, str] = field(
+        default_factory=dict
+    )  # test split -> file that the GLUE server takes
     unanswerable: bool = False  # span: a question may have no answer (SQuAD v2)
     held_out: float = 0.0  # span: share of the training articles that choose the no-answer threshold, not trained on
     stride: int = 128  # span: tokens that neighbouring windows of one passage share
     max_question: int = 64  # span: tokens of a question, longer ones are cut
     max_answer: int = 30  # span: tokens of a predicted answer
-    official_rows: dict[str, int] = field(default_factory=dict)  # split -> rows of the official split
+    official_rows: dict[str, int] = field(
+        default_factory=dict
+    )  # split -> rows of the official split
     local: LocalLayout = field(default_factory=LocalLayout)
     hub: HubLayout = field(default_factory=HubLayout)
 
@@ -82,7 +102,9 @@ class MethodSpec:
     """How the encoder is made trainable. Empty ``targets`` means that no low-rank update is added."""
 
     name: str = MISSING  # as tables show it
-    file: str | None = None  # the file under lora_bench/methods/ that does it; null: that of the name
+    file: str | None = (
+        None  # the file under lora_bench/methods/ that does it; null: that of the name
+    )
     rank: int | None = None  # r of the LoRA paper, section 4.1
     alpha: float | None = None  # numerator of the scaling alpha / rank
     rank_stabilized: bool = False  # alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)
@@ -94,7 +116,9 @@ class MethodSpec:
     layer_norms: bool = False  # train the LayerNorms' weights and biases
     embeddings: bool = False  # train word, position and token-type embeddings
     peft_type: str | None = None  # methods/peft.py: LORA, IA3 ... as peft.PeftType names it
-    args: dict[str, Any] = field(default_factory=dict)  # what only this method has; its file says what it takes
+    args: dict[str, Any] = field(
+        default_factory=dict
+    )  # what only this method has; its file says what it takes
 
 
 @dataclass
@@ -103,9 +127,13 @@ class DataSpec:
 
     source: str = MISSING  # a file under lora_bench/data/
     root: str | None = None  # local: the folder that holds CoLA/, MNLI/ ...
-    skip_bad: bool = False  # leave malformed rows out, counted in the record, instead of stopping at the first
+    skip_bad: bool = (
+        False  # leave malformed rows out, counted in the record, instead of stopping at the first
+    )
     train_rows: int | None = None  # use that many random training rows; null: all
-    validation_rows: int | None = None  # score that many random rows of each validation split; null: all
+    validation_rows: int | None = (
+        None  # score that many random rows of each validation split; null: all
+    )
     seed: int = 0  # of the generated data, and of every draw of rows or articles
     toy_train: int = 1000  # toy: generated training examples
     toy_validation: int = 300  # toy: generated validation examples
@@ -122,7 +150,9 @@ class TrainSpec:
     optimizer: str = "adamw"  # adamw | adamw8bit (bitsandbytes: states of 8 bits)
     weight_decay: float = 0.0  # on matrices only: not on biases and LayerNorms
     max_grad_norm: float = 1.0  # clip the global gradient norm to this
-    max_length: int = 128  # tokens, special ones included; longer examples are cut, the longest part first
+    max_length: int = (
+        128  # tokens, special ones included; longer examples are cut, the longest part first
+    )
     dropout: float = 0.1  # hidden, attention and head dropout
 
 

@@ -8,9 +8,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 
-from lora_bench import dropout
 from lora_bench.__main__ import compose
-from lora_bench.encoder import load_encoder
+from lora_bench.model import dropout
+from lora_bench.model.encoder import load_encoder
 from lora_bench.spec import ModelSpec, Spec
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -56,7 +56,15 @@ def compose_quick(tmp_path):
     """Compose a Spec of a short MiniLM run on generated data."""
 
     def make(*overrides: str) -> Spec:
-        small = ["model=minilm", "data.toy_train=300", "data.toy_validation=100", "train.epochs=2", "progress=false"]
-        return compose([*small, f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache", *overrides])
+        small = [
+            "model=minilm",
+            "data.toy_train=300",
+            "data.toy_validation=100",
+            "train.epochs=2",
+            "progress=false",
+        ]
+        return compose(
+            [*small, f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache", *overrides]
+        )
 
     return make

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from lora_bench.lora import lora_layers
-from lora_bench.packing import Batch
+from lora_bench.model.lora import lora_layers
+from lora_bench.model.packing import Batch
 from lora_bench.spec import TaskSpec
 from lora_bench.tasks.encoding import Encoded
 
@@ -20,7 +20,9 @@ def random_batch(
     rng = np.random.default_rng(seed)
     ids = [rng.integers(5, vocabulary, n) for n in lengths]
     types = [np.zeros(n, dtype=np.int64) for n in lengths]
-    return Batch.pack(ids, types, first_position=first_position, labels=labels, index=np.arange(len(ids)))
+    return Batch.pack(
+        ids, types, first_position=first_position, labels=labels, index=np.arange(len(ids))
+    )
 
 
 def encode(encoder, batch: Batch) -> torch.Tensor:
@@ -60,7 +62,9 @@ def write_official(root: Path, task: TaskSpec, splits: Sequence[str] = (), count
         path = root / task.local.folder / task.local.files[split]
         (root / task.local.folder).mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join("\t".join(row) for row in official_rows(task, split, count)) + "\n")
+        path.write_text(
+            "\n".join("\t".join(row) for row in official_rows(task, split, count)) + "\n"
+        )
 
 
 @torch.no_grad()

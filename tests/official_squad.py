@@ -51,13 +51,17 @@ def evaluate_v2(golds, predictions, null_odds=None, threshold=1.0):
         raw["f1"][i] = max(f1(predictions[i], g, 2) for g in texts)
     out = {}
     for name, scores in raw.items():
-        final = {i: float(not answerable[i]) if odds[i] > threshold else s for i, s in scores.items()}
+        final = {
+            i: float(not answerable[i]) if odds[i] > threshold else s for i, s in scores.items()
+        }
         out[name] = 100.0 * sum(final.values()) / len(final)
         for part, wanted in (("HasAns", True), ("NoAns", False)):
             chosen = [final[i] for i in final if answerable[i] == wanted]
             if chosen:
                 out[f"{part}_{name}"] = 100.0 * sum(chosen) / len(chosen)
-        out[f"best_{name}"], out[f"best_{name}_thresh"] = best(predictions, scores, odds, answerable)
+        out[f"best_{name}"], out[f"best_{name}_thresh"] = best(
+            predictions, scores, odds, answerable
+        )
     return out
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from lora_bench.__main__ import compose
 from lora_bench.data import load
-from lora_bench.encoder import resolve
+from lora_bench.model.encoder import resolve
 from lora_bench.tasks import make_task
 
 
@@ -33,7 +33,11 @@ class PaddedModel(nn.Module):
         inject_adapter_in_model(config, self.encoder)
         width = self.encoder.config.hidden_size
         self.head = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(width, width), nn.Tanh(), nn.Dropout(dropout), nn.Linear(width, outputs)
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.Tanh(),
+            nn.Dropout(dropout),
+            nn.Linear(width, outputs),
         )
 
     def forward(self, tokens) -> torch.Tensor:
@@ -46,7 +50,9 @@ def train_and_score(spec) -> dict[str, float]:
     task, splits = make_task(spec.task), load(spec.task, spec.data)
     folder = resolve(spec.model.source)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = PaddedModel(folder, task.outputs, spec.method.rank, spec.method.alpha, spec.train.dropout)
+    model = PaddedModel(
+        folder, task.outputs, spec.method.rank, spec.method.alpha, spec.train.dropout
+    )
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=spec.train.lr, weight_decay=spec.train.weight_decay)
     rows, size = splits["train"].rows, spec.train.batch_size
@@ -56,7 +62,13 @@ def train_and_score(spec) -> dict[str, float]:
 
     def tokens_of(part):
         texts = [[row[c] for row in part] for c in spec.task.columns]
-        return tokenizer(*texts, padding=True, truncation=True, max_length=spec.train.max_length, return_tensors="pt")
+        return tokenizer(
+            *texts,
+            padding=True,
+            truncation=True,
+            max_length=spec.train.max_length,
+            return_tensors="pt",
+        )
 
     step = 0
     for _ in range(spec.train.epochs):
@@ -82,20 +94,31 @@ def train_and_score(spec) -> dict[str, float]:
     for split in spec.task.validation:
         rows = splits[split].rows
         with torch.no_grad():
-            outputs = [o for i in range(0, len(rows), 64) for o in model(tokens_of(rows[i : i + 64]))]
+            outputs = [
+                o for i in range(0, len(rows), 64) for o in model(tokens_of(rows[i : i + 64]))
+            ]
         scores |= task.score(task.decode(outputs, rows, None), rows, split)
     return scores
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--task", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train-rows", type=int, default=3000)
-    parser.add_argument("overrides", nargs="*", help="any setting of python -m lora_bench, as in train.lr=5e-4")
+    parser.add_argument(
+        "overrides", nargs="*", help="any setting of python -m lora_bench, as in train.lr=5e-4"
+    )
     args = parser.parse_args()
-    fixed = ["data=local", f"data.root={args.data_root}", f"task={args.task}", f"data.train_rows={args.train_rows}"]
+    fixed = [
+        "data=local",
+        f"data.root={args.data_root}",
+        f"task={args.task}",
+        f"data.train_rows={args.train_rows}",
+    ]
     found = []
     for seed in args.seeds:
         found.append(train_and_score(compose([*fixed, f"seed={seed}", *args.overrides])))
@@ -103,7 +126,10 @@ def main() -> None:
     for name in found[0]:
         values = [scores[name] for scores in found]
         spread = np.std(values, ddof=1) if len(values) > 1 else math.nan
-        print(f"{args.task} {name}: mean {np.mean(values):.4f}, sd {spread:.4f}, n {len(values)}", flush=True)
+        print(
+            f"{args.task} {name}: mean {np.mean(values):.4f}, sd {spread:.4f}, n {len(values)}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

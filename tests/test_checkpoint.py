@@ -12,16 +12,18 @@ from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClas
 from lora_bench import checkpoint
 from lora_bench.checkpoint.__main__ import main
 from lora_bench.checkpoint.restore import load_model
-from lora_bench.encoder import tiny_config
 from lora_bench.methods import get_method
-from lora_bench.run import build, run
+from lora_bench.model.encoder import tiny_config
 from lora_bench.spec import SpecError
 from lora_bench.tasks import make_task
+from lora_bench.training.run import build, run
 
 from .helpers import random_batch
 
 LENGTHS = [5, 9, 3]
-peft_noise = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers' own, about what PEFT calls
+peft_noise = pytest.mark.filterwarnings(
+    "ignore::FutureWarning"
+)  # transformers' own, about what PEFT calls
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def base(tmp_path) -> Path:
     """A random RoBERTa in transformers' own layout, with the tiny tokenizer."""
     from transformers import RobertaModel
 
-    from lora_bench.encoder import load_tokenizer
+    from lora_bench.model.encoder import load_tokenizer
     from tests.conftest import TINY
 
     torch.manual_seed(5)  # other weights than model=tiny, of the same shape
@@ -74,7 +76,11 @@ def stock(model, like: torch.Tensor) -> torch.Tensor:
 
 
 def loader(like: torch.Tensor):
-    return AutoModelForQuestionAnswering if like.shape[0] == sum(LENGTHS) else AutoModelForSequenceClassification
+    return (
+        AutoModelForQuestionAnswering
+        if like.shape[0] == sum(LENGTHS)
+        else AutoModelForSequenceClassification
+    )
 
 
 POLICIES = {
@@ -98,7 +104,18 @@ def test_to_peft_and_back(adapter, base, tmp_path, task, method, policy):
     bare = loader(before).from_pretrained(base, num_labels=before.shape[1])
     theirs = peft.PeftModel.from_pretrained(bare, tmp_path / "peft")
     torch.testing.assert_close(stock(theirs, before), before, atol=1e-5, rtol=0)
-    main(["convert", str(tmp_path / "peft"), "--from", "peft", "--task", task, "--out", str(tmp_path / "back")])
+    main(
+        [
+            "convert",
+            str(tmp_path / "peft"),
+            "--from",
+            "peft",
+            "--task",
+            task,
+            "--out",
+            str(tmp_path / "back"),
+        ]
+    )
     assert torch.equal(ours(tmp_path / "back"), before)
     back = checkpoint.spec_of(tmp_path / "back").method
     there = checkpoint.spec_of(folder).method
@@ -108,7 +125,8 @@ def test_to_peft_and_back(adapter, base, tmp_path, task, method, policy):
 
 @pytest.mark.parametrize("task", ["mnli", "stsb", "squad_v1"])
 @pytest.mark.parametrize(
-    "method", ["lora", "lora_linear", "full", "bitfit", "relora", "peft_dora", "peft_ia3", "peft_adalora"]
+    "method",
+    ["lora", "lora_linear", "full", "bitfit", "relora", "peft_dora", "peft_ia3", "peft_adalora"],
 )
 def test_merged_it_is_a_plain_transformers_model(adapter, tmp_path, task, method):
     before = ours(folder := adapter(f"task={task}", f"method={method}"))
@@ -124,7 +142,9 @@ def test_a_bert_base_is_written_beside_the_peft_folder(adapter, tmp_path):
     peft = pytest.importorskip("peft")
     before = ours(folder := adapter("task=mnli", model="model=minilm"))
     main(["convert", str(folder), "--to", "peft", "--out", str(tmp_path / "peft")])
-    bare = AutoModelForSequenceClassification.from_pretrained(tmp_path / "peft" / "base_model", num_labels=3)
+    bare = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "peft" / "base_model", num_labels=3
+    )
     theirs = peft.PeftModel.from_pretrained(bare, tmp_path / "peft").eval()
     batch = random_batch(LENGTHS, first_position=1)
     with torch.no_grad():
@@ -135,7 +155,12 @@ def test_a_bert_base_is_written_beside_the_peft_folder(adapter, tmp_path):
 
 def loralib_state(folder: Path) -> dict[str, torch.Tensor]:
     """Our adapter under loralib's names, made by rules of this test's own."""
-    names = {"encoder.encoder": "roberta.encoder", "head.": "classifier.", "lora_a": "lora_A", "lora_b": "lora_B"}
+    names = {
+        "encoder.encoder": "roberta.encoder",
+        "head.": "classifier.",
+        "lora_a": "lora_A",
+        "lora_b": "lora_B",
+    }
     state = {}
     for name, tensor in load_file(folder / checkpoint.WEIGHTS).items():
         for ours_, theirs in names.items():
@@ -149,7 +174,16 @@ def test_from_loralib(adapter, base, tmp_path):
     state = loralib_state(folder)
     assert state["roberta.encoder.layer.0.attention.self.query.lora_A"].shape == (8, 32)
     torch.save(state, tmp_path / "lora.bin")
-    common = ["convert", str(tmp_path / "lora.bin"), "--from", "loralib", "--task", "cola", "--base", str(base)]
+    common = [
+        "convert",
+        str(tmp_path / "lora.bin"),
+        "--from",
+        "loralib",
+        "--task",
+        "cola",
+        "--base",
+        str(base),
+    ]
     main([*common, "--alpha", "16", "--out", str(tmp_path / "back")])
     assert torch.equal(ours(tmp_path / "back"), ours(folder))
     main([*common, "--alpha", "8", "--out", str(tmp_path / "other")])
@@ -170,7 +204,13 @@ def article_state(folder: Path, base: Path, classes: int) -> dict:
         for ours_, theirs in names.items():
             new = new.replace(ours_, theirs, 1)
         state[new[:-1] + new[-1].upper() if "matrix" in new else new] = tensor
-    return {**state, "model_id": str(base), "task_type": "glue", "lora_rank": 8, "num_classes": classes}
+    return {
+        **state,
+        "model_id": str(base),
+        "task_type": "glue",
+        "lora_rank": 8,
+        "num_classes": classes,
+    }
 
 
 @pytest.mark.parametrize(("task", "classes"), [("cola", 2), ("stsb", 1)])
@@ -179,10 +219,21 @@ def test_from_the_article(adapter, base, tmp_path, task, classes):
     folder = adapter(f"task={task}", *policy)
     state = article_state(folder, base, classes)
     assert state["model.encoder.layer.0.attention.self.lora_query_matrix_A"].shape == (8, 32)
-    assert "finetune_head_classifier.weight" in state and len(state) == 2 * 14 + 2 + 1 + 4 + 4  # 12 layers: 175 + 4
+    assert (
+        "finetune_head_classifier.weight" in state and len(state) == 2 * 14 + 2 + 1 + 4 + 4
+    )  # 12 layers: 175 + 4
     torch.save(state, tmp_path / "article.pth")
     main(
-        ["convert", str(tmp_path / "article.pth"), "--from", "article", "--task", task, "--out", str(tmp_path / "back")]
+        [
+            "convert",
+            str(tmp_path / "article.pth"),
+            "--from",
+            "article",
+            "--task",
+            task,
+            "--out",
+            str(tmp_path / "back"),
+        ]
     )
     before = ours(folder)
     assert torch.equal(ours(tmp_path / "back"), before)
@@ -235,7 +286,9 @@ def broken(kind: str, good: dict) -> dict | bytes:
         ("gone", "lora.bin: no such file"),
     ],
 )
-def test_a_bad_file_is_one_line_and_nothing_is_run_or_left(adapter, base, tmp_path, monkeypatch, kind, message):
+def test_a_bad_file_is_one_line_and_nothing_is_run_or_left(
+    adapter, base, tmp_path, monkeypatch, kind, message
+):
     monkeypatch.chdir(tmp_path)
     path, out = tmp_path / "lora.bin", tmp_path / "back"
     good = loralib_state(adapter("task=cola"))
@@ -278,23 +331,53 @@ def test_our_own_folder_is_checked_as_well(adapter, tmp_path, tiny_spec):
     facts.write_text(text.replace(json.loads(text)["base_model"]["source"], "random:tiny"))
     refused("was trained on another base model")
     facts.unlink()
-    with pytest.raises(SystemExit, match="no adapter.json there; must be the folder of a finished run"):
+    with pytest.raises(
+        SystemExit, match="no adapter.json there; must be the folder of a finished run"
+    ):
         main(["inspect", str(folder)])
 
 
 @pytest.mark.parametrize(
     ("overrides", "command", "message"),
     [
-        (["method=adapter_houlsby"], ["merge"], "method=adapter_houlsby: a stock RoBERTa has no place for roberta"),
+        (
+            ["method=adapter_houlsby"],
+            ["merge"],
+            "method=adapter_houlsby: a stock RoBERTa has no place for roberta",
+        ),
         (["head=article"], ["merge"], "head=article: transformers has no such head"),
-        (["method=peft_ia3"], ["convert", "--to", "peft"], "method=peft_ia3: only an adapter of plain LoRA layers"),
-        (["method=relora"], ["convert", "--to", "peft"], "method=relora: only an adapter of plain LoRA layers"),
-        (["method.embeddings=true"], ["convert", "--to", "peft"], "no place for trained embeddings"),
+        (
+            ["method=peft_ia3"],
+            ["convert", "--to", "peft"],
+            "method=peft_ia3: only an adapter of plain LoRA layers",
+        ),
+        (
+            ["method=relora"],
+            ["convert", "--to", "peft"],
+            "method=relora: only an adapter of plain LoRA layers",
+        ),
+        (
+            ["method.embeddings=true"],
+            ["convert", "--to", "peft"],
+            "no place for trained embeddings",
+        ),
         ([], ["convert"], "--from ours --to ours: exactly one of them must be ours"),
-        ([], ["convert", "--from", "peft"], "--from peft: needs --task, which the file does not say"),
-        ([], ["convert", "--from", "loralib"], "--from loralib: needs --task and --base and --alpha"),
+        (
+            [],
+            ["convert", "--from", "peft"],
+            "--from peft: needs --task, which the file does not say",
+        ),
+        (
+            [],
+            ["convert", "--from", "loralib"],
+            "--from loralib: needs --task and --base and --alpha",
+        ),
         ([], ["convert", "--from", "peft", "--task", "nosuch"], "task=nosuch: must be one of cola"),
-        ([], ["convert", "--from", "peft", "--task", "cola"], "adapter_config.json: cannot be read"),
+        (
+            [],
+            ["convert", "--from", "peft", "--task", "cola"],
+            "adapter_config.json: cannot be read",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line(adapter, tmp_path, overrides, command, message):
@@ -329,13 +412,27 @@ def test_a_peft_folder_that_is_not_plain_lora_is_refused(adapter, tmp_path):
     ):
         path.write_text(json.dumps(config | change))
         with pytest.raises(SystemExit, match=message):
-            main(["convert", str(path.parent), "--from", "peft", "--task", "cola", "--out", str(tmp_path / "x")])
+            main(
+                [
+                    "convert",
+                    str(path.parent),
+                    "--from",
+                    "peft",
+                    "--task",
+                    "cola",
+                    "--out",
+                    str(tmp_path / "x"),
+                ]
+            )
 
 
 def test_inspect_says_what_it_is(adapter, capsys):
     main(["inspect", str(adapter("task=mnli", "method.rank=3"))])
     text = capsys.readouterr().out
-    assert '"rank": 3' in text and "encoder.encoder.layer.0.attention.self.query.lora_a  (3, 32)" in text
+    assert (
+        '"rank": 3' in text
+        and "encoder.encoder.layer.0.attention.self.query.lora_a  (3, 32)" in text
+    )
     assert text.rstrip().endswith("12 parameters, 1,923 numbers")
 
 

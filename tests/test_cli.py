@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def cli(*arguments: str, module: str = "lora_bench") -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -20,7 +22,10 @@ def cli(*arguments: str, module: str = "lora_bench") -> subprocess.CompletedProc
     [
         (["task=nosuch"], "Available options in 'task': cola mnli mrpc"),
         (["method.rnak=4"], "did you mean method.rank?"),
-        (["method=relora", "method.args.evry=4"], "method.args.evry=4: no such setting; method.args has every, warmup"),
+        (
+            ["method=relora", "method.args.evry=4"],
+            "method.args.evry=4: no such setting; method.args has every, warmup",
+        ),
         (["+sweep=ranks"], "+sweep=ranks: is a sweep; say -m as well"),
         (["method.rank=-1"], "method.rank=-1: must be 1 or more"),
         (["data=local", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
@@ -53,9 +58,14 @@ def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):
     done = cli("-m", *small, *folders, "method.layers=[7],[0]", "seed=0,1")
     assert done.returncode != 0
     assert "sweep: 0 of 4 runs done, 4 to do\n" in done.stderr
-    assert "[2 of 4 runs done, 1 failed, 1 to do, about" in done.stderr or "[1 of 4 runs done, 2 failed" in done.stderr
+    assert (
+        "[2 of 4 runs done, 1 failed, 1 to do, about" in done.stderr
+        or "[1 of 4 runs done, 2 failed" in done.stderr
+    )
     end = done.stderr.split("error: 2 of 4 runs failed:\n")[1].splitlines()
-    assert len(end) == 2 and all("layers=[7]: this encoder has layers 0 to 1" in line for line in end)
+    assert len(end) == 2 and all(
+        "layers=[7]: this encoder has layers 0 to 1" in line for line in end
+    )
     found = record.read_all(tmp_path / "out")
     assert sorted(r.status for r in found) == ["failed", "failed", "ok", "ok"]
     again = cli("-m", *small, *folders, "method.layers=[0]", "seed=0,1")
@@ -66,13 +76,24 @@ def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):
     names = {p.name for p in (tmp_path / "out").iterdir() if p.is_file()}
     assert names == {"multirun.yaml", "table_best.md", "table_last.md"}
     status = cli("status", "--runs", f"{tmp_path}/out", module="lora_bench.report").stdout
-    assert "4 runs: 2 done, 2 failed, 0 missing" in status and "2 runs: 2 done, 0 failed, 0 missing" in status
+    assert (
+        "4 runs: 2 done, 2 failed, 0 missing" in status
+        and "2 runs: 2 done, 0 failed, 0 missing" in status
+    )
 
 
 def test_the_recorded_command_gives_the_same_scores_again(tmp_path):
     small = ["model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1"]
-    first, again = ([f"out_dir={tmp_path}/{name}", f"cache_dir={tmp_path}/{name}/cache"] for name in ("first", "again"))
-    assert cli("-m", "+sweep=ranks", *small, *first, "method.rank=2,4", "seed=3", "task=stsb").returncode == 0
+    first, again = (
+        [f"out_dir={tmp_path}/{name}", f"cache_dir={tmp_path}/{name}/cache"]
+        for name in ("first", "again")
+    )
+    assert (
+        cli(
+            "-m", "+sweep=ranks", *small, *first, "method.rank=2,4", "seed=3", "task=stsb"
+        ).returncode
+        == 0
+    )
     for done in record.read_all(tmp_path / "first"):
         program, *arguments = done.command.removeprefix("python -m ").split()
         assert cli(*arguments, *again, module=program).returncode == 0

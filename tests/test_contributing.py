@@ -15,7 +15,14 @@ from lora_bench.spec import MethodSpec
 
 ROOT = Path(__file__).parent.parent
 SECTION = (ROOT / "CONTRIBUTING.md").read_text().split("## Add a method")[1].split("\n## ")[0]
-SMALL = ["task=cola", "method=mine", "model=tiny", "data.toy_train=32", "data.toy_validation=16", "train.epochs=1"]
+SMALL = [
+    "task=cola",
+    "method=mine",
+    "model=tiny",
+    "data.toy_train=32",
+    "data.toy_validation=16",
+    "train.epochs=1",
+]
 
 
 def block(language: str) -> str:
@@ -47,7 +54,9 @@ def test_one_file_and_one_preset_make_a_method(project):
     assert done.returncode == 0, done.stderr
     (finished,) = record.read_all(project / "out")
     assert finished.status == "ok" and finished.spec["method"]["name"] == "mine"
-    assert finished.parameters["trained"] == finished.parameters["head"]  # the preset's policy, as the block says
+    assert (
+        finished.parameters["trained"] == finished.parameters["head"]
+    )  # the preset's policy, as the block says
 
 
 def test_presets_may_lie_elsewhere(project):
@@ -73,6 +82,7 @@ def test_an_entry_point_is_a_method(monkeypatch):
             return Mine
 
     monkeypatch.setattr(
-        "lora_bench.methods.entry_points", lambda group: [Point()] if group == "lora_bench.methods" else []
+        "lora_bench.methods.entry_points",
+        lambda group: [Point()] if group == "lora_bench.methods" else [],
     )
     assert isinstance(get_method(MethodSpec(name="mine")), Mine)

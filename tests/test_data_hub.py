@@ -6,8 +6,8 @@ from datasets.arrow_writer import ArrowWriter
 
 from lora_bench.__main__ import compose
 from lora_bench.data import DataError, load, load_split
-from lora_bench.run import run
 from lora_bench.spec import TaskSpec
+from lora_bench.training.run import run
 
 from .test_spec import GLUE, SQUAD
 
@@ -18,21 +18,34 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
-    def fill_glue(task: TaskSpec, *, revision: str | None = None, labels: list[str] | None = None) -> None:
-        label = datasets.ClassLabel(names=labels or task.labels) if task.labels else datasets.Value("float32")
+    def fill_glue(
+        task: TaskSpec, *, revision: str | None = None, labels: list[str] | None = None
+    ) -> None:
+        label = (
+            datasets.ClassLabel(names=labels or task.labels)
+            if task.labels
+            else datasets.Value("float32")
+        )
         columns = {column: datasets.Value("string") for column in task.columns}
         features = datasets.Features({**columns, "label": label, "idx": datasets.Value("int32")})
         splits = {}
         for split in ("train", *task.validation):
-            texts = [{column: f"{column} of {split} {i}" for column in task.columns} for i in range(24)]
+            texts = [
+                {column: f"{column} of {split} {i}" for column in task.columns} for i in range(24)
+            ]
             labelled = [i % 2 if task.labels else i % 6 * 0.9 for i in range(24)]
-            splits[split] = [{**t, "label": x, "idx": i} for i, (t, x) in enumerate(zip(texts, labelled, strict=True))]
+            splits[split] = [
+                {**t, "label": x, "idx": i}
+                for i, (t, x) in enumerate(zip(texts, labelled, strict=True))
+            ]
         fill(tmp_path, task, features, splits, revision)
 
     return fill_glue
 
 
-def fill(root, task: TaskSpec, features, splits: dict[str, list[dict]], revision: str | None = None) -> None:
+def fill(
+    root, task: TaskSpec, features, splits: dict[str, list[dict]], revision: str | None = None
+) -> None:
     """Lay rows into a ``datasets`` cache as a download of the task would."""
     owner, name = task.hub.path.split("/")
     folder = root / f"{owner}___{name}" / task.hub.name / "0.0.0" / (revision or task.hub.revision)
@@ -58,7 +71,10 @@ def test_every_task_loads_from_the_cache(cache, name):
     splits = load(spec.task, spec.data)
     assert set(splits) == {"train", *spec.task.validation}
     row = splits["train"].rows[5]
-    assert row == {**{c: f"{c} of train 5" for c in spec.task.columns}, "label": 1 if spec.task.labels else 4.5}
+    assert row == {
+        **{c: f"{c} of train 5" for c in spec.task.columns},
+        "label": 1 if spec.task.labels else 4.5,
+    }
     assert spec.task.hub.revision[:10] in splits["train"].source
 
 
@@ -69,7 +85,9 @@ def test_squad_loads_from_the_cache(tmp_path, monkeypatch, name):
     spec = compose([f"task={name}", "data=hub"])
     text, number = datasets.Value("string"), datasets.Value("int32")
     answers = {"text": datasets.List(text), "answer_start": datasets.List(number)}
-    features = datasets.Features(dict.fromkeys(("id", "title", "context", "question"), text) | {"answers": answers})
+    features = datasets.Features(
+        dict.fromkeys(("id", "title", "context", "question"), text) | {"answers": answers}
+    )
     row = {"id": "1", "title": "t", "context": "Ann sleeps.", "question": "Who?"}
     row["answers"] = {"text": ["Ann"], "answer_start": [0]}
     fill(tmp_path, spec.task, features, {"train": [row], "validation": [row]})
@@ -84,7 +102,9 @@ def test_a_hub_run_records_the_revision(cache, tiny_spec):
 
 def test_an_empty_cache_another_revision_and_other_labels_are_one_line(cache):
     spec = compose(["task=rte", "data=hub"])
-    with pytest.raises(DataError, match="cannot be loaded .* offline choices: data=toy, or data=local") as caught:
+    with pytest.raises(
+        DataError, match="cannot be loaded .* offline choices: data=toy, or data=local"
+    ) as caught:
         load_split(spec.task, spec.data, "train")
     assert "\n" not in str(caught.value)
     cache(spec.task, labels=["not_entailment", "entailment"])

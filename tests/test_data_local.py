@@ -32,7 +32,10 @@ def test_reads_each_layout(glue, name):
         assert len(rows.rows) == 30
         for i, row in enumerate(rows.rows):
             assert row.pop("label") == (i % len(found.task.labels) if found.task.labels else i % 6)
-            assert row == {c: f'{found.task.local.columns[c]} of {split} {i} "quoted' for c in found.task.columns}
+            assert row == {
+                c: f'{found.task.local.columns[c]} of {split} {i} "quoted'
+                for c in found.task.columns
+            }
 
 
 def test_byte_order_mark_and_windows_line_ends_are_no_part_of_the_text(glue):
@@ -59,10 +62,30 @@ def edit_line(path, number, change):
     [
         ("cola", "CoLA/train.tsv", lambda s: s[:7], "line 17: has 3 tab-separated columns"),
         ("cola", "CoLA/train.tsv", lambda s: s + "\textra", "line 17: has 5 tab-separated columns"),
-        ("cola", "CoLA/dev.tsv", lambda s: s.replace("\t0\t", "\t2\t"), "line 17: label is '2'; must be one of 0, 1"),
-        ("cola", "CoLA/train.tsv", lambda s: "\t".join(s.split("\t")[:3]) + "\t ", "column sentence is empty"),
-        ("cola", "CoLA/train.tsv", lambda s: "\t".join(s.split("\t")[::-1]), "line 17: column source is"),
-        ("stsb", "STS-B/train.tsv", lambda s: s[:-3] + "5.5", "label is '5.5'; must be a number from 0 to 5"),
+        (
+            "cola",
+            "CoLA/dev.tsv",
+            lambda s: s.replace("\t0\t", "\t2\t"),
+            "line 17: label is '2'; must be one of 0, 1",
+        ),
+        (
+            "cola",
+            "CoLA/train.tsv",
+            lambda s: "\t".join(s.split("\t")[:3]) + "\t ",
+            "column sentence is empty",
+        ),
+        (
+            "cola",
+            "CoLA/train.tsv",
+            lambda s: "\t".join(s.split("\t")[::-1]),
+            "line 17: column source is",
+        ),
+        (
+            "stsb",
+            "STS-B/train.tsv",
+            lambda s: s[:-3] + "5.5",
+            "label is '5.5'; must be a number from 0 to 5",
+        ),
         ("stsb", "STS-B/train.tsv", lambda s: s[:-3] + "nan", "label is 'nan'"),
         ("stsb", "STS-B/dev.tsv", lambda s: s[:-3] + "high", "label is 'high'"),
         (
@@ -80,14 +103,20 @@ def test_a_broken_line_17_is_named(glue, task, file, change, message):
     edit_line(glue / file, 17, change)
     with pytest.raises(DataError, match=message) as caught:
         load(*two(spec(glue, task)))
-    assert file in str(caught.value) and "line 17" in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        file in str(caught.value)
+        and "line 17" in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
 
 
 def test_skip_bad_leaves_rows_out_and_says_which(glue):
     edit_line(glue / "CoLA/train.tsv", 17, lambda s: s + "\textra")
     found = load_split(*two(spec(glue, "cola", "data.skip_bad=true")), "train")
     assert len(found.rows) == 29
-    assert found.skipped == ["train.tsv line 17: has 5 tab-separated columns; must have as many as the header"]
+    assert found.skipped == [
+        "train.tsv line 17: has 5 tab-separated columns; must have as many as the header"
+    ]
 
 
 def test_swapped_header_wrong_encoding_empty_file_and_folder(glue):
@@ -118,7 +147,9 @@ def test_train_rows_draws_a_seeded_subset_and_leaves_validation_whole(glue):
     again = load(*two(spec(glue, "cola", "data.train_rows=10")))
     other = load(*two(spec(glue, "cola", "data.train_rows=10", "data.seed=1")))
     assert len(few["train"].rows) == 10 and len(few["validation"].rows) == 30
-    assert few["train"].fingerprint() == again["train"].fingerprint() != other["train"].fingerprint()
+    assert (
+        few["train"].fingerprint() == again["train"].fingerprint() != other["train"].fingerprint()
+    )
 
 
 def joined(rows) -> bytes:
@@ -138,12 +169,20 @@ BREAK = {
     "extra tab": lambda rows, task: joined([*rows[:16], [*rows[16], ""], *rows[17:]]),
     "two lines in one": lambda rows, task: joined([*rows[:16], rows[16] + rows[17], *rows[18:]]),
     "blank line": lambda rows, task: joined([*rows[:16], [""], *rows[16:]]),
-    "bad label": lambda rows, task: joined([*rows[:16], with_label(rows[16], task, "maybe"), *rows[17:]]),
+    "bad label": lambda rows, task: joined(
+        [*rows[:16], with_label(rows[16], task, "maybe"), *rows[17:]]
+    ),
     "no label": lambda rows, task: joined([*rows[:16], with_label(rows[16], task, ""), *rows[17:]]),
-    "label out of range": lambda rows, task: joined([*rows[:16], with_label(rows[16], task, "7"), *rows[17:]]),
-    "empty text": lambda rows, task: joined([*rows[:16], with_text(rows[16], task, " "), *rows[17:]]),
+    "label out of range": lambda rows, task: joined(
+        [*rows[:16], with_label(rows[16], task, "7"), *rows[17:]]
+    ),
+    "empty text": lambda rows, task: joined(
+        [*rows[:16], with_text(rows[16], task, " "), *rows[17:]]
+    ),
     "latin-1": lambda rows, task: (
-        joined([*rows[:16], with_text(rows[16], task, "caf\xe9"), *rows[17:]]).decode().encode("latin-1")
+        joined([*rows[:16], with_text(rows[16], task, "caf\xe9"), *rows[17:]])
+        .decode()
+        .encode("latin-1")
     ),
     "utf-16": lambda rows, task: joined(rows).decode().encode("utf-16"),
     "NUL": lambda rows, task: joined([*rows[:16], with_text(rows[16], task, "a\0b"), *rows[17:]]),
@@ -151,7 +190,9 @@ BREAK = {
     "empty file": lambda rows, task: b"",
     "header only": lambda rows, task: b"" if task.local.headerless else joined(rows[:1]),
     "swapped header": lambda rows, task: joined([rows[0][::-1], *rows[1:]]),
-    "swapped columns": lambda rows, task: joined([rows[0], *swap(rows[1:], label_at(task), text_at(task))]),
+    "swapped columns": lambda rows, task: joined(
+        [rows[0], *swap(rows[1:], label_at(task), text_at(task))]
+    ),
 }
 
 
@@ -185,7 +226,9 @@ def test_no_broken_file_is_trained_on(tmp_path, name, kind):
     with pytest.raises(DataError) as caught:
         load(*two(spec(tmp_path, name)))
     message = str(caught.value)
-    assert f"{task.local.folder}/train.tsv" in message and "\n" not in message and len(message) < 900
+    assert (
+        f"{task.local.folder}/train.tsv" in message and "\n" not in message and len(message) < 900
+    )
     if kind in ("cut line", "extra tab", "bad label", "latin-1", "NUL", "blank line"):
         assert "line 17" in message
 
@@ -203,7 +246,11 @@ def test_the_optional_diagnostics_are_scored_where_they_are(glue):
 
 def test_check_reports_rows_labels_overlap_and_problems(glue, capsys):
     train = glue / "RTE" / "train.tsv"
-    train.write_text(train.read_text().replace("of train 3 ", "of train 4 ").replace("of train 5 ", "of validation 5 "))
+    train.write_text(
+        train.read_text()
+        .replace("of train 3 ", "of train 4 ")
+        .replace("of train 5 ", "of validation 5 ")
+    )
     (glue / "WNLI" / "dev.tsv").write_text("index\tsentence\n")
     with pytest.raises(SystemExit):
         data_main(["check", str(glue), "--tokenizer", "random:tiny"])
@@ -211,11 +258,20 @@ def test_check_reports_rows_labels_overlap_and_problems(glue, capsys):
     rows = {tuple(c.strip() for c in line.split("|")[1:3]): line for line in done.out.splitlines()}
     header = [c.strip() for c in next(iter(rows.values())).split("|")]
     facts = dict(zip(header, (c.strip() for c in rows["rte", "train"].split("|")), strict=True))
-    assert (facts["rows"], facts["repeated"], facts["verdict"]) == ("30", "1", "NOT the official split")
+    assert (facts["rows"], facts["repeated"], facts["verdict"]) == (
+        "30",
+        "1",
+        "NOT the official split",
+    )
     assert facts["labels"] == "entailment 15 (50.0%), not_entailment 15 (50.0%)"
-    other = dict(zip(header, (c.strip() for c in rows["rte", "validation"].split("|")), strict=True))
+    other = dict(
+        zip(header, (c.strip() for c in rows["rte", "validation"].split("|")), strict=True)
+    )
     assert other["also in train"] == "1" and other["file"] == "RTE/dev.tsv"
-    assert "WNLI/dev.tsv line 1: header is ['index', 'sentence']" in done.err and len(done.err.splitlines()) == 1
+    assert (
+        "WNLI/dev.tsv line 1: header is ['index', 'sentence']" in done.err
+        and len(done.err.splitlines()) == 1
+    )
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])
@@ -238,7 +294,10 @@ LOCAL_COPIES = {
 def test_check_agrees_with_what_is_known_of_the_real_files(real_glue):
     table, problems = check(real_glue, "random:tiny")
     assert not problems
-    found = {row["file"]: (row["rows"], row["verdict"] == "official count") for _, row in table.iterrows()}
+    found = {
+        row["file"]: (row["rows"], row["verdict"] == "official count")
+        for _, row in table.iterrows()
+    }
     assert found == LOCAL_COPIES
 
 

@@ -13,14 +13,19 @@ TASKS = sorted(toy.GENERATORS)
 def test_toy_data_is_seeded_varied_and_without_overlap(name):
     spec = compose([f"task={name}", "data=toy"])
     splits = load(spec.task, spec.data)
-    texts = {split: [tuple(row[c] for c in spec.task.columns) for row in rows.rows] for split, rows in splits.items()}
+    texts = {
+        split: [tuple(row[c] for c in spec.task.columns) for row in rows.rows]
+        for split, rows in splits.items()
+    }
     everything = [t for group in texts.values() for t in group]
     assert len(set(everything)) == len(everything)
     assert len(texts["train"]) >= 1000 and len(texts[spec.task.validation[0]]) >= 300
     again = load(spec.task, spec.data)
     assert all(again[s].fingerprint() == splits[s].fingerprint() for s in splits)
     other = compose([f"task={name}", "data=toy", "data.seed=1"])
-    assert load_split(other.task, other.data, "train").fingerprint() != splits["train"].fingerprint()
+    assert (
+        load_split(other.task, other.data, "train").fingerprint() != splits["train"].fingerprint()
+    )
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -29,7 +34,9 @@ def test_noise_sets_a_ceiling_between_chance_and_one(name):
     task, splits = make_task(spec.task), load(spec.task, spec.data)
     split, metric = spec.task.validation[0], spec.task.metrics[0]
     points = task.reference_points(splits["train"].rows, splits[split].rows, split)
-    chance, words, ceiling = (points[name][metric] for name in ("chance", "bag_of_words", "ceiling"))
+    chance, words, ceiling = (
+        points[name][metric] for name in ("chance", "bag_of_words", "ceiling")
+    )
     assert chance + 0.2 < ceiling < 1.0
     assert words < ceiling - 0.25  # no word gives a label away
     if spec.task.labels:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lora_bench import dropout
+from lora_bench.model import dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -10,7 +10,9 @@ def test_rate_scale_and_gradient(p):
     x = torch.ones(1000, 333, requires_grad=True)
     out = dropout.dropout(x, p)
     dropped = (out == 0).float().mean().item()
-    assert dropped == pytest.approx(p, abs=4 * (p * (1 - p) / x.numel()) ** 0.5 + 1 / dropout.LEVELS)
+    assert dropped == pytest.approx(
+        p, abs=4 * (p * (1 - p) / x.numel()) ** 0.5 + 1 / dropout.LEVELS
+    )
     assert out.max().item() == pytest.approx(1 / (1 - p), rel=1e-3)
     out.sum().backward()
     assert torch.equal(x.grad, out.detach())  # the same elements, the same scale

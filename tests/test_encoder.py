@@ -6,8 +6,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, GPT2Config, RobertaModel
 
-from lora_bench.encoder import load_encoder, load_tokenizer, resolve, roberta_from_bert, tiny_config
-from lora_bench.packing import ATTENTION
+from lora_bench.model.encoder import (
+    load_encoder,
+    load_tokenizer,
+    resolve,
+    roberta_from_bert,
+    tiny_config,
+)
+from lora_bench.model.packing import ATTENTION
 from lora_bench.spec import ModelSpec, UserError
 
 from .conftest import MINILM
@@ -73,9 +79,11 @@ def test_the_hub_path_works_from_a_filled_cache(tmp_path):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     code = (
-        "from lora_bench.encoder import load_encoder; from lora_bench.spec import ModelSpec\n"
+        "from lora_bench.model.encoder import load_encoder; from lora_bench.spec import ModelSpec\n"
         "print(load_encoder(ModelSpec(name='x', source='someone/tiny-roberta'), dropout=0.0).config.vocab_size)"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["261"]

@@ -4,8 +4,8 @@ import importlib.util
 
 import pytest
 
-from lora_bench.run import folder_of, run
 from lora_bench.spec import UserError
+from lora_bench.training.run import folder_of, run
 
 
 def test_tensorboard_reads_back_what_the_run_recorded(tiny_spec):
@@ -17,7 +17,9 @@ def test_tensorboard_reads_back_what_the_run_recorded(tiny_spec):
         (3 * epoch["epoch"], epoch["scores"]["matthews"]) for epoch in record.epochs
     ]
     losses = [e.value for e in events.Scalars("train/loss")]
-    assert len(losses) == 6 and sum(losses[:3]) / 3 == pytest.approx(record.epochs[0]["loss"], rel=1e-5)
+    assert len(losses) == 6 and sum(losses[:3]) / 3 == pytest.approx(
+        record.epochs[0]["loss"], rel=1e-5
+    )
     assert max(e.value for e in events.Scalars("train/lr")) <= spec.train.lr
 
 
@@ -38,5 +40,7 @@ def test_a_logger_is_no_part_of_the_key_and_off_by_default(tiny_spec, monkeypatc
     run(spec)
     assert not (folder_of(spec) / "logs").exists() and not (folder_of(spec) / "wandb").exists()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"logger=wandb: needs wandb: pip install 'lora-bench\[wandb\]'"):
+    with pytest.raises(
+        UserError, match=r"logger=wandb: needs wandb: pip install 'lora-bench\[wandb\]'"
+    ):
         run(tiny_spec("train.epochs=1", "logger=wandb", "seed=1"))

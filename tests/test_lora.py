@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_bench.lora import (
+from lora_bench.model.lora import (
     LoraLinear,
     LoraRobertaSelfAttention,
     adapter_parameters,
@@ -21,7 +21,9 @@ from .helpers import encode, random_batch, randomize_b
 @pytest.mark.parametrize("rank", [1, 4, 8])
 @pytest.mark.parametrize("stabilized", [False, True])
 def test_agrees_with_the_dense_formula(rank, stabilized):
-    layer = LoraLinear.from_linear(nn.Linear(6, 5), rank=rank, alpha=3.0, rank_stabilized=stabilized)
+    layer = LoraLinear.from_linear(
+        nn.Linear(6, 5), rank=rank, alpha=3.0, rank_stabilized=stabilized
+    )
     nn.init.normal_(layer.lora_b)  # B = 0 would hide every mistake in A and alpha
     x = torch.randn(2, 7, 6)
     scaling = 3.0 / (math.sqrt(rank) if stabilized else rank)
@@ -38,7 +40,8 @@ def test_from_linear_shares_the_base_and_adds_only_lora_keys():
 
 
 @pytest.mark.parametrize(
-    ("init", "std"), [("kaiming", 1 / math.sqrt(3 * 400)), ("gaussian", 1.0), ("gaussian_rank", 0.25)]
+    ("init", "std"),
+    [("kaiming", 1 / math.sqrt(3 * 400)), ("gaussian", 1.0), ("gaussian_rank", 0.25)],
 )
 def test_init_has_the_stated_spread_and_b_is_zero(init, std):
     layer = LoraLinear(400, 10, rank=16, alpha=1.0, init=init)
@@ -80,7 +83,10 @@ def test_injection_changes_no_bit_yet_and_leaves_the_softmax_scale(tiny_encoder,
     assert len(names) == 2 * len(targets)
     assert torch.equal(encode(tiny_encoder, batch), before)
     assert scales == [layer.attention.self.scaling for layer in tiny_encoder.encoder.layer]
-    assert all(isinstance(layer.attention.self, LoraRobertaSelfAttention) for layer in tiny_encoder.encoder.layer)
+    assert all(
+        isinstance(layer.attention.self, LoraRobertaSelfAttention)
+        for layer in tiny_encoder.encoder.layer
+    )
     randomize_b(tiny_encoder)
     after = encode(tiny_encoder, batch)
     assert (after - before).abs().max() > 1e-3
@@ -126,7 +132,9 @@ def test_logits_and_gradients_agree_with_peft(tiny_encoder):
     batch = random_batch([4, 8])
     inject_lora(tiny_encoder, rank=4, alpha=6.0)
     randomize_b(tiny_encoder)
-    peft.inject_adapter_in_model(peft.LoraConfig(r=4, lora_alpha=6.0, target_modules=["query", "value"]), theirs)
+    peft.inject_adapter_in_model(
+        peft.LoraConfig(r=4, lora_alpha=6.0, target_modules=["query", "value"]), theirs
+    )
     for name, layer in tiny_encoder.named_modules():
         if isinstance(layer, LoraLinear):
             other = theirs.get_submodule(name)
@@ -138,5 +146,9 @@ def test_logits_and_gradients_agree_with_peft(tiny_encoder):
     their_out.square().sum().backward()
     name = "encoder.layer.0.attention.self.value"
     ours, other = tiny_encoder.get_submodule(name), theirs.get_submodule(name)
-    torch.testing.assert_close(ours.lora_a.grad, other.lora_A["default"].weight.grad, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(ours.lora_b.grad, other.lora_B["default"].weight.grad, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        ours.lora_a.grad, other.lora_A["default"].weight.grad, atol=1e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        ours.lora_b.grad, other.lora_B["default"].weight.grad, atol=1e-5, rtol=1e-4
+    )

@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from lora_bench.checkpoint import load_adapter, save_adapter
-from lora_bench.lora import adapter_parameters, lora_layers
 from lora_bench.methods import arguments, get_method
 from lora_bench.methods.adapter import Adapter, Bottleneck
 from lora_bench.methods.peft_adalora import _add_orthogonality
-from lora_bench.run import build, run
+from lora_bench.model.lora import adapter_parameters, lora_layers
+from lora_bench.model.wrapper import LoraWrapperRoberta
 from lora_bench.spec import MethodSpec, SpecError, UserError
 from lora_bench.tasks import make_task
-from lora_bench.train import fit
-from lora_bench.wrapper import LoraWrapperRoberta
+from lora_bench.training.fit import fit
+from lora_bench.training.run import build, run
 
 from .helpers import random_batch, yes_data
 from .test_spec import OURS, PEFT
@@ -28,7 +28,9 @@ def built(spec):
 
 
 def test_lora_plus_gives_b_its_own_rate_and_keeps_every_parameter_once(tiny_spec):
-    spec = tiny_spec("method=lora_plus", "method.args.lr_ratio=4", "train.weight_decay=0.1", "method.biases=all")
+    spec = tiny_spec(
+        "method=lora_plus", "method.args.lr_ratio=4", "train.weight_decay=0.1", "method.biases=all"
+    )
     model, method = build(spec, make_task(spec.task), get_method(spec.method))
     groups = method.optimizer(model, spec).param_groups
     grouped = [id(p) for group in groups for p in group["params"]]
@@ -40,7 +42,9 @@ def test_lora_plus_gives_b_its_own_rate_and_keeps_every_parameter_once(tiny_spec
             assert group["lr"] == pytest.approx(4e-3 if is_b else 1e-3)
             assert group["weight_decay"] == (0.1 if p.ndim > 1 else 0.0)
     spec.method.args["lr_ratio"] = -1
-    with pytest.raises(SpecError, match=r"method.args.lr_ratio=-1.0: must be a finite number above 0"):
+    with pytest.raises(
+        SpecError, match=r"method.args.lr_ratio=-1.0: must be a finite number above 0"
+    ):
         method.optimizer(model, spec)
 
 
@@ -62,7 +66,13 @@ def test_lora_fa_trains_b_alone_and_its_adapter_carries_a(tiny_spec, tmp_path):
 
 
 def test_relora_merges_restarts_and_warms_up_again(tiny_spec, tmp_path):
-    spec = tiny_spec("method=relora", "method.args.every=2", "method.args.warmup=1", "train.warmup=0", "train.epochs=2")
+    spec = tiny_spec(
+        "method=relora",
+        "method.args.every=2",
+        "method.args.warmup=1",
+        "train.warmup=0",
+        "train.epochs=2",
+    )
     model, method = built(spec)
     start = {name: p.clone() for name, p in model.named_parameters()}
     layer = next(lora_layers(model))
@@ -74,7 +84,9 @@ def test_relora_merges_restarts_and_warms_up_again(tiny_spec, tmp_path):
         batch = random_batch([5, 9])
         before = model.eval()(batch)
         after_step(model, step)
-        torch.testing.assert_close(model(batch), before, atol=1e-5, rtol=1e-4)  # a restart changes no output
+        torch.testing.assert_close(
+            model(batch), before, atol=1e-5, rtol=1e-4
+        )  # a restart changes no output
         model.train()
         if not layer.lora_b.any():
             restarts.append(step)
@@ -84,8 +96,15 @@ def test_relora_merges_restarts_and_warms_up_again(tiny_spec, tmp_path):
     method.after_step = watch
     fit(model, method, make_task(spec.task), yes_data(48), spec, lambda: {})  # 3 steps an epoch
     assert restarts == [2, 4]  # not after the last step
-    assert rates == pytest.approx([1, 5 / 6, 4 / 6 / 2, 3 / 6, 2 / 6 / 2, 1 / 6])  # half after each restart
-    assert torch.linalg.matrix_rank(weights[-1] - start["encoder.encoder.layer.0.attention.self.query.weight"]) == 16
+    assert rates == pytest.approx(
+        [1, 5 / 6, 4 / 6 / 2, 3 / 6, 2 / 6 / 2, 1 / 6]
+    )  # half after each restart
+    assert (
+        torch.linalg.matrix_rank(
+            weights[-1] - start["encoder.encoder.layer.0.attention.self.query.weight"]
+        )
+        == 16
+    )
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, start[n])}
     assert moved == model.trained_state().keys()
     save_adapter(tmp_path, model, spec)
@@ -98,14 +117,22 @@ def test_relora_merges_restarts_and_warms_up_again(tiny_spec, tmp_path):
 @pytest.mark.parametrize(("placement", "width", "millions"), [
     ("pfeiffer", 16, 0.8), ("pfeiffer", 64, 3.2), ("houlsby", 8, 0.8), ("houlsby", 64, 6.3),
 ])  # fmt: skip
-def test_adapters_have_the_lora_papers_sizes_on_roberta_large(placement, width, millions, tiny_spec):
+def test_adapters_have_the_lora_papers_sizes_on_roberta_large(
+    placement, width, millions, tiny_spec
+):
     """LoRA paper, section 5.1: layers x (2 D m + m + D). Its table gives 3.0M and 6.0M for width 64."""
     from transformers import RobertaConfig, RobertaModel
 
-    config = RobertaConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
-    spec = tiny_spec(f"method=adapter_{placement}", f"method.args.bottleneck={width}", "method.layer_norms=false")
+    config = RobertaConfig(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
+    )
+    spec = tiny_spec(
+        f"method=adapter_{placement}", f"method.args.bottleneck={width}", "method.layer_norms=false"
+    )
     with torch.device("meta"):
-        model = LoraWrapperRoberta("glue", 2, 0.1, RobertaModel(config, add_pooling_layer=False), lora_rank=None)
+        model = LoraWrapperRoberta(
+            "glue", 2, 0.1, RobertaModel(config, add_pooling_layer=False), lora_rank=None
+        )
         Adapter().prepare(model, spec)
     layers = 24 * (2 if placement == "houlsby" else 1)
     count = model.parameter_counts()["adapter"]
@@ -143,13 +170,19 @@ def test_galores_first_step_is_adams_in_the_projection(tiny_spec):
     optimizer = method.optimizer(model, spec)
     grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
-    weight = model.encoder.encoder.layer[0].intermediate.dense.weight  # (64, 32): projected on the right
+    weight = model.encoder.encoder.layer[
+        0
+    ].intermediate.dense.weight  # (64, 32): projected on the right
     before, weight.grad = weight.detach().clone(), torch.randn(64, 32)
     p = torch.linalg.svd(weight.grad)[2][:3]  # (3, 32)
     optimizer.step()
     low = weight.grad @ p.T
-    adam = low / (low.abs() + 1e-6 / (1 - 0.999) ** 0.5)  # a first step is bias-corrected to g / (|g| + eps)
-    torch.testing.assert_close(weight.detach(), before - spec.train.lr * 2 * adam @ p, atol=1e-6, rtol=1e-4)
+    adam = low / (
+        low.abs() + 1e-6 / (1 - 0.999) ** 0.5
+    )  # a first step is bias-corrected to g / (|g| + eps)
+    torch.testing.assert_close(
+        weight.detach(), before - spec.train.lr * 2 * adam @ p, atol=1e-6, rtol=1e-4
+    )
     assert optimizer.state[weight]["exp_avg"].shape == (64, 3)
 
 
@@ -163,8 +196,12 @@ def test_qlora_is_lora_over_the_dequantised_base(tiny_spec):
     with torch.no_grad():
         for name, layer in linear:
             other = plain.encoder.encoder.get_submodule(name)
-            error = functional.dequantize_4bit(layer.weight, layer.weight.quant_state) - other.weight
-            assert 0.05 < error.norm() / other.weight.norm() < 0.12  # what 16 levels in blocks of 64 cost
+            error = (
+                functional.dequantize_4bit(layer.weight, layer.weight.quant_state) - other.weight
+            )
+            assert (
+                0.05 < error.norm() / other.weight.norm() < 0.12
+            )  # what 16 levels in blocks of 64 cost
             other.weight += error
         for one, two in zip(lora_layers(model), lora_layers(plain), strict=True):
             nn.init.normal_(one.lora_b, std=0.1)
@@ -175,7 +212,9 @@ def test_qlora_is_lora_over_the_dequantised_base(tiny_spec):
     ours.sum().backward(), theirs.sum().backward()
     for name, p in adapter_parameters(model).items():
         torch.testing.assert_close(p.grad, plain.get_parameter(name).grad, atol=1e-5, rtol=1e-4)
-    assert model.parameter_counts() == plain.parameter_counts()  # two weights in a byte are still two weights
+    assert (
+        model.parameter_counts() == plain.parameter_counts()
+    )  # two weights in a byte are still two weights
     with pytest.raises(RuntimeError, match="merge into the unquantised model"):
         next(lora_layers(model)).merge()
     with pytest.raises(UserError, match="is 32 wide; must be a multiple of 64"):
@@ -204,7 +243,9 @@ def test_adaloras_orthogonality_is_the_gradient_of_its_penalty(transposed):
 
 
 def test_adalora_cuts_to_its_budget(tiny_spec):
-    spec = tiny_spec("method=peft_adalora", "train.epochs=4", "method.args.init_r=6", "method.args.target_r=2")
+    spec = tiny_spec(
+        "method=peft_adalora", "train.epochs=4", "method.args.init_r=6", "method.args.target_r=2"
+    )
     model, method = built(spec)
     fit(model, method, make_task(spec.task), yes_data(48), spec, lambda: {})  # 12 steps
     config = method.tuner.peft_config["default"]
@@ -224,7 +265,10 @@ class Two:
     [
         ({"size": 3}, r"method.args=\{'size': 3\}: method=mine takes exactly size, name"),
         ({"size": 3, "name": "x", "more": 1}, "takes exactly size, name"),
-        ({"size": "many", "name": "x"}, "method.args.size=many: Value 'many' of type 'str' could not be converted"),
+        (
+            {"size": "many", "name": "x"},
+            "method.args.size=many: Value 'many' of type 'str' could not be converted",
+        ),
     ],
 )
 def test_a_methods_own_settings_are_all_given_and_typed(tiny_spec, args, message):
@@ -241,10 +285,22 @@ def test_a_methods_own_settings_are_all_given_and_typed(tiny_spec, args, message
     ("overrides", "message"),
     [
         (["method=relora", "method.args.every=0"], "method.args.every=0: must be 1 or more"),
-        (["method=adapter_houlsby", "method.args.placement=top"], "placement=top: must be one of houlsby, pfeiffer"),
-        (["method=adapter_pfeiffer", "method.args.bottleneck=0"], "method.args.bottleneck=0: must be 1 or more"),
-        (["method=peft_adalora", "method.args.tinit=7"], "method.args.tinit=7: must be a share of all steps below 1"),
-        (["method=galore", "method.args.update_gap=0"], "method.args.update_gap=0: must be 1 or more"),
+        (
+            ["method=adapter_houlsby", "method.args.placement=top"],
+            "placement=top: must be one of houlsby, pfeiffer",
+        ),
+        (
+            ["method=adapter_pfeiffer", "method.args.bottleneck=0"],
+            "method.args.bottleneck=0: must be 1 or more",
+        ),
+        (
+            ["method=peft_adalora", "method.args.tinit=7"],
+            "method.args.tinit=7: must be a share of all steps below 1",
+        ),
+        (
+            ["method=galore", "method.args.update_gap=0"],
+            "method.args.update_gap=0: must be 1 or more",
+        ),
     ],
 )
 def test_a_wrong_setting_of_one_method_is_one_line(tiny_spec, overrides, message):
@@ -263,10 +319,16 @@ def test_a_wrong_setting_of_one_method_is_one_line(tiny_spec, overrides, message
         ("peft", "peft", ["method=peft_boft"]),
     ],
 )
-def test_without_its_package_a_method_names_the_extra(tiny_spec, monkeypatch, package, extra, overrides):
+def test_without_its_package_a_method_names_the_extra(
+    tiny_spec, monkeypatch, package, extra, overrides
+):
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == package else real(name, *a))
-    with pytest.raises(UserError, match=rf"{overrides[-1]} needs {package}: pip install 'lora-bench\[{extra}\]'"):
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == package else real(name, *a)
+    )
+    with pytest.raises(
+        UserError, match=rf"{overrides[-1]} needs {package}: pip install 'lora-bench\[{extra}\]'"
+    ):
         run(tiny_spec(*overrides))
     assert run(tiny_spec("method=lora", "train.epochs=1")).status == "ok"
 
@@ -276,7 +338,10 @@ RATES = {
     "full": "1.5e-4",
     "galore": "5e-4",
     "lora_plus": "3e-4",  # B learns 16 times as fast
-    **dict.fromkeys(("lora_fa", "peft_adalora", "peft_fourierft", "peft_ia3", "peft_vblora", "peft_vera"), "1e-2"),
+    **dict.fromkeys(
+        ("lora_fa", "peft_adalora", "peft_fourierft", "peft_ia3", "peft_vblora", "peft_vera"),
+        "1e-2",
+    ),
 }
 frozen: dict[tuple[str, str], float] = {}  # score of head_only by task and rate, measured once
 

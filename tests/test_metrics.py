@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from lora_bench.__main__ import compose
-from lora_bench.packing import Batch
+from lora_bench.model.packing import Batch
 from lora_bench.tasks import make_task
 from lora_bench.tasks.metrics import accuracy, f1, matthews, pearson, spearman
 
@@ -58,9 +58,9 @@ def test_stsb_loss_pairs_each_prediction_with_its_own_label():
 
 def test_stsb_predicts_raw_values_within_their_range():
     task = make_task(compose(["task=stsb"]).task)
-    assert task.decode([torch.tensor([x]) for x in (-1.0, 3.3, 9.0)], [], None).tolist() == pytest.approx(
-        [0.0, 3.3, 5.0]
-    )
+    assert task.decode(
+        [torch.tensor([x]) for x in (-1.0, 3.3, 9.0)], [], None
+    ).tolist() == pytest.approx([0.0, 3.3, 5.0])
 
 
 def test_classification_loss_is_the_mean_cross_entropy():
@@ -69,4 +69,6 @@ def test_classification_loss_is_the_mean_cross_entropy():
     logits = torch.randn(2, 3)
     expected = -(F.log_softmax(logits, 1)[0, 2] + F.log_softmax(logits, 1)[1, 0]) / 2
     torch.testing.assert_close(task.loss(logits, batch), expected)
-    assert task.decode(list(torch.tensor([[0.1, 0.9, 0.0], [1.0, 0.0, 0.2]])), [], None).tolist() == [1, 0]
+    assert task.decode(
+        list(torch.tensor([[0.1, 0.9, 0.0], [1.0, 0.0, 0.2]])), [], None
+    ).tolist() == [1, 0]

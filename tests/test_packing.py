@@ -5,9 +5,15 @@ import pytest
 import torch
 from transformers import BertModel
 
-from lora_bench import packing
-from lora_bench.encoder import first_position, load_encoder, load_tokenizer, max_tokens, resolve
-from lora_bench.packing import ATTENTION, Batch, Layout
+from lora_bench.model import packing
+from lora_bench.model.encoder import (
+    first_position,
+    load_encoder,
+    load_tokenizer,
+    max_tokens,
+    resolve,
+)
+from lora_bench.model.packing import ATTENTION, Batch, Layout
 
 from .conftest import MINILM, TINY
 from .helpers import encode
@@ -20,7 +26,10 @@ def test_packed_equals_padded(model):
     encoder, tokenizer = load_encoder(model, dropout=0.0), load_tokenizer(model)
     longest = 512 if model is TINY else 128  # MiniLM at full length has a test of its own
     ids = [tokenizer(LONG, truncation=True, max_length=longest)["input_ids"]]
-    ids += [tokenizer(t)["input_ids"] for t in ("", "a", "a short text", "another, somewhat longer text")]
+    ids += [
+        tokenizer(t)["input_ids"]
+        for t in ("", "a", "a short text", "another, somewhat longer text")
+    ]
     ids.append([7])  # one token, no special ones
     assert max(map(len, ids)) == longest
     packed, padded = outputs_both_ways(encoder, tokenizer, ids)
@@ -58,12 +67,15 @@ def test_gradients_of_packed_equal_those_of_padded(tiny_encoder):
 
 def test_training_attention_with_dropout_has_the_mean_of_the_one_without():
     """The hand-written CPU path for dropout is the same attention: its mean over masks is SDPA's output."""
-    from lora_bench.packing import packed_attention
+    from lora_bench.model.packing import packed_attention
 
     layout = Layout.from_lengths(torch.tensor([3, 6, 1]))
     q, k, v = torch.randn(3, 1, 2, 10, 4).unbind(0)
     exact, _ = packed_attention(None, q, k, v, None, layout=layout, scaling=0.5)
-    draws = [packed_attention(None, q, k, v, None, layout=layout, scaling=0.5, dropout=0.2)[0] for _ in range(4000)]
+    draws = [
+        packed_attention(None, q, k, v, None, layout=layout, scaling=0.5, dropout=0.2)[0]
+        for _ in range(4000)
+    ]
     assert not torch.equal(draws[0], draws[1])
     torch.testing.assert_close(torch.stack(draws).mean(0), exact, atol=0.05, rtol=0)
 
@@ -77,7 +89,9 @@ def test_layout_of_equal_lengths_needs_no_mask():
     assert grid.rows[grid.cells].tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("lengths", [[1], [5, 2], [40, 3, 200, 41, 2], [384] * 9, list(range(1, 130))])
+@pytest.mark.parametrize(
+    "lengths", [[1], [5, 2], [40, 3, 200, 41, 2], [384] * 9, list(range(1, 130))]
+)
 def test_grids_hold_each_token_once_and_waste_little(lengths):
     layout = Layout.from_lengths(torch.tensor(lengths))
     tokens = torch.cat([grid.rows[grid.cells] for grid in layout.grids])
@@ -85,7 +99,10 @@ def test_grids_hold_each_token_once_and_waste_little(lengths):
     if len(layout.grids) > 1:
         assert tokens[layout.to_packed].tolist() == list(range(sum(lengths)))
     for grid in layout.grids:
-        assert grid.longest <= packing.SHORT or grid.batch * grid.longest <= len(grid.cells) / packing.LIKE
+        assert (
+            grid.longest <= packing.SHORT
+            or grid.batch * grid.longest <= len(grid.cells) / packing.LIKE
+        )
         assert grid.batch == 1 or grid.batch * grid.longest**2 <= packing.CELLS
 
 
@@ -105,6 +122,8 @@ def outputs_both_ways(encoder, tokenizer, ids):
     yield forward(encoder, batch).split([len(x) for x in ids])
     padded = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
     encoder.set_attn_implementation("sdpa")
-    out = encoder(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).last_hidden_state
+    out = encoder(
+        input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]
+    ).last_hidden_state
     encoder.set_attn_implementation(ATTENTION)
     yield [row[: len(x)] for row, x in zip(out, ids, strict=True)]

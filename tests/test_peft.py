@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from lora_bench.__main__ import compose
-from lora_bench.lora import LoraLinear
 from lora_bench.methods import get_method
-from lora_bench.run import build, run
+from lora_bench.model.lora import LoraLinear
 from lora_bench.spec import TARGETS, SpecError, UserError
 from lora_bench.tasks import make_task
-from lora_bench.train import train_step
+from lora_bench.training.fit import train_step
+from lora_bench.training.run import build, run
 
 from .helpers import random_batch
 from .test_spec import PEFT
@@ -22,7 +22,9 @@ TINY_ARGS = {"peft_vblora": ["method.args.num_vectors=16", "method.args.vector_l
 @pytest.mark.parametrize("method", PEFT)
 def test_every_preset_trains_moves_its_adapter_and_reloads(tiny_spec, method, task):
     """run() itself fails if the saved adapter scores differently in a fresh model."""
-    spec = tiny_spec(f"task={task}", f"method={method}", "train.epochs=1", *TINY_ARGS.get(method, []))
+    spec = tiny_spec(
+        f"task={task}", f"method={method}", "train.epochs=1", *TINY_ARGS.get(method, [])
+    )
     done = run(spec)
     assert done.parameters["adapter"] > 0
     trained = done.parameters["adapter"] + done.parameters["head"]
@@ -33,7 +35,12 @@ def test_every_preset_trains_moves_its_adapter_and_reloads(tiny_spec, method, ta
 @pytest.mark.parametrize("task_name", ["rte", "squad_v1"])
 def test_50_steps_lose_what_pefts_lora_loses(tiny_spec, task_name, targets):
     """Same base, same A, dropout 0, fp32, same batches: losses agree at every step."""
-    common = [f"task={task_name}", "train.dropout=0", "train.lr=5e-3", f"method.targets=[{','.join(targets)}]"]
+    common = [
+        f"task={task_name}",
+        "train.dropout=0",
+        "train.lr=5e-3",
+        f"method.targets=[{','.join(targets)}]",
+    ]
     specs = [tiny_spec(*common, "method=lora"), tiny_spec(*common, "method=peft_lora")]
     task = make_task(specs[0].task)
     built = [build(spec, task, get_method(spec.method)) for spec in specs]
@@ -45,12 +52,16 @@ def test_50_steps_lose_what_pefts_lora_loses(tiny_spec, task_name, targets):
                 theirs.encoder.get_submodule(name).lora_A["default"].weight.copy_(layer.lora_a)
     assert ours.parameter_counts() == theirs.parameter_counts()
     rng = np.random.default_rng(0)
-    optimizers = [method.optimizer(model, spec) for (model, method), spec in zip(built, specs, strict=True)]
+    optimizers = [
+        method.optimizer(model, spec) for (model, method), spec in zip(built, specs, strict=True)
+    ]
     trained = [[p for p in model.parameters() if p.requires_grad] for model, _ in built]
     losses = []
     for step in range(1, 51):
         lengths = rng.integers(3, 20, 4)
-        labels = rng.integers(0, 2, 4) if task_name == "rte" else np.sort(rng.integers(0, 3, (4, 2)))
+        labels = (
+            rng.integers(0, 2, 4) if task_name == "rte" else np.sort(rng.integers(0, 3, (4, 2)))
+        )
         batch = random_batch(lengths, labels=labels, seed=step)
         losses.append(
             [
@@ -80,7 +91,11 @@ def test_50_steps_lose_what_pefts_lora_loses(tiny_spec, task_name, targets):
             SpecError,
             "C3A: cannot go into tiny: The block size should be a factor",
         ),
-        (["+method.args.ranke=3"], SpecError, r"method.args.ranke=3: LORA takes alora_invocation_tokens|alpha_pattern"),
+        (
+            ["+method.args.ranke=3"],
+            SpecError,
+            r"method.args.ranke=3: LORA takes alora_invocation_tokens|alpha_pattern",
+        ),
     ],
 )
 def test_a_wrong_peft_setting_is_one_line(tiny_spec, overrides, error, message):

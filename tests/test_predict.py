@@ -5,8 +5,8 @@ import zipfile
 import pytest
 
 from lora_bench.predict import EVERY_FILE, main, write_submission
-from lora_bench.run import folder_of, run
 from lora_bench.spec import UserError
+from lora_bench.training.run import folder_of, run
 
 from .helpers import write_official
 from .test_spec import GLUE
@@ -30,7 +30,11 @@ def test_every_task_writes_its_files_as_the_server_reads_them(tiny_spec, tmp_pat
         assert lines[0] == ["index", "prediction"]
         assert [line[0] for line in lines[1:]] == [str(i) for i in range(13)]
         for _, value in lines[1:]:
-            assert value in spec.task.local.label_values if spec.task.labels else 0 <= float(value) <= 5
+            assert (
+                value in spec.task.local.label_values
+                if spec.task.labels
+                else 0 <= float(value) <= 5
+            )
 
 
 def test_the_zip_holds_all_and_says_what_is_missing(tiny_spec, tmp_path, capsys):
@@ -38,15 +42,18 @@ def test_the_zip_holds_all_and_says_what_is_missing(tiny_spec, tmp_path, capsys)
     main([*folders, "--out", str(tmp_path / "out")])
     with zipfile.ZipFile(tmp_path / "out" / "submission.zip") as archive:
         assert sorted(archive.namelist()) == ["AX.tsv", "CoLA.tsv", "MNLI-m.tsv", "MNLI-mm.tsv"]
-    assert "the server wants 7 more: MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI" in capsys.readouterr().out
+    assert (
+        "the server wants 7 more: MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI"
+        in capsys.readouterr().out
+    )
 
 
 def test_the_presets_together_fill_the_servers_list():
     from lora_bench.presets import task_presets
 
-    assert sorted(f for task in task_presets().values() for f in task.submission.values()) == sorted(
-        f"{n}.tsv" for n in EVERY_FILE
-    )
+    assert sorted(
+        f for task in task_presets().values() for f in task.submission.values()
+    ) == sorted(f"{n}.tsv" for n in EVERY_FILE)
 
 
 def test_a_run_without_test_split_record_or_adapter_is_one_line(tiny_spec, tmp_path):

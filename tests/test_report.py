@@ -30,10 +30,21 @@ def made_up(folder, *overrides, last=0.5, best=0.6, status="ok", rows=1200, **mo
     """Write a record as a run would."""
     spec = compose(list(overrides))
     name = spec.task.metrics[0] + ("_matched" if spec.task.name == "mnli" else "")
-    epochs = [{"epoch": 1, "loss": 1.0, "scores": {name: best}}, {"epoch": 2, "loss": 0.5, "scores": {name: last}}]
-    facts = {"train": {"rows": rows}, "validation": {"rows": 400, "chance": {name: 0.0}, "ceiling": {name: 0.9}}}
+    epochs = [
+        {"epoch": 1, "loss": 1.0, "scores": {name: best}},
+        {"epoch": 2, "loss": 0.5, "scores": {name: last}},
+    ]
+    facts = {
+        "train": {"rows": rows},
+        "validation": {"rows": 400, "chance": {name: 0.0}, "ceiling": {name: 0.9}},
+    }
     command = f"python -m lora_bench {' '.join(overrides)}"
-    costs = {"adapter_bytes": 1 << 20, "train_seconds": 10.0, "tokens_per_second": 900.0, "peak_memory_bytes": 1 << 30}
+    costs = {
+        "adapter_bytes": 1 << 20,
+        "train_seconds": 10.0,
+        "tokens_per_second": 900.0,
+        "peak_memory_bytes": 1 << 30,
+    }
     record = Record(
         spec.key(), status, spec.to_dict(), command, "now", {"commit": "c0ffee", "versions": {"torch": "2.13.0"}},
         data=facts, epochs=epochs, best=epochs[0], last=epochs[1], parameters={"adapter": 73728, "trained": 222338},
@@ -59,7 +70,11 @@ def test_seeds_make_one_cell_and_protocols_are_apart(tmp_path):
     column = methods.rows.columns[1]
     assert column == "cola matthews" and "minilm, toy data, 1,200 training rows" in methods.title
     shown = dict(zip(methods.rows.method, methods.rows[column], strict=True))
-    assert shown["lora r=8"] == "60.0 ± 10.0 (3)" and shown["lora r=4"] == "20.0 (1)" and shown["full"] == "failed"
+    assert (
+        shown["lora r=8"] == "60.0 ± 10.0 (3)"
+        and shown["lora r=4"] == "20.0 (1)"
+        and shown["full"] == "failed"
+    )
     assert (shown["chance"], shown["ceiling"]) == ("0.0", "90.0")
     assert "**60.0 ± 10.0 (3)**" in to_markdown(methods) and "**20.0" not in to_markdown(methods)
     best = tables_of(tmp_path, "best")["methods"].rows
@@ -74,14 +89,21 @@ def test_a_cell_says_how_many_of_its_runs_failed(tmp_path):
 
 
 def test_other_recipes_policies_or_rows_are_other_systems_and_none_is_chosen(tmp_path):
-    overrides = ("seed=0", "train.lr=2e-3", "method.alpha=8", "method.biases=all", "precision=bf16", "head=article")
+    overrides = (
+        "seed=0",
+        "train.lr=2e-3",
+        "method.alpha=8",
+        "method.biases=all",
+        "precision=bf16",
+        "head=article",
+    )
     for override in (*overrides, "train.optimizer=adamw8bit", "method.layers=[0]"):
         made_up(tmp_path, override)
     cells = make_cells(load_records(tmp_path), "last")
     assert len(cells) == 8 and (cells.n == 1).all() and labels(cells).nunique() == 8
-    assert "lora r=8, biases all" in set(labels(cells)) and "lora r=8 (lr 0.002, 3 epochs, batch 8, alpha 16)" in set(
+    assert "lora r=8, biases all" in set(
         labels(cells)
-    )
+    ) and "lora r=8 (lr 0.002, 3 epochs, batch 8, alpha 16)" in set(labels(cells))
     made_up(tmp_path, "seed=1", rows=99)
     columns = list(tables_of(tmp_path)["methods"].rows.columns)
     assert columns[1:3] == ["cola matthews (1,200 rows)", "cola matthews (99 rows)"] or columns[1:3] == [
@@ -90,7 +112,12 @@ def test_other_recipes_policies_or_rows_are_other_systems_and_none_is_chosen(tmp
 
 def test_seeds_with_a_start_of_their_own_are_one_system(tmp_path):
     for seed in (0, 1):
-        made_up(tmp_path, "task=rte", f"seed={seed}", f"init_from=x/mnli-minilm-lora-r8-s{seed}-0123456789/adapter")
+        made_up(
+            tmp_path,
+            "task=rte",
+            f"seed={seed}",
+            f"init_from=x/mnli-minilm-lora-r8-s{seed}-0123456789/adapter",
+        )
     made_up(tmp_path, "task=rte")
     cells = make_cells(load_records(tmp_path), "last")
     assert sorted(zip(cells.start, cells.n, strict=True)) == [("mnli", 2), ("plain", 1)]
@@ -103,7 +130,12 @@ def test_the_average_stands_only_where_every_task_does(tmp_path):
         if task != "rte":
             made_up(tmp_path, f"task={task}", "method=full", last=score + 0.1)
     rows = tables_of(tmp_path)["methods"].rows.set_index("method")
-    assert list(rows.columns) == ["mnli accuracy_matched", "cola matthews", "rte accuracy", "average"]  # as the paper
+    assert list(rows.columns) == [
+        "mnli accuracy_matched",
+        "cola matthews",
+        "rte accuracy",
+        "average",
+    ]  # as the paper
     assert rows.loc["lora r=8", "average"] == "50.0" and rows.loc["full", "average"] is None
     assert "–" in to_markdown(tables_of(tmp_path)["methods"])
 
@@ -111,11 +143,19 @@ def test_the_average_stands_only_where_every_task_does(tmp_path):
 def test_ranks_alphas_and_squad_have_layouts_of_their_own(tmp_path):
     for rank in (2, 4):
         for alpha in (4, 8):
-            made_up(tmp_path, f"method.rank={rank}", f"method.alpha={alpha}", last=rank / 10 + alpha / 100)
+            made_up(
+                tmp_path,
+                f"method.rank={rank}",
+                f"method.alpha={alpha}",
+                last=rank / 10 + alpha / 100,
+            )
     found = tables_of(tmp_path)
     grid = found["alpha_rank"].rows
     assert grid.columns.tolist() == ["alpha", "r=2", "r=4"] and grid.alpha.tolist() == ["4", "8"]
-    assert grid["r=4"].tolist() == ["44.0 (1)", "48.0 (1)"] and found["alpha_rank"].best == {(1, 1), (1, 2)}
+    assert grid["r=4"].tolist() == ["44.0 (1)", "48.0 (1)"] and found["alpha_rank"].best == {
+        (1, 1),
+        (1, 2),
+    }
     assert found["ranks"].rows["rank"].str.startswith(("2 (", "4 (")).all()
     for method in ("lora", "full"):
         made_up(tmp_path / "squad", "task=squad_v1", f"method={method}")
@@ -127,30 +167,43 @@ def test_costs_are_medians_and_constant_columns_are_said_once(tmp_path):
         made_up(tmp_path, f"seed={seed}", train_seconds=seconds)
     made_up(tmp_path, "method=head_only", peak_memory_bytes=None)
     table = tables_of(tmp_path)["costs"]
-    assert table.rows["train, s"].tolist() == ["10.0", "20.0"] and table.rows["rank"].tolist() == [None, 8]
+    assert table.rows["train, s"].tolist() == ["10.0", "20.0"] and table.rows["rank"].tolist() == [
+        None,
+        8,
+    ]
     rest, line = fold_constants(table)
     assert line == "All rows: model minilm; data toy, 1,200 rows." and "model" not in rest.rows
-    assert "| head_only | –" in to_markdown(rest) and "73,728" in to_markdown(rest) and "nan" not in to_markdown(rest)
+    assert (
+        "| head_only | –" in to_markdown(rest)
+        and "73,728" in to_markdown(rest)
+        and "nan" not in to_markdown(rest)
+    )
 
 
 def test_every_format_holds_the_same_cells():
     rows = pd.DataFrame(
-        {"method": ["lora_plus", "full"], "cola": ["1.0 ± 0.1 (2)", None], "share %": [5000, 3]}, dtype=object
+        {"method": ["lora_plus", "full"], "cola": ["1.0 ± 0.1 (2)", None], "share %": [5000, 3]},
+        dtype=object,
     )
     table = Table("t", "A_title", rows, {(0, 1)})
     latex = to_latex(table)
     assert r"lora\_plus & \textbf{1.0 $\pm$ 0.1 (2)} & 5,000 \\" in latex and r"share \%" in latex
-    assert r"full & -- & 3 \\" in latex and latex.index(r"\toprule") < latex.index(r"\midrule") < latex.index(
-        r"\bottomrule"
-    )
-    assert "\033[1m1.0 ± 0.1 (2)\033[0m" in to_terminal(table) and "**1.0 ± 0.1 (2)**" in to_markdown(table)
+    assert r"full & -- & 3 \\" in latex and latex.index(r"\toprule") < latex.index(
+        r"\midrule"
+    ) < latex.index(r"\bottomrule")
+    assert "\033[1m1.0 ± 0.1 (2)\033[0m" in to_terminal(
+        table
+    ) and "**1.0 ± 0.1 (2)**" in to_markdown(table)
     assert to_csv(table).splitlines()[1:] == ["lora_plus,1.0 ± 0.1 (2),5000", "full,,3"]
 
 
 def test_only_failed_runs_make_a_list_and_no_tables(tmp_path):
     made_up(tmp_path, status="failed")
     assert tables_of(tmp_path).keys() == {"failed"}
-    assert load_records(tmp_path / "none").empty and make_cells(load_records(tmp_path / "none"), "last").empty
+    assert (
+        load_records(tmp_path / "none").empty
+        and make_cells(load_records(tmp_path / "none"), "last").empty
+    )
 
 
 def test_summaries_agree_with_numpy_and_scipy():
@@ -164,7 +217,9 @@ def test_summaries_agree_with_numpy_and_scipy():
             pytest.approx(np.median(values)),
         )
         assert found.sd == pytest.approx(np.sqrt(((values - values.mean()) ** 2).sum() / (n - 1)))
-        means = np.random.default_rng(1).choice(values, (20_000, n)).mean(axis=1)  # resampled by hand
+        means = (
+            np.random.default_rng(1).choice(values, (20_000, n)).mean(axis=1)
+        )  # resampled by hand
         low, high = np.percentile(means, [2.5, 97.5])
         assert found.low == pytest.approx(low, abs=0.25 * found.sd) and found.high == pytest.approx(
             high, abs=0.25 * found.sd
@@ -193,7 +248,11 @@ def test_a_paired_difference_uses_common_seeds_only():
 def test_seeds_needed_give_the_promised_power():
     """Known: an effect of half a standard deviation takes 34 pairs (Cohen 1988). And by simulation."""
     assert seeds_needed(0.5, 1.0) == 34
-    assert seeds_needed(0.0, 1.0) is None and seeds_needed(0.01, 1.0) is None and seeds_needed(30.0, 1.0) == 2
+    assert (
+        seeds_needed(0.0, 1.0) is None
+        and seeds_needed(0.01, 1.0) is None
+        and seeds_needed(30.0, 1.0) == 2
+    )
     n = seeds_needed(1.0, 1.0)
     draws = np.random.default_rng(0).normal(1.0, 1.0, (4000, n))
     seen = (stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05).mean()
@@ -214,7 +273,9 @@ def test_published_numbers_are_complete_and_sourced():
     found = load_published()
     assert (
         len(found) > 250
-        and not found.duplicated(["source", "model", "method", "parameters", "rank", "note", "task", "metric"]).any()
+        and not found.duplicated(
+            ["source", "model", "method", "parameters", "rank", "note", "task", "metric"]
+        ).any()
     )
     table2 = found[
         (found.source == "LoRA (arXiv 2106.09685v2), Table 2")
@@ -229,19 +290,34 @@ def test_published_numbers_are_complete_and_sourced():
 
 def test_reproduced_is_said_only_where_model_protocol_start_and_data_are_the_same(tmp_path):
     official = compose(["task=cola"]).task.official_rows
-    for name, overrides in {"same": [], "model": ["model=minilm"], "start": ["init_from=mnli-x-s0-0123456789"]}.items():
+    for name, overrides in {
+        "same": [],
+        "model": ["model=minilm"],
+        "start": ["init_from=mnli-x-s0-0123456789"],
+    }.items():
         record = made_up(
-            tmp_path / name, "task=cola", "model=roberta_base", *overrides, best=0.631, rows=official["train"]
+            tmp_path / name,
+            "task=cola",
+            "model=roberta_base",
+            *overrides,
+            best=0.631,
+            rows=official["train"],
         )
         record.data["validation"]["rows"] = official["validation"]
         write(tmp_path / name / record.key, record)
 
     def verdict(name, protocol):
         rows = published_table(make_cells(load_records(tmp_path / name), protocol), protocol).rows
-        return rows[rows.source.str.startswith("LoRA (") & rows.source.str.contains("roberta_base")].iloc[0]
+        return rows[
+            rows.source.str.startswith("LoRA (") & rows.source.str.contains("roberta_base")
+        ].iloc[0]
 
     same = verdict("same", "best")
-    assert (same.verdict, same.difference, same.published) == ("reproduced within 0.3", "-0.3", "63.4 ± 1.2")
+    assert (same.verdict, same.difference, same.published) == (
+        "reproduced within 0.3",
+        "-0.3",
+        "63.4 ± 1.2",
+    )
     assert verdict("same", "last").verdict == "not comparable: protocol last, theirs best"
     assert verdict("model", "best").verdict == "not comparable: model minilm, theirs roberta_base"
     assert verdict("start", "best").verdict == "not comparable: start mnli, theirs plain"
@@ -271,7 +347,8 @@ def test_every_picture_is_drawn_the_same_twice(tmp_path):
     cells = make_cells(runs, "last")
     first = {path.name: path.read_bytes() for path in draw(cells, runs, tmp_path / "a")}
     assert first.keys() == {
-        f"{name}_cola.svg" for name in ("rank", "pareto_parameters", "pareto_size", "epochs", "costs")
+        f"{name}_cola.svg"
+        for name in ("rank", "pareto_parameters", "pareto_size", "epochs", "costs")
     } | {"heat_cola_lora.svg"}
     assert first == {path.name: path.read_bytes() for path in draw(cells, runs, tmp_path / "b")}
     (tmp_path / "a" / "stale.svg").touch()
@@ -287,7 +364,9 @@ def test_the_pareto_front_holds_what_nothing_beats():
 
 
 def browser() -> str:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if found is None:
         pytest.skip("no Chromium here to open the page in")
     return found
@@ -303,7 +382,10 @@ def dom(page, state: str, tmp_path) -> str:
         f"--user-data-dir={tmp_path}/profile",
     ]
     done = subprocess.run(
-        [browser(), *flags, "--dump-dom", f"file://{page}#{state}"], capture_output=True, text=True, timeout=120
+        [browser(), *flags, "--dump-dom", f"file://{page}#{state}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     return done.stdout
 
@@ -315,7 +397,9 @@ def test_the_page_sorts_filters_and_traces_in_a_real_browser(tmp_path):
     assert not re.search(r"(src|href)=\"?https?:", text)  # nothing from a network
 
     def systems(state):
-        return re.findall(r"<td>((?:lora|full|bitfit)[^<]*)</td>", dom(tmp_path / "index.html", state, tmp_path))
+        return re.findall(
+            r"<td>((?:lora|full|bitfit)[^<]*)</td>", dom(tmp_path / "index.html", state, tmp_path)
+        )
 
     assert len(systems("")) == 6
     assert (
@@ -323,11 +407,16 @@ def test_the_page_sorts_filters_and_traces_in_a_real_browser(tmp_path):
         and systems("sort=mean&direction=descending")[-1] == "bitfit, biases all"
     )
     assert (
-        systems("q=full") == ["full"] and systems("q=r%3D4") == systems("q=lora+r%3D4") and len(systems("q=r%3D4")) == 2
+        systems("q=full") == ["full"]
+        and systems("q=r%3D4") == systems("q=lora+r%3D4")
+        and len(systems("q=r%3D4")) == 2
     )
     full = runs[(runs.method == "full") & (runs.seed == 0)].key.item()
     opened = dom(tmp_path / "index.html", f"q=full&open={full}:matthews", tmp_path)
-    assert "python -m lora_bench seed=0 method=full" in opened and "commit c0ffee; torch 2.13.0" in opened
+    assert (
+        "python -m lora_bench seed=0 method=full" in opened
+        and "commit c0ffee; torch 2.13.0" in opened
+    )
     assert opened.count("<figure>") == 6
 
 
@@ -357,22 +446,39 @@ def test_ten_thousand_records_make_tables_in_seconds(tmp_path):
 def test_status_trace_and_export(tmp_path, capsys, monkeypatch):
     ok = made_up(tmp_path / "runs", "seed=0", last=0.25)
     failed = made_up(tmp_path / "runs", "seed=1", status="failed")
-    write_plan(tmp_path, "python -m lora_bench -m seed=0,1,2", [ok.key, failed.key, "cola-minilm-lora-r8-s2-x"])
+    write_plan(
+        tmp_path,
+        "python -m lora_bench -m seed=0,1,2",
+        [ok.key, failed.key, "cola-minilm-lora-r8-s2-x"],
+    )
     made_up(tmp_path / "runs", "task=rte")
     main(["status", "--runs", str(tmp_path)])
     text = capsys.readouterr().out
-    assert "3 runs: 1 done, 1 failed, 1 missing" in text and f"failed {failed.key}: it broke" in text
+    assert (
+        "3 runs: 1 done, 1 failed, 1 missing" in text and f"failed {failed.key}: it broke" in text
+    )
     assert "missing cola-minilm-lora-r8-s2-x" in text and "beside sweeps: 1 done, 0 failed" in text
     main(["trace", "task=cola", "rank=8", "status=ok", "--runs", str(tmp_path)])
     text = capsys.readouterr().out
-    assert text.startswith("1 runs of 1 systems") and "matthews 25.00" in text and "python -m lora_bench seed=0" in text
-    for wrong, message in ((["nosuch=1"], "must be a run key, or column=value"), (["abc"], "no run below")):
+    assert (
+        text.startswith("1 runs of 1 systems")
+        and "matthews 25.00" in text
+        and "python -m lora_bench seed=0" in text
+    )
+    for wrong, message in (
+        (["nosuch=1"], "must be a run key, or column=value"),
+        (["abc"], "no run below"),
+    ):
         with pytest.raises(SystemExit, match=message):
             main(["trace", *wrong, "--runs", str(tmp_path)])
     for suffix, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
         main(["export", "--runs", str(tmp_path), "--out", str(tmp_path / f"all.{suffix}")])
         table = read(tmp_path / f"all.{suffix}").set_index("key")
-        assert len(table) == 3 and table.loc[ok.key, "last.matthews"] == 0.25 and table.loc[ok.key, "rank"] == 8
+        assert (
+            len(table) == 3
+            and table.loc[ok.key, "last.matthews"] == 0.25
+            and table.loc[ok.key, "rank"] == 8
+        )
     with pytest.raises(SystemExit, match="must end in .csv or .parquet"):
         main(["export", "--runs", str(tmp_path), "--out", "runs.xlsx"])
 
@@ -381,7 +487,9 @@ def test_the_tables_command_writes_every_format(tmp_path, capsys):
     grid(tmp_path)
     main(["--runs", str(tmp_path), "--published", "--format", "latex"])
     out = capsys.readouterr().out
-    assert r"\begin{tabular}" in out and "% Difference from lora r=8" not in out  # there is no such system here
+    assert (
+        r"\begin{tabular}" in out and "% Difference from lora r=8" not in out
+    )  # there is no such system here
     names = {path.name for path in (tmp_path / "tables").iterdir()}
     for protocol in ("last", "best"):
         assert (tmp_path / f"table_{protocol}.md").is_file() and {
@@ -398,7 +506,9 @@ def test_the_readme_shows_the_committed_results(tmp_path):
     """Stale? ``python -m lora_bench.report readme --runs results/real`` mends it."""
     runs = load_records(REAL)
     assert headline(runs, "results/real") in README.read_text()
-    (drawn,) = (path for path in draw(make_cells(runs, "last"), runs, tmp_path) if path.stem == PICTURE)
+    (drawn,) = (
+        path for path in draw(make_cells(runs, "last"), runs, tmp_path) if path.stem == PICTURE
+    )
     assert drawn.read_text() == (REAL / "pictures" / drawn.name).read_text()
 
 
@@ -408,7 +518,12 @@ def test_the_readme_block_is_replaced_and_only_that(tmp_path):
     readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
     update_readme(runs, tmp_path / "runs", readme)
     once = readme.read_text()
-    assert once.startswith("before\n") and once.endswith("\nafter\n") and "old" not in once and "| full " in once
+    assert (
+        once.startswith("before\n")
+        and once.endswith("\nafter\n")
+        and "old" not in once
+        and "| full " in once
+    )
     update_readme(runs, tmp_path / "runs", readme)
     assert readme.read_text() == once and headline(runs, (tmp_path / "runs").as_posix()) in once
     readme.write_text("no marks")

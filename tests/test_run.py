@@ -15,13 +15,20 @@ from safetensors.torch import load_file
 from lora_bench import checkpoint, record
 from lora_bench.data import DataError
 from lora_bench.methods.lora import Lora
-from lora_bench.run import folder_of, run
 from lora_bench.spec import UserError
+from lora_bench.training.run import folder_of, run
 
 from .helpers import write_official
 from .test_spec import OURS
 
-TIMINGS = {"started", "train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes"}
+TIMINGS = {
+    "started",
+    "train_seconds",
+    "eval_seconds",
+    "examples_per_second",
+    "tokens_per_second",
+    "peak_memory_bytes",
+}
 
 
 SCORES = {
@@ -41,7 +48,9 @@ SCORES = {
 def test_a_run_trains_scores_saves_and_scores_again(tiny_spec, task):
     spec = tiny_spec(f"task={task}")
     done = run(spec, "the command")
-    assert str(folder_of(spec).parents[2]) not in json.dumps(vars(done))  # no folder of this machine
+    assert str(folder_of(spec).parents[2]) not in json.dumps(
+        vars(done)
+    )  # no folder of this machine
     assert done.status == "ok" and done.command == "the command" and done.error is None
     assert [e["epoch"] for e in done.epochs] == [1, 2]
     assert done.reloaded == pytest.approx(done.last["scores"], abs=1e-6)
@@ -49,7 +58,9 @@ def test_a_run_trains_scores_saves_and_scores_again(tiny_spec, task):
     assert done.best["scores"][first] == max(e["scores"][first] for e in done.epochs)
     assert list(done.last["scores"]) == SCORES[task]
     points = done.data[spec.task.validation[0]]
-    assert all(list(points[name]) == spec.task.metrics for name in ("chance", "ceiling", "bag_of_words"))
+    assert all(
+        list(points[name]) == spec.task.metrics for name in ("chance", "ceiling", "bag_of_words")
+    )
     assert done.parameters["adapter"] == 2 * 2 * 8 * (32 + 32)
     assert done.adapter_bytes == (folder_of(spec) / "adapter" / checkpoint.WEIGHTS).stat().st_size
     assert done.peak_memory_bytes > 50e6 and done.tokens_per_second > done.examples_per_second > 0
@@ -70,7 +81,9 @@ def test_every_task_trains_on_official_files(tiny_spec, tmp_path, task):
 @pytest.mark.parametrize("method", sorted({*OURS} - {"lora"}))
 def test_every_method_of_ours_trains_on_a_text_and_a_span_task(tiny_spec, method, task):
     # NF4's blocks do not fit the tiny encoder's width
-    model = ["model=minilm", "data.toy_train=16", "data.toy_validation=8"] if method == "qlora" else []
+    model = (
+        ["model=minilm", "data.toy_train=16", "data.toy_validation=8"] if method == "qlora" else []
+    )
     done = run(tiny_spec(f"task={task}", f"method={method}", "train.epochs=1", *model))
     counts = done.parameters
     assert counts["head"] > 0 and (counts["trained"] == counts["head"]) == (method == "head_only")
@@ -85,15 +98,21 @@ def test_a_run_starts_from_another_runs_adapter(tiny_spec):
     assert started.key() != plain.key()
     assert run(started).spec["init_from"] == str(folder)
     assert run(plain).epochs != run(started).epochs
-    trained, base = (load_file(folder_of(s) / "adapter" / checkpoint.WEIGHTS) for s in (started, plain))
+    trained, base = (
+        load_file(folder_of(s) / "adapter" / checkpoint.WEIGHTS) for s in (started, plain)
+    )
     source = load_file(folder / "adapter" / checkpoint.WEIGHTS)
     name = "encoder.encoder.layer.1.attention.self.value.lora_b"
     torch.testing.assert_close(trained[name], source[name], atol=1e-7, rtol=0)
     assert base[name].abs().max() < 1e-7 < source[name].abs().max()
-    assert trained["head.out_proj.weight"].shape[0] == 2 and source["head.out_proj.weight"].shape[0] == 3
+    assert (
+        trained["head.out_proj.weight"].shape[0] == 2
+        and source["head.out_proj.weight"].shape[0] == 3
+    )
     assert mnli.spec["init_from"] is None
     with pytest.raises(
-        UserError, match="init_from=.*nowhere: must be the key of a run below .*, or a folder with an adapter"
+        UserError,
+        match="init_from=.*nowhere: must be the key of a run below .*, or a folder with an adapter",
     ):
         run(tiny_spec("init_from=/nowhere"))
 
@@ -120,7 +139,9 @@ def test_other_data_under_the_same_key_is_an_error_and_keeps_the_record(tiny_spe
 
     spec = tiny_spec()
     first = run(spec)
-    monkeypatch.setitem(toy.GENERATORS, "cola", lambda rng: ((f"Sentence {rng.random()}.",), rng.randrange(2)))
+    monkeypatch.setitem(
+        toy.GENERATORS, "cola", lambda rng: ((f"Sentence {rng.random()}.",), rng.randrange(2))
+    )
     with pytest.raises(DataError, match="was run on other data"):
         run(spec)
     assert record.read(folder_of(spec)) == first
@@ -131,7 +152,9 @@ def test_a_changed_default_is_not_taken_for_the_old_run(tiny_spec, monkeypatch):
     first = run(spec)
     spec.train.max_grad_norm = 2.0
     monkeypatch.setattr("lora_bench.spec.Spec.key", lambda self: first.key)
-    with pytest.raises(UserError, match="was run with other settings \\(train.max_grad_norm was 1.0, is 2.0\\)"):
+    with pytest.raises(
+        UserError, match="was run with other settings \\(train.max_grad_norm was 1.0, is 2.0\\)"
+    ):
         run(spec)
 
 
@@ -157,7 +180,14 @@ def test_an_adapter_that_scores_differently_after_loading_is_an_error(tiny_spec,
 
 def test_a_killed_run_leaves_no_half_record_and_the_next_one_finishes(tmp_path):
     command = [
-        *(sys.executable, "-m", "lora_bench", "model=tiny", "data.toy_train=400", "data.toy_validation=24"),
+        *(
+            sys.executable,
+            "-m",
+            "lora_bench",
+            "model=tiny",
+            "data.toy_train=400",
+            "data.toy_validation=24",
+        ),
         *("train.epochs=30", f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"),
     ]
     process = subprocess.Popen(command, cwd=Path(__file__).parent.parent, env=os.environ)
@@ -167,7 +197,12 @@ def test_a_killed_run_leaves_no_half_record_and_the_next_one_finishes(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert record.read_all(tmp_path / "out") == []
-    subprocess.run([*command, "train.epochs=1"], cwd=Path(__file__).parent.parent, check=True, capture_output=True)
+    subprocess.run(
+        [*command, "train.epochs=1"],
+        cwd=Path(__file__).parent.parent,
+        check=True,
+        capture_output=True,
+    )
     assert [r.status for r in record.read_all(tmp_path / "out")] == ["ok"]
 
 
@@ -185,4 +220,6 @@ def test_a_record_that_is_no_record_counts_as_not_done(tmp_path):
         (tmp_path / record.FILE).write_text(text)
         assert record.read(tmp_path) is None
     with pytest.raises(ValueError, match="Out of range float"):
-        record.write(tmp_path, record.Record("k", "ok", {}, "c", "now", {}, train_seconds=float("nan")))
+        record.write(
+            tmp_path, record.Record("k", "ok", {}, "c", "now", {}, train_seconds=float("nan"))
+        )

@@ -12,12 +12,12 @@ from transformers import RobertaForQuestionAnswering
 
 from lora_bench.__main__ import compose
 from lora_bench.data import HELD_OUT, DataError, load, load_split
-from lora_bench.encoder import load_tokenizer, tiny_config
-from lora_bench.heads import SpanHead
-from lora_bench.run import encode, folder_of, run
+from lora_bench.model.encoder import load_tokenizer, tiny_config
+from lora_bench.model.heads import SpanHead
 from lora_bench.tasks import make_task
 from lora_bench.tasks.metrics import exact_match, normalize_answer, token_f1
 from lora_bench.tasks.span import Answer, best_spans
+from lora_bench.training.run import encode, folder_of, run
 
 from . import official_squad as official
 from .conftest import MINILM, REAL_DATA, TINY
@@ -46,7 +46,9 @@ WORDS = [
 
 
 def phrase(rng: random.Random) -> str:
-    return rng.choice([" ", "  ", "\u00a0", "\t"]).join(rng.choice(WORDS) for _ in range(rng.randint(0, 4)))
+    return rng.choice([" ", "  ", "\u00a0", "\t"]).join(
+        rng.choice(WORDS) for _ in range(rng.randint(0, 4))
+    )
 
 
 @pytest.fixture
@@ -74,10 +76,14 @@ def test_v2_scores_and_thresholds_agree_to_the_last_digit(seed):
     rng = random.Random(seed)
     task = make_task(compose(["task=squad_v2"]).task)
     rows = [
-        {"id": str(i), "answers": {"text": [phrase(rng) for _ in range(rng.choice((0, 1, 3)))]}} for i in range(100)
+        {"id": str(i), "answers": {"text": [phrase(rng) for _ in range(rng.choice((0, 1, 3)))]}}
+        for i in range(100)
     ]
     answers = [
-        Answer(phrase(rng) if rng.random() < 0.9 else "", rng.choice((-1.5, 0.25, rng.gauss(0, 2))), []) for _ in rows
+        Answer(
+            phrase(rng) if rng.random() < 0.9 else "", rng.choice((-1.5, 0.25, rng.gauss(0, 2))), []
+        )
+        for _ in rows
     ]
     compare_v2(task, rows, answers, threshold=rng.choice((0.0, 0.25, -1.0)))
 
@@ -117,7 +123,9 @@ def test_the_real_dev_files_score_as_the_official_rules_say(real_squad, name, ki
         return
     ours = task.score(answers, rows)
     golds = {row["id"]: row["answers"]["text"] for row in rows}
-    expected = official.evaluate_v1(golds, {row["id"]: text for row, text in zip(rows, texts, strict=True)})
+    expected = official.evaluate_v1(
+        golds, {row["id"]: text for row, text in zip(rows, texts, strict=True)}
+    )
     assert {k: 100 * v for k, v in ours.items()} == pytest.approx(expected, abs=1e-9)
     assert {"perfect": ours["f1"] == 1.0, "empty": ours["f1"] == 0.0}.get(kind, 0 < ours["f1"] < 1)
 
@@ -126,9 +134,19 @@ def test_the_real_dev_files_score_as_the_official_rules_say(real_squad, name, ki
 def test_gold_spans_of_made_up_passages_come_back(model):
     """Leading spaces, accents, punctuation and an answer at the very start and end of a passage, over several windows."""
     context = (
-        "Zürich's  lake — (the “big” one) lies near 東京 tower. " + "Filler words go on. " * 40 + "The end was naïve"
+        "Zürich's  lake — (the “big” one) lies near 東京 tower. "
+        + "Filler words go on. " * 40
+        + "The end was naïve"
     )
-    answers = ["Zürich", "Zürich's  lake", "the “big” one", "big", "東京", "naïve", "The end was naïve"]
+    answers = [
+        "Zürich",
+        "Zürich's  lake",
+        "the “big” one",
+        "big",
+        "東京",
+        "naïve",
+        "The end was naïve",
+    ]
     rows = [row(str(i), "Which one?", context, answer) for i, answer in enumerate(answers)]
     for task_name in ("squad_v1", "squad_v2"):
         task = make_task(compose([f"task={task_name}"]).task)
@@ -136,15 +154,25 @@ def test_gold_spans_of_made_up_passages_come_back(model):
         assert len(encoded) > len(rows)
         found = [gold_text(encoded, w, rows) for w in range(len(encoded))]
         for i, answer in enumerate(answers):
-            texts = {text for w, text in enumerate(found) if encoded.row[w] == i and text is not None}
+            texts = {
+                text for w, text in enumerate(found) if encoded.row[w] == i and text is not None
+            }
             assert texts == {answer}
 
 
 def row(identity, question, context, answer):
     answers = (
-        {"text": [answer], "answer_start": [context.index(answer)]} if answer else {"text": [], "answer_start": []}
+        {"text": [answer], "answer_start": [context.index(answer)]}
+        if answer
+        else {"text": [], "answer_start": []}
     )
-    return {"id": identity, "title": "t", "question": question, "context": context, "answers": answers}
+    return {
+        "id": identity,
+        "title": "t",
+        "question": question,
+        "context": context,
+        "answers": answers,
+    }
 
 
 def gold_text(encoded, window, rows):
@@ -158,7 +186,9 @@ def gold_text(encoded, window, rows):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [MINILM, TINY], ids=["wordpiece", "byte-level"])
-@pytest.mark.parametrize("file", ["squad_v1 train", "squad_v1 validation", "squad_v2 train", "squad_v2 validation"])
+@pytest.mark.parametrize(
+    "file", ["squad_v1 train", "squad_v1 validation", "squad_v2 train", "squad_v2 validation"]
+)
 def test_gold_spans_of_the_real_files_come_back(real_squad, model, file):
     name, split = file.split()
     spec = compose([f"task={name}", "data=local", f"data.root={real_squad}"])
@@ -178,7 +208,9 @@ def test_gold_spans_of_the_real_files_come_back(real_squad, model, file):
             edges = {int(c) for c in places[places[:, 0] >= 0].ravel()}
             assert not {start, start + len(gold)} <= edges and gold in text, question["id"]
             print(f"{question['id']}: {gold!r} cuts a token, came back as {text!r}")
-    print(f"{file}: {len(found)} answerable windows of {len(rows)} questions, {cut} of them cut a token")
+    print(
+        f"{file}: {len(found)} answerable windows of {len(rows)} questions, {cut} of them cut a token"
+    )
     assert cut == 0 if model is TINY else cut <= 0.01 * len(found)
     # every answerable question has its answer whole in at least one window
     answerable = {i for i, question in enumerate(rows) if question["answers"]["text"]}
@@ -189,7 +221,9 @@ def test_windows_overlap_by_the_stride_and_cover_the_passage():
     context = " ".join(f"w{i}" for i in range(300))
     task = make_task(compose(["task=squad_v1", "task.stride=20", "train.max_length=120"]).task)
     encoded = task.encode([row("1", "What?", context, "w7")], load_tokenizer(MINILM), 120)
-    spans = [encoded.offsets[encoded.starts[w] : encoded.starts[w + 1]] for w in range(len(encoded))]
+    spans = [
+        encoded.offsets[encoded.starts[w] : encoded.starts[w + 1]] for w in range(len(encoded))
+    ]
     chars = [{int(c) for c in places[places[:, 0] >= 0, 0]} for places in spans]
     assert min(set.union(*chars)) == 0 and context[max(set.union(*chars)) :] in "w299"
     for one, other in pairwise(chars):
@@ -217,7 +251,9 @@ def test_a_question_longer_than_its_share_is_cut():
 def test_best_spans_are_the_best_of_all_and_keep_to_their_length():
     rng = np.random.default_rng(0)
     context = "abcdefghijklmnop"
-    places = np.array([[-1, -1], [-1, -1], *[[i, i + 1] for i in range(16)], [-1, -1]], dtype=np.int32)
+    places = np.array(
+        [[-1, -1], [-1, -1], *[[i, i + 1] for i in range(16)], [-1, -1]], dtype=np.int32
+    )
     for longest in (1, 3, 30):
         logits = rng.normal(size=(19, 2)).astype(np.float32)
         every = [
@@ -245,18 +281,26 @@ def test_the_answer_comes_from_the_best_window_and_the_null_score_from_the_least
         other[0] = 9.0
     (answer,) = task.decode(outputs, rows, encoded)
     low, high = encoded.offsets[encoded.starts[2] + at]
-    assert answer.text == rows[0]["context"][low:high] and answer.null_odds == pytest.approx(1.5 - 8.0)
-    article = [torch.cat([o, torch.full((len(o), 1), -2.0 + i)], dim=1) for i, o in enumerate(outputs)]
+    assert answer.text == rows[0]["context"][low:high] and answer.null_odds == pytest.approx(
+        1.5 - 8.0
+    )
+    article = [
+        torch.cat([o, torch.full((len(o), 1), -2.0 + i)], dim=1) for i, o in enumerate(outputs)
+    ]
     assert task.decode(article, rows, encoded)[0].null_odds == -2.0
 
 
 def test_loss_is_that_of_transformers_head_on_a_padded_batch():
     """Parity with RobertaForQuestionAnswering, window by window."""
-    from lora_bench.packing import ATTENTION
-    from lora_bench.wrapper import LoraWrapperRoberta
+    from lora_bench.model.packing import ATTENTION
+    from lora_bench.model.wrapper import LoraWrapperRoberta
 
-    theirs = RobertaForQuestionAnswering(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).eval()
-    ours = LoraWrapperRoberta("squad_v1", model_id=theirs.roberta, lora_rank=None, head="standard").eval()
+    theirs = RobertaForQuestionAnswering(
+        tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    ).eval()
+    ours = LoraWrapperRoberta(
+        "squad_v1", model_id=theirs.roberta, lora_rank=None, head="standard"
+    ).eval()
     assert isinstance(ours.head, SpanHead)
     ours.head.load_state_dict(theirs.qa_outputs.state_dict())
     labels = np.array([[1, 3], [0, 0], [2, 2]])
@@ -281,7 +325,9 @@ def test_the_articles_head_adds_a_weighted_no_answer_loss():
     torch.testing.assert_close(task.loss(logits, batch), plain + 2.1 * extra)
 
 
-@pytest.mark.parametrize("overrides", [["task=squad_v1"], ["task=squad_v2"], ["task=squad_v2", "head=article"]])
+@pytest.mark.parametrize(
+    "overrides", [["task=squad_v1"], ["task=squad_v2"], ["task=squad_v2", "head=article"]]
+)
 def test_a_run_writes_files_that_the_official_rules_score_alike(tiny_spec, overrides):
     spec = tiny_spec(*overrides, "data.toy_train=80", "train.epochs=1", "train.lr=1e-2")
     done = run(spec)
@@ -308,7 +354,10 @@ def test_the_threshold_comes_from_other_articles_than_training():
     spec = compose(["task=squad_v2", "data.toy_train=200"])
     splits = load(spec.task, spec.data)
     titles = {name: {row["title"] for row in rows.rows} for name, rows in splits.items()}
-    assert not titles["train"] & titles[HELD_OUT] and len(titles["train"]) == len(titles[HELD_OUT]) == 5
+    assert (
+        not titles["train"] & titles[HELD_OUT]
+        and len(titles["train"]) == len(titles[HELD_OUT]) == 5
+    )
     assert len(splits["train"].rows) + len(splits[HELD_OUT].rows) == 200
     assert HELD_OUT not in load(compose(["task=squad_v1"]).task, compose(["task=squad_v1"]).data)
 
@@ -333,11 +382,24 @@ def test_toy_passages_hold_their_answers_and_have_a_ceiling(name):
 def good_file():
     context = "Ann sleeps in Rome."
     qas = [
-        {"id": "q1", "question": "Who?", "answers": [{"text": "Ann", "answer_start": 0}], "is_impossible": False},
-        {"id": "q2", "question": "Where?", "answers": [{"text": "Rome", "answer_start": 14}], "is_impossible": False},
+        {
+            "id": "q1",
+            "question": "Who?",
+            "answers": [{"text": "Ann", "answer_start": 0}],
+            "is_impossible": False,
+        },
+        {
+            "id": "q2",
+            "question": "Where?",
+            "answers": [{"text": "Rome", "answer_start": 14}],
+            "is_impossible": False,
+        },
         {"id": "q3", "question": "Why?", "answers": [], "is_impossible": True},
     ]
-    return {"version": "v2.0", "data": [{"title": "Sleep", "paragraphs": [{"context": context, "qas": qas}]}]}
+    return {
+        "version": "v2.0",
+        "data": [{"title": "Sleep", "paragraphs": [{"context": context, "qas": qas}]}],
+    }
 
 
 def break_question(**changes):
@@ -350,7 +412,10 @@ def break_question(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (break_question(answers=[{"text": "Rome", "answer_start": 13}]), "answer 'Rome' is not at its offset 13"),
+        (
+            break_question(answers=[{"text": "Rome", "answer_start": 13}]),
+            "answer 'Rome' is not at its offset 13",
+        ),
         (break_question(answers=[{"text": "Rome", "answer_start": -5}]), "is not at its offset -5"),
         (break_question(answers=[{"text": "", "answer_start": 3}]), "is not at its offset 3"),
         (break_question(answers=[{"text": "Rome"}]), "must hold text and answer_start"),
@@ -371,7 +436,12 @@ def test_a_broken_question_is_named_or_left_out_and_counted(tmp_path, change, me
     with pytest.raises(DataError) as caught:
         load_split(spec.task, spec.data, "train")
     text = str(caught.value)
-    assert message in text and "article 'Sleep' question" in text and "train-v2.0.json" in text and "\n" not in text
+    assert (
+        message in text
+        and "article 'Sleep' question" in text
+        and "train-v2.0.json" in text
+        and "\n" not in text
+    )
     spec.data.skip_bad = True
     found = load_split(spec.task, spec.data, "train")
     assert len(found.rows) == 2 and len(found.skipped) == 1 and message in found.skipped[0]
@@ -400,5 +470,7 @@ def test_a_file_that_is_no_squad_is_one_line(tmp_path, text, message):
 def test_v1_wants_an_answer_to_every_question(tmp_path):
     (tmp_path / "train-v1.1.json").write_text(json.dumps(good_file()))
     spec = compose(["task=squad_v1", "data=local", f"data.root={tmp_path}"])
-    with pytest.raises(DataError, match="question 'q3': has no answer; every question of squad_v1 must have one"):
+    with pytest.raises(
+        DataError, match="question 'q3': has no answer; every question of squad_v1 must have one"
+    ):
         load_split(spec.task, spec.data, "train")

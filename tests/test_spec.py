@@ -9,11 +9,13 @@ import pytest
 
 from lora_bench.__main__ import compose, plan
 from lora_bench.spec import NOT_IN_KEY, Spec, SpecError, UserError, _flat
-from lora_bench.sweep import expand
+from lora_bench.sweep.plan import expand
 
 ROOT = Path(__file__).parent.parent
 GROUPS = {
-    group.name: sorted(p.stem for p in group.glob("*.yaml")) for group in (ROOT / "conf").iterdir() if group.is_dir()
+    group.name: sorted(p.stem for p in group.glob("*.yaml"))
+    for group in (ROOT / "conf").iterdir()
+    if group.is_dir()
 }
 
 
@@ -62,7 +64,16 @@ def test_the_presets_are_all_seen():
         "recipe": ["article", "paper_base", "paper_large", "quick"],
         "recipe_for_method": ["quick_full", "quick_galore"],
         "sweep": sorted(
-            ["alphas", "article", "methods", "paper_base", "paper_large", "quickstart", "rank_alpha", "ranks"]
+            [
+                "alphas",
+                "article",
+                "methods",
+                "paper_base",
+                "paper_large",
+                "quickstart",
+                "rank_alpha",
+                "ranks",
+            ]
         ),
         "recipe_for_task": sorted(
             [*FOR_TASK, *[f"{recipe}_{task}" for recipe in ("article", "quick") for task in SQUAD]]
@@ -74,11 +85,20 @@ def test_the_presets_are_all_seen():
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
 def test_every_preset_composes_and_opens_with_a_comment(group, name):
     if group == "recipe_for_task":
-        recipe, task = next((name.removesuffix(f"_{t}"), t) for t in (*GLUE, *SQUAD) if name.endswith(f"_{t}"))
+        recipe, task = next(
+            (name.removesuffix(f"_{t}"), t) for t in (*GLUE, *SQUAD) if name.endswith(f"_{t}")
+        )
         spec = compose([f"recipe={recipe}", f"task={task}", "init_from=null"])
-        assert (spec.train.epochs >= 10 and spec.train.lr <= 5e-4) if task in GLUE else spec.train.max_length == 384
+        assert (
+            (spec.train.epochs >= 10 and spec.train.lr <= 5e-4)
+            if task in GLUE
+            else spec.train.max_length == 384
+        )
     elif group == "recipe_for_method":
-        assert compose([f"method={name.removeprefix('quick_')}"]).train.lr < compose(["method=lora"]).train.lr / 5
+        assert (
+            compose([f"method={name.removeprefix('quick_')}"]).train.lr
+            < compose(["method=lora"]).train.lr / 5
+        )
     elif group == "sweep":
         given = expand([f"+sweep={name}", "device=cpu"], sweep=True)
         assert len(plan(given, sweep=True)) >= 9 and compose([f"+sweep={name}"])
@@ -88,7 +108,9 @@ def test_every_preset_composes_and_opens_with_a_comment(group, name):
         part = getattr(spec, group)
         assert (part.source if group == "data" else part.name) == name
     text = (ROOT / "conf" / group / f"{name}.yaml").read_text()
-    assert text.startswith("# ") and (name not in FOR_TASK or ("python -m lora_bench" in text and "Published" in text))
+    assert text.startswith("# ") and (
+        name not in FOR_TASK or ("python -m lora_bench" in text and "Published" in text)
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +126,13 @@ def test_every_preset_composes_and_opens_with_a_comment(group, name):
 def test_paper_recipes_hold_table_9(task, size, numbers):
     spec = compose([f"recipe=paper_{size}", f"task={task}", "init_from=null"])
     train = spec.train
-    assert (train.batch_size, train.epochs, train.lr, train.max_length, spec.method.alpha) == numbers
+    assert (
+        train.batch_size,
+        train.epochs,
+        train.lr,
+        train.max_length,
+        spec.method.alpha,
+    ) == numbers
     assert (spec.method.rank, spec.method.targets, train.warmup) == (8, ["query", "value"], 0.06)
 
 
@@ -117,7 +145,9 @@ def test_the_readme_names_every_preset_a_user_chooses_from():
 
 def test_a_recipe_that_needs_an_mnli_start_says_so():
     for task in ("mrpc", "rte", "stsb"):
-        with pytest.raises(UserError, match="init_from=required: this recipe starts the task from another run"):
+        with pytest.raises(
+            UserError, match="init_from=required: this recipe starts the task from another run"
+        ):
             compose(["recipe=paper_base", f"task={task}"])
     assert compose(["recipe=paper_base", "task=qnli"]).init_from is None
     with pytest.raises(UserError, match="epochs: the presets chosen leave it open"):
@@ -174,7 +204,9 @@ def test_a_wrong_value_is_one_line_that_names_it(override, message):
 
 
 def test_a_window_must_have_room_for_question_and_stride():
-    with pytest.raises(UserError, match="train.max_length=150: must be 196 or more: question, stride and 4"):
+    with pytest.raises(
+        UserError, match="train.max_length=150: must be 196 or more: question, stride and 4"
+    ):
         compose(["task=squad_v1", "train.max_length=150"])
 
 
@@ -228,7 +260,9 @@ def test_a_new_setting_renames_no_old_run_and_a_changed_default_is_noticed(monke
 
 def test_every_knob_is_read_somewhere():
     """No dead options: each field's name is used outside of spec.py."""
-    code = "\n".join(p.read_text() for p in (ROOT / "lora_bench").rglob("*.py") if p.name != "spec.py")
+    code = "\n".join(
+        p.read_text() for p in (ROOT / "lora_bench").rglob("*.py") if p.name != "spec.py"
+    )
     for path, _ in _flat(Spec()):
         leaf = path.rpartition(".")[2]
         if path != "task.version":  # is read by the key alone: that is its purpose

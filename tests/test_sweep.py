@@ -14,7 +14,7 @@ from lora_bench import record
 from lora_bench.__main__ import compose
 from lora_bench.record import Record
 from lora_bench.spec import UserError
-from lora_bench.sweep import Sweep, duration, expand
+from lora_bench.sweep.plan import Sweep, duration, expand
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,12 +66,20 @@ def test_extending_a_sweep_runs_the_difference(tmp_path):
     assert len(list(tmp_path.rglob(record.FILE))) == 6
     assert all(path.stat().st_mtime_ns == mtime for path, mtime in before.items())
     plans = record.read_plans(tmp_path)
-    assert [len(plan["keys"]) for plan in plans] == [6, 2] or [len(plan["keys"]) for plan in plans] == [2, 6]
+    assert [len(plan["keys"]) for plan in plans] == [6, 2] or [
+        len(plan["keys"]) for plan in plans
+    ] == [2, 6]
     assert all(str(tmp_path) not in plan["command"] for plan in plans)
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
-    small = ["model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1", "train.batch_size=16"]
+    small = [
+        "model=tiny",
+        "data.toy_train=48",
+        "data.toy_validation=24",
+        "train.epochs=1",
+        "train.batch_size=16",
+    ]
     folders = [f"out_dir={folder}/out", f"cache_dir={folder}/cache"]
     return [sys.executable, "-m", "lora_bench", "-m", *small, *folders, *more]
 
@@ -82,9 +90,19 @@ def command(folder: Path, *more: str) -> subprocess.CompletedProcess:
 
 def facts(folder: Path) -> list[dict]:
     """Every record without what a clock or the machine decides."""
-    timed = {"started", "provenance", "train_seconds", "eval_seconds", "examples_per_second", "tokens_per_second"}
+    timed = {
+        "started",
+        "provenance",
+        "train_seconds",
+        "eval_seconds",
+        "examples_per_second",
+        "tokens_per_second",
+    }
     timed |= {"peak_memory_bytes"}
-    return [{k: v for k, v in dataclasses.asdict(r).items() if k not in timed} for r in record.read_all(folder)]
+    return [
+        {k: v for k, v in dataclasses.asdict(r).items() if k not in timed}
+        for r in record.read_all(folder)
+    ]
 
 
 @pytest.mark.slow
@@ -97,7 +115,10 @@ def test_a_sweep_killed_ten_times_ends_as_an_undisturbed_one(tmp_path):
     kills = 0
     while kills < 10:
         process = subprocess.Popen(
-            arguments(tmp_path / "killed", *twelve), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            arguments(tmp_path / "killed", *twelve),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         try:
             process.wait(rng.uniform(0.1, 1.0) * whole)

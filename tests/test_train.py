@@ -5,27 +5,47 @@ from torch import nn
 
 from lora_bench.checkpoint import AdapterError, load_adapter, save_adapter
 from lora_bench.methods import get_method
-from lora_bench.run import build
 from lora_bench.spec import MethodSpec, SpecError
 from lora_bench.tasks import make_task
 from lora_bench.tasks.encoding import cached
-from lora_bench.train import NonFiniteLoss, batches, fit, linear_schedule, predict
+from lora_bench.training.fit import NonFiniteLoss, batches, fit, linear_schedule, predict
+from lora_bench.training.run import build
 
 from .helpers import yes_data
 
 
 def test_schedule_rises_to_the_peak_and_falls_to_zero():
     factor = linear_schedule(steps=10, warmup=0.2)
-    assert [round(factor(i), 3) for i in range(11)] == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0]
+    assert [round(factor(i), 3) for i in range(11)] == [
+        0.5,
+        1.0,
+        1.0,
+        0.875,
+        0.75,
+        0.625,
+        0.5,
+        0.375,
+        0.25,
+        0.125,
+        0.0,
+    ]
     assert linear_schedule(4, 0.0)(0) == 1.0
     assert linear_schedule(4, 1.0)(3) == 1.0
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_loop_fits_a_small_task(tiny_spec, method):
-    more = ["method.targets=[query,value,intermediate,output]", "method.biases=all", "method.layer_norms=true"]
+    more = [
+        "method.targets=[query,value,intermediate,output]",
+        "method.biases=all",
+        "method.layer_norms=true",
+    ]
     spec = tiny_spec(
-        f"method={method}", "train.epochs=40", "train.lr=1e-2", "train.dropout=0", *more[: 3 * (method == "lora")]
+        f"method={method}",
+        "train.epochs=40",
+        "train.lr=1e-2",
+        "train.dropout=0",
+        *more[: 3 * (method == "lora")],
     )
     task, data = make_task(spec.task), yes_data()
     model, instance = build(spec, task, get_method(spec.method))
@@ -61,7 +81,10 @@ def test_batches_hold_each_example_once_with_its_label(tiny_spec):
     assert [len(b.labels) for b in found] == [4, 4, 2]
     assert sorted(torch.cat([b.index for b in found]).tolist()) == list(range(10))
     for batch in found:
-        has_seven = [bool((part == 7).any()) for part in batch.input_ids.split(batch.cu_seqlens.diff().tolist())]
+        has_seven = [
+            bool((part == 7).any())
+            for part in batch.input_ids.split(batch.cu_seqlens.diff().tolist())
+        ]
         assert has_seven == batch.labels.bool().tolist()
 
 
@@ -70,7 +93,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_examples(tiny_spec):
     task = make_task(spec.task)
     model, method = build(spec, task, get_method(MethodSpec(name="lora")))
     nn.init.constant_(model.head.out_proj.weight, float("nan"))
-    with pytest.raises(NonFiniteLoss, match=r"loss is nan at step 1 \(training examples \[.*lower train.lr than 0.001"):
+    with pytest.raises(
+        NonFiniteLoss,
+        match=r"loss is nan at step 1 \(training examples \[.*lower train.lr than 0.001",
+    ):
         fit(model, method, task, yes_data(), spec, lambda: {})
 
 
@@ -87,7 +113,10 @@ def test_weight_decay_spares_biases_and_norms(tiny_spec):
     spec = tiny_spec("method=full", "train.weight_decay=0.1")
     model, method = build(spec, make_task(spec.task), get_method(MethodSpec(name="full")))
     groups = method.optimizer(model, spec).param_groups
-    assert {g["weight_decay"]: {p.ndim for p in g["params"]} for g in groups} == {0.1: {2}, 0.0: {1}}
+    assert {g["weight_decay"]: {p.ndim for p in g["params"]} for g in groups} == {
+        0.1: {2},
+        0.0: {1},
+    }
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
@@ -121,7 +150,10 @@ def test_an_adapter_accounts_for_every_parameter(tiny_spec, tmp_path):
         assert torch.equal(same.trained_state()[name], tensor)
     for overrides, message in (
         (["method.rank=4"], r"lora_a is \(8, 32\), must be \(4, 32\)"),
-        (["method.targets=[query]"], r"unknown \['encoder.encoder.layer.0.attention.self.value.lora_a'"),
+        (
+            ["method.targets=[query]"],
+            r"unknown \['encoder.encoder.layer.0.attention.self.value.lora_a'",
+        ),
         (["method.layer_norms=true"], r"missing \['encoder.embeddings.LayerNorm.bias'"),
     ):
         with pytest.raises(AdapterError, match=message):

@@ -5,11 +5,11 @@ import torch
 from transformers import RobertaConfig, RobertaModel
 from transformers.models.roberta.modeling_roberta import RobertaClassificationHead
 
-from lora_bench.encoder import load_encoder
-from lora_bench.heads import SequenceHead
-from lora_bench.lora import inject_lora
-from lora_bench.packing import ATTENTION
-from lora_bench.wrapper import FreezePolicy, LoraWrapperRoberta
+from lora_bench.model.encoder import load_encoder
+from lora_bench.model.heads import SequenceHead
+from lora_bench.model.lora import inject_lora
+from lora_bench.model.packing import ATTENTION
+from lora_bench.model.wrapper import FreezePolicy, LoraWrapperRoberta
 
 from .conftest import TINY
 from .helpers import random_batch
@@ -19,7 +19,10 @@ from .helpers import random_batch
 def roberta_base_shape():
     """roberta-base's shape with random weights."""
     config = RobertaConfig(
-        vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, attn_implementation=ATTENTION
+        vocab_size=50265,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        attn_implementation=ATTENTION,
     )
     return lambda: RobertaModel(config, add_pooling_layer=False)
 
@@ -44,9 +47,13 @@ def test_parameter_counts_are_the_published_ones(roberta_base_shape):
     assert counts["trained"] == 420_098 - 768
     assert counts["adapter"] == 294_912
     assert counts["trained"] == sum(counts[g] for g in ("adapter", "head", "bias", "norm", "other"))
-    plain = article_call(roberta_base_shape(), train_biases=False, train_layer_norms=False, head="standard")
+    plain = article_call(
+        roberta_base_shape(), train_biases=False, train_layer_norms=False, head="standard"
+    )
     assert plain.parameter_counts()["adapter"] == 294_912
-    assert plain.parameter_counts()["head"] == 592_130  # microsoft/LoRA's head, which the paper's 0.3M leave out
+    assert (
+        plain.parameter_counts()["head"] == 592_130
+    )  # microsoft/LoRA's head, which the paper's 0.3M leave out
     assert plain.parameter_counts()["trained"] == 294_912 + 592_130
 
 
@@ -57,7 +64,9 @@ def test_every_trained_parameter_gets_a_gradient(tiny_encoder):
 
 
 def test_article_call_scales_by_one_and_rejects_other_task_types(tiny_encoder):
-    assert article_call(tiny_encoder).encoder.encoder.layer[0].attention.self.query.lora_scaling == 1.0
+    assert (
+        article_call(tiny_encoder).encoder.encoder.layer[0].attention.self.query.lora_scaling == 1.0
+    )
     with pytest.raises(ValueError, match="task_type=squad_v3: must be one of glue, squad_v1"):
         article_call(tiny_encoder, task_type="squad_v3")
 
@@ -95,15 +104,21 @@ def test_parameter_table_has_a_row_for_each_parameter(tiny_encoder):
     table = model.parameter_table()
     assert list(table.columns) == ["group", "name", "shape", "count", "trained"]
     assert table["count"].sum() == sum(p.numel() for p in model.parameters())
-    assert table.set_index("name").loc["encoder.encoder.layer.0.attention.self.query.lora_a", "shape"] == (8, 32)
+    assert table.set_index("name").loc[
+        "encoder.encoder.layer.0.attention.self.query.lora_a", "shape"
+    ] == (8, 32)
     assert set(table.group) == {"adapter", "head", "bias", "norm", "other"}
 
 
 def test_the_printed_table_groups_shapes_and_counts(tiny_encoder):
     text = article_call(tiny_encoder).parameter_text()
     assert "adapter: 2,048 of 2,048 trained" in text and "other: 0 of " in text
-    assert re.search(r"layer\.1\.attention\.self\.value\.lora_b +\| \(32, 8\) +\| +256 \| yes", text)
-    assert re.search(r"encoder\.embeddings\.word_embeddings\.weight +\| \(261, 32\) +\| +8,352 \| no", text)
+    assert re.search(
+        r"layer\.1\.attention\.self\.value\.lora_b +\| \(32, 8\) +\| +256 \| yes", text
+    )
+    assert re.search(
+        r"encoder\.embeddings\.word_embeddings\.weight +\| \(261, 32\) +\| +8,352 \| no", text
+    )
 
 
 def test_standard_head_is_the_one_of_transformers():
@@ -117,7 +132,7 @@ def test_standard_head_is_the_one_of_transformers():
 def test_all_dropouts_are_the_fast_ones():
     model = LoraWrapperRoberta("glue", 2, 0.3, load_encoder(TINY, dropout=0.3), lora_rank=4)
     kinds = {type(m).__module__ for m in model.modules() if isinstance(m, torch.nn.Dropout)}
-    assert kinds == {"lora_bench.dropout"}
+    assert kinds == {"lora_bench.model.dropout"}
     batch = random_batch([3, 5])
     assert not torch.equal(model.train()(batch), model(batch))
     assert torch.equal(model.eval()(batch), model(batch))

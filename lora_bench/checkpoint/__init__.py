@@ -13,14 +13,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..model.wrapper import LoraWrapperRoberta
 from ..record import provenance
 from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, UserError
-from ..wrapper import LoraWrapperRoberta
 
 WEIGHTS = "adapter.safetensors"
 FACTS = "adapter.json"
 FORMAT = 1
-TASK_FACTS = ("name", "kind", "labels", "value_range", "unanswerable")  # what a head's shape and meaning hang on
+TASK_FACTS = (
+    "name",
+    "kind",
+    "labels",
+    "value_range",
+    "unanswerable",
+)  # what a head's shape and meaning hang on
 
 
 class AdapterError(UserError):
@@ -37,10 +43,15 @@ def save_adapter(folder: Path, model: LoraWrapperRoberta, spec: Spec) -> int:
     return write(folder, model.trained_state(), spec, base_fingerprint(model))
 
 
-def write(folder: Path, state: dict[str, Tensor], spec: Spec, fingerprint: str | None = None) -> int:
+def write(
+    folder: Path, state: dict[str, Tensor], spec: Spec, fingerprint: str | None = None
+) -> int:
     """Write an adapter folder; returns the size of its weights in bytes. The spec's recipe is no part of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / WEIGHTS)
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
+        folder / WEIGHTS,
+    )
     facts = {
         "format": FORMAT,
         "base_model": dataclasses.asdict(spec.model),
@@ -58,7 +69,11 @@ def write(folder: Path, state: dict[str, Tensor], spec: Spec, fingerprint: str |
 def base_fingerprint(model: LoraWrapperRoberta) -> str | None:
     """Hash of the word embeddings, which tells base models of one shape apart; None where they are trained."""
     words = model.encoder.embeddings.word_embeddings.weight
-    return None if words.requires_grad else hashlib.sha256(words.detach().cpu().numpy().tobytes()).hexdigest()[:16]
+    return (
+        None
+        if words.requires_grad
+        else hashlib.sha256(words.detach().cpu().numpy().tobytes()).hexdigest()[:16]
+    )
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -94,7 +109,9 @@ def spec_of(folder: Path) -> Spec:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file. Raises: AdapterError: it is not there, or cut off."""
     if not path.is_file():
-        raise AdapterError(f"{path.parent}: no {path.name} there; must be the folder of a finished run or its adapter/")
+        raise AdapterError(
+            f"{path.parent}: no {path.name} there; must be the folder of a finished run or its adapter/"
+        )
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -113,19 +130,33 @@ def start_from(folder: Path, model: LoraWrapperRoberta) -> None:
     def without_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
 
-    _load(folder, without_head(read_weights(folder / WEIGHTS)), without_head(model.trained_state()), model)
+    _load(
+        folder,
+        without_head(read_weights(folder / WEIGHTS)),
+        without_head(model.trained_state()),
+        model,
+    )
 
 
-def _load(folder: Path, state: dict[str, Tensor], expected: dict[str, Tensor], model: LoraWrapperRoberta) -> None:
+def _load(
+    folder: Path, state: dict[str, Tensor], expected: dict[str, Tensor], model: LoraWrapperRoberta
+) -> None:
     before, now = read_facts(folder)["base_fingerprint"], base_fingerprint(model)
     if None not in (before, now) and before != now:
-        raise AdapterError(f"{folder}: was trained on another base model (embeddings {before}, here {now})")
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+        raise AdapterError(
+            f"{folder}: was trained on another base model (embeddings {before}, here {now})"
+        )
+    missing, unknown = (
+        sorted(expected.keys() - state.keys()),
+        sorted(state.keys() - expected.keys()),
+    )
     shapes = [
         f"{name} is {tuple(state[name].shape)}, must be {tuple(expected[name].shape)}"
         for name in sorted(expected.keys() & state.keys())
         if state[name].shape != expected[name].shape
     ]
     if missing or unknown or shapes:
-        raise AdapterError(f"{folder}: does not fit; missing {missing}, unknown {unknown}, wrong shape {shapes}")
+        raise AdapterError(
+            f"{folder}: does not fit; missing {missing}, unknown {unknown}, wrong shape {shapes}"
+        )
     model.load_state_dict(state, strict=False)

@@ -38,22 +38,40 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    inspect = commands.add_parser("inspect", help="print what an adapter belongs to and every parameter in it")
-    merge = commands.add_parser("merge", help="write a folder that stock transformers loads without this project")
-    convert = commands.add_parser("convert", help="between our format and PEFT's, from loralib's and the article's")
+    inspect = commands.add_parser(
+        "inspect", help="print what an adapter belongs to and every parameter in it"
+    )
+    merge = commands.add_parser(
+        "merge", help="write a folder that stock transformers loads without this project"
+    )
+    convert = commands.add_parser(
+        "convert", help="between our format and PEFT's, from loralib's and the article's"
+    )
     for command in (inspect, merge, convert):
         command.add_argument(
-            "source", type=Path, help="folder of a run or an adapter; for loralib and article: the file"
+            "source",
+            type=Path,
+            help="folder of a run or an adapter; for loralib and article: the file",
         )
     for command in (merge, convert):
-        command.add_argument("--out", type=Path, required=True, help="folder to write; must not be there yet")
-    convert.add_argument("--from", dest="origin", choices=FORMATS, default="ours", help="default: %(default)s")
-    convert.add_argument("--to", choices=FORMATS[:2], default="ours", help="default: %(default)s")
-    convert.add_argument("--task", help="what the head is for: a name under conf/task/ (needed by all but --from ours)")
+        command.add_argument(
+            "--out", type=Path, required=True, help="folder to write; must not be there yet"
+        )
     convert.add_argument(
-        "--base", help="hub id or folder of the base model (loralib; peft: instead of the one it names)"
+        "--from", dest="origin", choices=FORMATS, default="ours", help="default: %(default)s"
     )
-    convert.add_argument("--alpha", type=float, help="of LoRA's scaling alpha / rank: not in loralib's files")
+    convert.add_argument("--to", choices=FORMATS[:2], default="ours", help="default: %(default)s")
+    convert.add_argument(
+        "--task",
+        help="what the head is for: a name under conf/task/ (needed by all but --from ours)",
+    )
+    convert.add_argument(
+        "--base",
+        help="hub id or folder of the base model (loralib; peft: instead of the one it names)",
+    )
+    convert.add_argument(
+        "--alpha", type=float, help="of LoRA's scaling alpha / rank: not in loralib's files"
+    )
     return parser
 
 
@@ -62,7 +80,9 @@ def _inspect(args: argparse.Namespace) -> str:
     facts, state = read_facts(folder), read_weights(folder / WEIGHTS)
     rows = [f"  {name}  {tuple(tensor.shape)}" for name, tensor in state.items()]
     count = sum(tensor.numel() for tensor in state.values())
-    return "\n".join([json.dumps(facts, indent=1), *rows, f"{len(state)} parameters, {count:,} numbers"])
+    return "\n".join(
+        [json.dumps(facts, indent=1), *rows, f"{len(state)} parameters, {count:,} numbers"]
+    )
 
 
 def _merge(args: argparse.Namespace) -> str:
@@ -82,9 +102,13 @@ def _convert(args: argparse.Namespace) -> str:
     if args.origin == "ours":
         export.export_peft(adapter_of(args.source), args.out)
         return f"{args.out}: load it with peft.PeftModel.from_pretrained"
-    needed = {"--task": args.task} | ({"--base": args.base, "--alpha": args.alpha} if args.origin == "loralib" else {})
+    needed = {"--task": args.task} | (
+        {"--base": args.base, "--alpha": args.alpha} if args.origin == "loralib" else {}
+    )
     if missing := [name for name, value in needed.items() if value is None]:
-        raise UserError(f"--from {args.origin}: needs {' and '.join(missing)}, which the file does not say")
+        raise UserError(
+            f"--from {args.origin}: needs {' and '.join(missing)}, which the file does not say"
+        )
     task = task_preset(args.task)
     base = None if args.base is None else ModelSpec(name=Path(args.base).name, source=args.base)
     if args.origin == "peft":

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from ..encoder import load_encoder, load_tokenizer, resolve, stock_architecture
-from ..lora import LoraLinear, adapter_parameters, lora_layers
 from ..methods import require
 from ..methods.peft import Peft
+from ..model.encoder import load_encoder, load_tokenizer, resolve, stock_architecture
+from ..model.lora import LoraLinear, adapter_parameters, lora_layers
 from ..spec import Spec
 from . import AdapterError
 from .restore import STOCK_HEADS, load_model, plain_encoder, stock_model, to_stock
@@ -44,28 +44,43 @@ def export_peft(folder: Path, out: Path) -> None:
     model, spec, _ = load_model(folder)
     adapters = adapter_parameters(model).keys()
     if not adapters or any(not name.endswith((".lora_a", ".lora_b")) for name in adapters):
-        raise AdapterError(f"method={spec.method.name}: only an adapter of plain LoRA layers can be a PEFT LoRA folder")
+        raise AdapterError(
+            f"method={spec.method.name}: only an adapter of plain LoRA layers can be a PEFT LoRA folder"
+        )
     if spec.method.embeddings:
-        raise AdapterError("method.embeddings=True: a PEFT LoRA folder has no place for trained embeddings")
-    state = {to_stock(name, spec.task.kind): tensor for name, tensor in model.trained_state().items()}
+        raise AdapterError(
+            "method.embeddings=True: a PEFT LoRA folder has no place for trained embeddings"
+        )
+    state = {
+        to_stock(name, spec.task.kind): tensor for name, tensor in model.trained_state().items()
+    }
     config = peft.LoraConfig(
         r=spec.method.rank,
         lora_alpha=spec.method.alpha,
         use_rslora=spec.method.rank_stabilized,
         lora_dropout=spec.method.dropout,
-        target_modules=[name for name, layer in model.encoder.named_modules() if isinstance(layer, LoraLinear)],
+        target_modules=[
+            name for name, layer in model.encoder.named_modules() if isinstance(layer, LoraLinear)
+        ],
         bias=PEFT_BIASES[spec.method.biases],
         task_type=PEFT_TASKS[spec.task.kind],
-        modules_to_save=[STOCK_HEADS[spec.task.kind][0].rstrip("."), *["LayerNorm"] * spec.method.layer_norms],
+        modules_to_save=[
+            STOCK_HEADS[spec.task.kind][0].rstrip("."),
+            *["LayerNorm"] * spec.method.layer_norms,
+        ],
     )
     stock = stock_model(plain_encoder(model), model.head, spec)
     stock.name_or_path = _base(spec, out)  # from where PEFT takes the base model's name
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)  # of transformers, about what PEFT calls
+        warnings.filterwarnings(
+            "ignore", category=FutureWarning
+        )  # of transformers, about what PEFT calls
         wrapped = peft.get_peft_model(stock, config)
     with torch.no_grad():
         for name, parameter in wrapped.base_model.model.named_parameters():
-            ours = name.replace(".lora_A.default.weight", ".lora_a").replace(".lora_B.default.weight", ".lora_b")
+            ours = name.replace(".lora_A.default.weight", ".lora_a").replace(
+                ".lora_B.default.weight", ".lora_b"
+            )
             if ours != name:
                 parameter.copy_(state[ours])
     wrapped.save_pretrained(out)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..lora import MODULES
+from ..model.lora import MODULES
 from ..spec import TARGETS, MethodSpec, ModelSpec, Spec, TaskSpec
 from . import AdapterError, base_fingerprint, read_weights, write
 from .restore import STOCK_HEADS, from_stock, load_model
@@ -45,18 +45,26 @@ def import_peft(folder: Path, out: Path, task: TaskSpec, base: ModelSpec | None 
     if strange := [name for name in NOT_OURS if config.get(name)]:
         raise AdapterError(f"{folder}: uses {', '.join(strange)}, which LoraLinear does not have")
     stock = {
-        _unwrapped(name): tensor for name, tensor in read_weights(folder / PEFT_WEIGHTS).items() if ORIGINAL not in name
+        _unwrapped(name): tensor
+        for name, tensor in read_weights(folder / PEFT_WEIGHTS).items()
+        if ORIGINAL not in name
     }
     state = _ours(stock, task.kind, folder)
-    method = _method(state, config["lora_alpha"], folder, rank_stabilized=config.get("use_rslora", False))
+    method = _method(
+        state, config["lora_alpha"], folder, rank_stabilized=config.get("use_rslora", False)
+    )
     source = config["base_model_name_or_path"]
-    model = base or ModelSpec(name=Path(source).name, source=source, revision=config.get("revision"))
+    model = base or ModelSpec(
+        name=Path(source).name, source=source, revision=config.get("revision")
+    )
     write_checked(out, state, Spec(task=task, model=model, method=method))
 
 
 def _unwrapped(name: str) -> str:
     """PEFT's name of a parameter without its wrappers; with bias=all it saves some LayerNorms under two of them."""
-    name = re.sub(r"\.(modules_to_save(\.default)?|base_layer)\.", ".", name.removeprefix("base_model.model."))
+    name = re.sub(
+        r"\.(modules_to_save(\.default)?|base_layer)\.", ".", name.removeprefix("base_model.model.")
+    )
     return name.replace(".lora_A.weight", ".lora_A").replace(".lora_B.weight", ".lora_B")
 
 
@@ -81,7 +89,9 @@ def import_article(path: Path, out: Path, task: TaskSpec) -> None:
         new = re.sub(r"^model\.", "encoder.", name).replace("finetune_head_", "head.")
         for projection in ("query", "key", "value"):
             for factor in "AB":
-                new = new.replace(f"lora_{projection}_matrix_{factor}", f"{projection}.lora_{factor.lower()}")
+                new = new.replace(
+                    f"lora_{projection}_matrix_{factor}", f"{projection}.lora_{factor.lower()}"
+                )
         state[new] = tensor
     method = _method(state, facts["lora_rank"], path)
     base = ModelSpec(name=Path(facts["model_id"]).name, source=facts["model_id"])
@@ -113,7 +123,9 @@ def _tensors(path: Path, other: tuple[str, ...] = ()) -> dict:
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise AdapterError(f"{path}: is damaged ({str(error).splitlines()[0]})") from None
-    if not isinstance(loaded, dict) or any(name not in other and not torch.is_tensor(t) for name, t in loaded.items()):
+    if not isinstance(loaded, dict) or any(
+        name not in other and not torch.is_tensor(t) for name, t in loaded.items()
+    ):
         raise AdapterError(f"{path}: must be a dict of tensors")
     return {name: t.float() if torch.is_tensor(t) else t for name, t in loaded.items()}
 
@@ -127,22 +139,36 @@ def _ours(stock: dict[str, Tensor], kind: str, path: Path) -> dict[str, Tensor]:
     for name, tensor in stock.items():
         new = from_stock(name, kind)
         if new is None:
-            raise AdapterError(f"{path}: {name} is no parameter of a RoBERTa encoder or of a {kind} head")
+            raise AdapterError(
+                f"{path}: {name} is no parameter of a RoBERTa encoder or of a {kind} head"
+            )
         state[new.replace(".lora_A", ".lora_a").replace(".lora_B", ".lora_b")] = tensor
     if not any(name.startswith("head.") for name in state):
         raise AdapterError(f"{path}: has no head ({STOCK_HEADS[kind][0]}*)")
     return state
 
 
-def _method(state: dict[str, Tensor], alpha: float, path: Path, *, rank_stabilized: bool = False) -> MethodSpec:
+def _method(
+    state: dict[str, Tensor], alpha: float, path: Path, *, rank_stabilized: bool = False
+) -> MethodSpec:
     """The method that has exactly these parameters, as far as names tell. Raises: AdapterError: no or several ranks."""
-    adapted = {name.removesuffix(".lora_a"): tensor for name, tensor in state.items() if name.endswith(".lora_a")}
+    adapted = {
+        name.removesuffix(".lora_a"): tensor
+        for name, tensor in state.items()
+        if name.endswith(".lora_a")
+    }
     ranks = sorted({tensor.shape[0] for tensor in adapted.values()})
     if len(ranks) != 1:
         raise AdapterError(f"{path}: has LoRA matrices of ranks {ranks}; must be one rank")
-    places = [name.partition(".layer.")[2].partition(".") for name in adapted]  # (layer, ".", module in the layer)
+    places = [
+        name.partition(".layer.")[2].partition(".") for name in adapted
+    ]  # (layer, ".", module in the layer)
     inside = {module for _, _, module in places}
-    biases = {name.removesuffix(".bias") for name in state if name.startswith("encoder.") and name.endswith(".bias")}
+    biases = {
+        name.removesuffix(".bias")
+        for name in state
+        if name.startswith("encoder.") and name.endswith(".bias")
+    }
     biases = {name for name in biases if not name.endswith("LayerNorm")}
     return MethodSpec(
         name="lora",

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 from transformers import RobertaForQuestionAnswering, RobertaForSequenceClassification, RobertaModel
 
-from ..lora import LoraLinear
 from ..methods import Method, get_method
-from ..run import build
+from ..model.lora import LoraLinear
+from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec
 from ..tasks import make_task
-from ..wrapper import LoraWrapperRoberta
+from ..training.run import build
 from . import AdapterError, load_adapter, spec_of
 
 STOCK_HEADS = {
@@ -34,7 +34,11 @@ def load_model(folder: Path) -> tuple[LoraWrapperRoberta, Spec, Method]:
 def to_stock(name: str, kind: str) -> str:
     """Name of one of our parameters in transformers' RobertaForSequenceClassification or -QuestionAnswering."""
     prefix = STOCK_HEADS[kind][0]
-    return f"roberta.{name.removeprefix('encoder.')}" if name.startswith("encoder.") else prefix + name[len("head.") :]
+    return (
+        f"roberta.{name.removeprefix('encoder.')}"
+        if name.startswith("encoder.")
+        else prefix + name[len("head.") :]
+    )
 
 
 def from_stock(name: str, kind: str) -> str | None:
@@ -49,7 +53,9 @@ def stock_model(encoder: RobertaModel, head: nn.Module, spec: Spec) -> nn.Module
     """Encoder and head in transformers' own class. Raises: AdapterError: parts of ours that it has no place for."""
     if spec.head != "standard":
         raise AdapterError(f"head={spec.head}: transformers has no such head; must be standard")
-    config = type(encoder.config)(**{k: v for k, v in encoder.config.to_dict().items() if k != "architectures"})
+    config = type(encoder.config)(
+        **{k: v for k, v in encoder.config.to_dict().items() if k != "architectures"}
+    )
     if spec.task.kind == "text":
         labels = spec.task.labels or [spec.task.name]
         config.id2label = dict(enumerate(labels))
@@ -61,7 +67,9 @@ def stock_model(encoder: RobertaModel, head: nn.Module, spec: Spec) -> nn.Module
     }
     state = {to_stock(name, spec.task.kind): tensor for name, tensor in state.items()}
     if extra := sorted(state.keys() - stock.state_dict().keys()):
-        raise AdapterError(f"method={spec.method.name}: a stock RoBERTa has no place for {', '.join(extra[:3])} ...")
+        raise AdapterError(
+            f"method={spec.method.name}: a stock RoBERTa has no place for {', '.join(extra[:3])} ..."
+        )
     stock.load_state_dict(state)
     return stock.eval()
 
@@ -73,10 +81,14 @@ def plain_encoder(model: LoraWrapperRoberta) -> RobertaModel:
     Raises: AdapterError: a quantised base.
     """
     if not all(parameter.is_floating_point() for parameter in model.encoder.parameters()):
-        raise AdapterError("a 4-bit base is no plain model; the adapter fits the unquantised one too: method.file=lora")
+        raise AdapterError(
+            "a 4-bit base is no plain model; the adapter fits the unquantised one too: method.file=lora"
+        )
     for name, layer in list(model.encoder.named_modules()):
         if isinstance(layer, LoraLinear):
-            linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+            linear = nn.Linear(
+                layer.in_features, layer.out_features, layer.bias is not None, device="meta"
+            )
             linear.weight, linear.bias = layer.weight, layer.bias
             model.encoder.set_submodule(name, linear)
     return model.encoder

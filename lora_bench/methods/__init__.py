@@ -24,8 +24,8 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..model.wrapper import FreezePolicy, LoraWrapperRoberta
 from ..spec import MethodSpec, Spec, SpecError, UserError
-from ..wrapper import FreezePolicy, LoraWrapperRoberta
 
 ENTRY_POINTS = "lora_bench.methods"
 T = TypeVar("T")
@@ -38,21 +38,30 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 class Method:
     """The defaults: nothing added, the spec's freezing policy, AdamW, no work after a step."""
 
-    steps: int  # optimizer steps of the whole run; the loop says it before it asks for the optimizer
+    steps: (
+        int  # optimizer steps of the whole run; the loop says it before it asks for the optimizer
+    )
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Add what is trained and freeze the rest; called once, before the first step."""
-        FreezePolicy(spec.method.biases, spec.method.layer_norms, spec.method.embeddings).apply(model)
+        FreezePolicy(spec.method.biases, spec.method.layer_norms, spec.method.embeddings).apply(
+            model
+        )
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
         """The optimizer over the trained parameters; its groups' ``lr`` are peak values, the schedule scales them."""
         trained = [p for p in model.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": spec.train.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and LayerNorms
+            {
+                "params": [p for p in trained if p.ndim <= 1],
+                "weight_decay": 0.0,
+            },  # biases and LayerNorms
         ]
         groups = [group for group in groups if group["params"]]
-        if spec.train.optimizer == "adamw8bit":  # states of 8 bits (Dettmers et al. 2021, arXiv 2110.02861)
+        if (
+            spec.train.optimizer == "adamw8bit"
+        ):  # states of 8 bits (Dettmers et al. 2021, arXiv 2110.02861)
             return require("bitsandbytes", "qlora", "train.optimizer=adamw8bit").optim.AdamW8bit(
                 groups, lr=spec.train.lr
             )
@@ -83,11 +92,15 @@ def arguments(spec: Spec, schema: type[T]) -> T:
     given = spec.method.args
     names = [field.name for field in dataclasses.fields(schema)]
     if set(given) != set(names):
-        raise SpecError("method.args", given, f"method={spec.method.name} takes exactly {', '.join(names)}")
+        raise SpecError(
+            "method.args", given, f"method={spec.method.name} takes exactly {', '.join(names)}"
+        )
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
     except OmegaConfBaseException as error:
-        raise SpecError(f"method.args.{error.full_key}", given[error.full_key], str(error).splitlines()[0]) from None
+        raise SpecError(
+            f"method.args.{error.full_key}", given[error.full_key], str(error).splitlines()[0]
+        ) from None
 
 
 def require(package: str, extra: str, wanted_by: str):

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.roberta.modeling_roberta import RobertaOutput
 
+from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec, SpecError
-from ..wrapper import LoraWrapperRoberta
 from . import Method, arguments
 
 
@@ -59,13 +59,20 @@ class Adapter(Method):
         if args.bottleneck < 1:
             raise SpecError("method.args.bottleneck", args.bottleneck, "must be 1 or more")
         if args.placement not in ("houlsby", "pfeiffer"):
-            raise SpecError("method.args.placement", args.placement, "must be one of houlsby, pfeiffer")
+            raise SpecError(
+                "method.args.placement", args.placement, "must be one of houlsby, pfeiffer"
+            )
         for layer in model.encoder.encoder.layer:
             if args.placement == "pfeiffer":
                 layer.output = PfeifferOutput(layer.output, args.bottleneck)
                 continue
-            for output in (layer.attention.output, layer.output):  # before the residual sum of both blocks
-                output.dropout = nn.Sequential(output.dropout, Bottleneck(output.dense.out_features, args.bottleneck))
+            for output in (
+                layer.attention.output,
+                layer.output,
+            ):  # before the residual sum of both blocks
+                output.dropout = nn.Sequential(
+                    output.dropout, Bottleneck(output.dense.out_features, args.bottleneck)
+                )
         super().prepare(model, spec)
 
 

@@ -1,7 +1,7 @@
 """Full fine-tuning: every parameter of encoder and head."""
 
+from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec
-from ..wrapper import LoraWrapperRoberta
 from . import Method
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..lora import target_modules
+from ..model.lora import target_modules
+from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec, SpecError
-from ..wrapper import LoraWrapperRoberta
 from . import arguments, require
 from .full import Full
 

@@ -1,8 +1,8 @@
 """LoRA on any of the encoder's linear layers (lora_bench/lora.py), the spec's freezing policy on the rest."""
 
-from ..lora import inject_lora
+from ..model.lora import inject_lora
+from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec, SpecError
-from ..wrapper import LoraWrapperRoberta
 from . import Method
 
 

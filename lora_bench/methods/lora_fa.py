@@ -1,8 +1,8 @@
 """LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): A is frozen as drawn, B is trained."""
 
-from ..lora import lora_layers
+from ..model.lora import lora_layers
+from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec
-from ..wrapper import LoraWrapperRoberta
 from .lora import Lora
 
 

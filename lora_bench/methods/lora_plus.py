@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..lora import lora_layers
+from ..model.lora import lora_layers
+from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec, SpecError
-from ..wrapper import LoraWrapperRoberta
 from . import arguments
 from .lora import Lora
 
@@ -29,7 +29,9 @@ class LoraPlus(Lora):
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in moved]
         decay = spec.train.weight_decay
-        optimizer.add_param_group({"params": fast, "lr": spec.train.lr * ratio, "weight_decay": decay})
+        optimizer.add_param_group(
+            {"params": fast, "lr": spec.train.lr * ratio, "weight_decay": decay}
+        )
         return optimizer
 
 

@@ -6,15 +6,19 @@ A preset names the ``PeftConfig`` by ``method.peft_type`` and gives its argument
 import dataclasses
 import warnings
 
-from ..lora import target_modules
+from ..model.lora import target_modules
+from ..model.wrapper import FreezePolicy, LoraWrapperRoberta
 from ..spec import Spec, SpecError
-from ..wrapper import FreezePolicy, LoraWrapperRoberta
 from . import Method, require
 
 ADAPTER = "default"  # PEFT's name for the one adapter
 # Not what they report on, and nothing a user can act on: LN tuning's LayerNorms are no linear layers; BOFT tries a CUDA
 # kernel and does without.
-NOISE = ("Unsupported layer type", "Failed to load the CUDA extension", "Setting boft_n_butterfly_factor")
+NOISE = (
+    "Unsupported layer type",
+    "Failed to load the CUDA extension",
+    "Setting boft_n_butterfly_factor",
+)
 
 
 class Peft(Method):
@@ -30,18 +34,30 @@ class Peft(Method):
             # PeftModel would wrap the encoder; its tuner injects in place. It is kept because VeRA's and VB-LoRA's layers
             # share what it holds.
             try:
-                self.tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model.encoder, config, ADAPTER)
+                self.tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](
+                    model.encoder, config, ADAPTER
+                )
             except (TypeError, ValueError) as error:  # sizes that do not fit this encoder
                 reason = " ".join(str(error).split())
                 raise SpecError(
-                    "method.peft_type", spec.method.peft_type, f"cannot go into {spec.model.name}: {reason}"
+                    "method.peft_type",
+                    spec.method.peft_type,
+                    f"cannot go into {spec.model.name}: {reason}",
                 ) from None
-        added = {name for name, p in model.encoder.named_parameters(remove_duplicate=False) if p.requires_grad}
+        added = {
+            name
+            for name, p in model.encoder.named_parameters(remove_duplicate=False)
+            if p.requires_grad
+        }
         for path, module in model.encoder.named_modules():
-            names = tuple(n for n, _ in module.named_parameters(recurse=False) if f"{path}.{n}" in added)
+            names = tuple(
+                n for n, _ in module.named_parameters(recurse=False) if f"{path}.{n}" in added
+            )
             if names:
                 module.adapter_names = names
-        FreezePolicy(spec.method.biases, spec.method.layer_norms, spec.method.embeddings).apply(model)
+        FreezePolicy(spec.method.biases, spec.method.layer_norms, spec.method.embeddings).apply(
+            model
+        )
 
     def config_arguments(self, spec: Spec) -> dict:
         """What the PeftConfig is made with."""
@@ -66,7 +82,9 @@ def _config(spec: Spec, model: LoraWrapperRoberta, given: dict):
         )
     for name in given:
         if name not in known:
-            raise SpecError(f"method.args.{name}", given[name], f"{kind} takes {', '.join(sorted(known))}")
+            raise SpecError(
+                f"method.args.{name}", given[name], f"{kind} takes {', '.join(sorted(known))}"
+            )
     targets = target_modules(model.encoder, spec.method.targets, spec.method.layers)
     try:
         return config_class(**{"target_modules": targets or None, **given})

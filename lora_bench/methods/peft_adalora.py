@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec, SpecError
-from ..wrapper import LoraWrapperRoberta
 from .peft import ADAPTER, Peft
 
 
@@ -19,7 +19,11 @@ class AdaLora(Peft):
         """Raises: SpecError."""
         for name in ("tinit", "tfinal"):
             if not 0 <= spec.method.args[name] < 1:
-                raise SpecError(f"method.args.{name}", spec.method.args[name], "must be a share of all steps below 1")
+                raise SpecError(
+                    f"method.args.{name}",
+                    spec.method.args[name],
+                    "must be a share of all steps below 1",
+                )
         self.shares = {name: spec.method.args[name] for name in ("tinit", "tfinal")}
         super().prepare(model, spec)
 
@@ -30,8 +34,14 @@ class AdaLora(Peft):
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
         config = self.tuner.peft_config[ADAPTER]
         config.total_step = self.steps
-        config.tinit, config.tfinal = (round(self.steps * self.shares[name]) for name in ("tinit", "tfinal"))
-        factors = [(name, p) for name, p in model.named_parameters() if "lora_A" in name or "lora_B" in name]
+        config.tinit, config.tfinal = (
+            round(self.steps * self.shares[name]) for name in ("tinit", "tfinal")
+        )
+        factors = [
+            (name, p)
+            for name, p in model.named_parameters()
+            if "lora_A" in name or "lora_B" in name
+        ]
         for name, factor in factors:
             weight = config.orth_reg_weight / len(factors)
             factor.register_hook(partial(_add_orthogonality, factor, "lora_B" in name, weight))
@@ -41,7 +51,9 @@ class AdaLora(Peft):
         self.tuner.update_and_allocate(step)
 
 
-def _add_orthogonality(factor: nn.Parameter, transposed: bool, weight: float, gradient: Tensor) -> Tensor:
+def _add_orthogonality(
+    factor: nn.Parameter, transposed: bool, weight: float, gradient: Tensor
+) -> Tensor:
     """Gradient of the loss with ``weight * ||F F^T - I||`` (Frobenius) in it, which is the paper's equation 4 as PEFT adds
     it: F is Q, or P transposed. A hook on the gradient leaves the loop without a loss term of one method."""
     f = factor.detach().T if transposed else factor.detach()  # (rank, D)

@@ -3,9 +3,9 @@ LoraLinear on top. On a CPU too (bitsandbytes)."""
 
 from torch import Tensor, nn
 
-from ..lora import LoraLinear
+from ..model.lora import LoraLinear
+from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec, UserError
-from ..wrapper import LoraWrapperRoberta
 from . import require
 from .lora import Lora
 
@@ -21,7 +21,9 @@ class LoraLinear4bit(LoraLinear):
         return matmul_4bit(x, self.weight.t(), bias=self.bias, quant_state=self.weight.quant_state)
 
     def merge(self) -> None:
-        raise RuntimeError("a 4-bit weight cannot take the update: merge into the unquantised model instead")
+        raise RuntimeError(
+            "a 4-bit weight cannot take the update: merge into the unquantised model instead"
+        )
 
 
 class QLora(Lora):
@@ -34,14 +36,21 @@ class QLora(Lora):
                 # On a CPU, bitsandbytes 0.50 unpacks rows of another length wrongly and says nothing: a random (32, 32)
                 # weight comes back with 37 % error, (32, 64) with the 9 % that NF4 costs.
                 if layer.in_features % BLOCK:
-                    raise UserError(f"method=qlora: {path} is {layer.in_features} wide; must be a multiple of {BLOCK}")
-                weight = nn4.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4").to(
-                    layer.weight.device
-                )
+                    raise UserError(
+                        f"method=qlora: {path} is {layer.in_features} wide; must be a multiple of {BLOCK}"
+                    )
+                weight = nn4.Params4bit(
+                    layer.weight.data, requires_grad=False, quant_type="nf4"
+                ).to(layer.weight.device)
                 if isinstance(layer, LoraLinear):
-                    layer.weight, layer.__class__ = weight, LoraLinear4bit  # the same layer but for its base
+                    layer.weight, layer.__class__ = (
+                        weight,
+                        LoraLinear4bit,
+                    )  # the same layer but for its base
                 else:
-                    quantised = nn4.Linear4bit(layer.in_features, layer.out_features, device="meta", quant_type="nf4")
+                    quantised = nn4.Linear4bit(
+                        layer.in_features, layer.out_features, device="meta", quant_type="nf4"
+                    )
                     quantised.weight, quantised.bias = weight, layer.bias
                     model.encoder.encoder.set_submodule(path, quantised)
 

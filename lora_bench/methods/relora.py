@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..lora import lora_layers
+from ..model.lora import lora_layers
+from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec, SpecError
-from ..wrapper import LoraWrapperRoberta
 from . import arguments
 from .lora import Lora
 

@@ -14,7 +14,9 @@ LINEAR_LAYERS = 6  # kinds of them in an encoder layer
 def load_records(root: str | Path) -> pd.DataFrame:
     """Every run below ``root`` as one row: settings, status, costs, and ``best``/``last`` scores as dicts. A key that lies
     there twice is one run; the one that ended well stays."""
-    found = sorted(records.read_all(Path(root)), key=lambda record: (record.key, record.status != "ok"))
+    found = sorted(
+        records.read_all(Path(root)), key=lambda record: (record.key, record.status != "ok")
+    )
     rows = pd.DataFrame([_row(record) for record in found])
     return rows.drop_duplicates("key", ignore_index=True) if len(rows) else rows
 
@@ -71,7 +73,10 @@ def _official(record: records.Record) -> bool:
     """Whether it trained and was scored on every row of the official splits."""
     official, found = record.spec["task"].get("official_rows", {}), record.data
     splits = ["train", *record.spec["task"].get("validation", [])]
-    return all(split in official and found.get(split, {}).get("rows") == official[split] for split in splits)
+    return all(
+        split in official and found.get(split, {}).get("rows") == official[split]
+        for split in splits
+    )
 
 
 def _policy(spec: dict) -> str:
@@ -79,7 +84,9 @@ def _policy(spec: dict) -> str:
     method, targets = spec["method"], spec["method"]["targets"]
     where = "all linear layers" if len(targets) == LINEAR_LAYERS else "+".join(targets)
     parts = [f"on {where}"] if targets not in ([], ["query", "value"]) else []
-    parts += [f"layers {'+'.join(map(str, method['layers']))}"] if method["layers"] is not None else []
+    parts += (
+        [f"layers {'+'.join(map(str, method['layers']))}"] if method["layers"] is not None else []
+    )
     parts += [f"biases {method['biases']}"] if method["biases"] != "none" else []
     parts += ["LayerNorms"] if method["layer_norms"] else []
     parts += [f"{spec['head']} head"] if spec["head"] != "standard" else []
@@ -93,7 +100,9 @@ def _schedule(spec: dict) -> str:
     parts = [f"lr {train['lr']:g}", f"{train['epochs']} epochs", f"batch {train['batch_size']}"]
     parts += [f"alpha {method['alpha']:g}"] if method["alpha"] is not None else []
     parts += [spec["precision"]] if spec["precision"] != "fp32" else []
-    parts += [train["optimizer"]] if train.get("optimizer", "adamw") != "adamw" else []  # older records do not know it
+    parts += (
+        [train["optimizer"]] if train.get("optimizer", "adamw") != "adamw" else []
+    )  # older records do not know it
     return ", ".join(parts)
 
 

@@ -48,25 +48,47 @@ def main(arguments: list[str] | None = None) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", nargs="?", choices=COMMANDS, default="tables", metavar="command", help="see below")
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=COMMANDS,
+        default="tables",
+        metavar="command",
+        help="see below",
+    )
     parser.add_argument("which", nargs="*", help="trace: column=value, or run keys")
     parser.add_argument(
-        "--runs", type=Path, default=Path("outputs"), help="folder with runs, at any depth (default: %(default)s)"
+        "--runs",
+        type=Path,
+        default=Path("outputs"),
+        help="folder with runs, at any depth (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, help="where to write (default: the folder of --runs)")
     parser.add_argument(
-        "--protocol", choices=PROTOCOLS, default="last", help="epoch whose scores are shown (default: %(default)s)"
+        "--protocol",
+        choices=PROTOCOLS,
+        default="last",
+        help="epoch whose scores are shown (default: %(default)s)",
     )
     parser.add_argument(
-        "--statistic", choices=("mean", "median"), default="mean", help="of the seeds (default: %(default)s)"
+        "--statistic",
+        choices=("mean", "median"),
+        default="mean",
+        help="of the seeds (default: %(default)s)",
     )
     parser.add_argument(
-        "--baseline", default="lora r=8", help="system that the others are paired with (default: %(default)s)"
+        "--baseline",
+        default="lora r=8",
+        help="system that the others are paired with (default: %(default)s)",
     )
     parser.add_argument(
-        "--format", choices=FORMATS, help="of what is printed (default: terminal, or markdown into a file)"
+        "--format",
+        choices=FORMATS,
+        help="of what is printed (default: terminal, or markdown into a file)",
     )
-    parser.add_argument("--published", action="store_true", help="tables: also beside published numbers")
+    parser.add_argument(
+        "--published", action="store_true", help="tables: also beside published numbers"
+    )
     args = parser.parse_args(arguments)
     runs = load_records(args.runs)
     if runs.empty and args.command != "status":
@@ -80,7 +102,9 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     (out / "tables").mkdir(parents=True, exist_ok=True)
     for protocol in PROTOCOLS:
         cells = make_cells(runs, protocol)
-        flat = cells.assign(system=labels(cells), keys=cells["keys"].map(" ".join)).drop(columns=["first", "scores"])
+        flat = cells.assign(system=labels(cells), keys=cells["keys"].map(" ".join)).drop(
+            columns=["first", "scores"]
+        )
         flat.to_csv(out / "tables" / f"cells_{protocol}.csv", index=False)
         found = _built(args, runs, cells, protocol)
         heading = f"{MEANING[protocol]}. {READING.format(statistic=args.statistic)}"
@@ -103,8 +127,12 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     )
 
 
-def _built(args: argparse.Namespace, runs: pd.DataFrame, cells: pd.DataFrame, protocol: str) -> list[Table]:
-    tables = all_tables(cells, runs, args.statistic, compare_systems(cells, args.baseline), args.baseline)
+def _built(
+    args: argparse.Namespace, runs: pd.DataFrame, cells: pd.DataFrame, protocol: str
+) -> list[Table]:
+    tables = all_tables(
+        cells, runs, args.statistic, compare_systems(cells, args.baseline), args.baseline
+    )
     if args.published:
         from .published import published_table
 
@@ -115,7 +143,13 @@ def _built(args: argparse.Namespace, runs: pd.DataFrame, cells: pd.DataFrame, pr
 def _block(table: Table, style: str) -> str:
     rest, line = fold_constants(table) if style in ("markdown", "terminal") else (table, "")
     return "\n\n".join(
-        part for part in (f"{'## ' if style == 'markdown' else ''}{table.title}", line, FORMATS[style](rest)) if part
+        part
+        for part in (
+            f"{'## ' if style == 'markdown' else ''}{table.title}",
+            line,
+            FORMATS[style](rest),
+        )
+        if part
     )
 
 
@@ -163,7 +197,9 @@ def _trace(args: argparse.Namespace, runs: pd.DataFrame) -> None:
         if not equals:
             chosen = chosen[chosen.key == condition]
         elif column in runs and column not in ("last", "best", "epochs", "versions"):
-            chosen = chosen[chosen[column].map(lambda found, v=value: str(found) == v or str(found) == f"{v}.0")]
+            chosen = chosen[
+                chosen[column].map(lambda found, v=value: str(found) == v or str(found) == f"{v}.0")
+            ]
         else:
             sys.exit(
                 f"error: {condition}: must be a run key, or column=value with a column among {', '.join(runs.columns)}"
@@ -174,16 +210,23 @@ def _trace(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     print(f"{len(chosen)} runs of {names.nunique()} systems, {MEANING[args.protocol].lower()}")
     for run in chosen.itertuples():
         scores = getattr(run, args.protocol) or {}
-        shown = ", ".join(f"{name} {100 * value:.2f}" for name, value in scores.items()) or f"{run.status}: {run.error}"
+        shown = (
+            ", ".join(f"{name} {100 * value:.2f}" for name, value in scores.items())
+            or f"{run.status}: {run.error}"
+        )
         print(f"\n{run.key}\n  {shown}\n  {run.command}\n  commit {run.commit}")
 
 
 def _export(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     """One flat table: scores as columns ``last.accuracy``, ``best.accuracy`` ..."""
     out = args.out or args.runs / "runs.csv"
-    flat = runs.drop(columns=["last", "best", "epochs", "versions", "chance", "ceiling", "bag_of_words"])
+    flat = runs.drop(
+        columns=["last", "best", "epochs", "versions", "chance", "ceiling", "bag_of_words"]
+    )
     for protocol in PROTOCOLS:
-        flat = flat.join(pd.DataFrame([scores or {} for scores in runs[protocol]]).add_prefix(f"{protocol}."))
+        flat = flat.join(
+            pd.DataFrame([scores or {} for scores in runs[protocol]]).add_prefix(f"{protocol}.")
+        )
     if out.suffix not in (".csv", ".parquet"):
         sys.exit(f"error: --out {out}: must end in .csv or .parquet")
     out.parent.mkdir(parents=True, exist_ok=True)

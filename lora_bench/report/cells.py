@@ -9,7 +9,21 @@ from .statistics import Paired, compare, summarize
 
 PLACE = ["task", "model", "data", "train_rows"]  # what a method is run on
 SYSTEM = ["method", "rank", "alpha", "policy", "schedule"]  # what makes two runs seeds of one cell
-COLUMNS = [*PLACE, *SYSTEM, "metric", "first", "n", "failed", "mean", "median", "sd", "low", "high", "scores", "keys"]
+COLUMNS = [
+    *PLACE,
+    *SYSTEM,
+    "metric",
+    "first",
+    "n",
+    "failed",
+    "mean",
+    "median",
+    "sd",
+    "low",
+    "high",
+    "scores",
+    "keys",
+]
 COLUMNS += ["start", "official"]
 
 
@@ -35,11 +49,17 @@ def _system(system: dict, group: pd.DataFrame, protocol: str) -> list[dict]:
     facts = {"start": group.start.iloc[0], "official": bool(done.official.all())}
     common = {**system, **facts, "failed": len(group) - len(done), "keys": list(done.key)}
     if not len(done):
-        return [{**common, "metric": None, "first": True, "n": 0, "keys": list(group.key), "scores": {}}]
-    metrics = [name for name in done[protocol].iloc[0] if "_thresh" not in name]  # thresholds are no scores
+        return [
+            {**common, "metric": None, "first": True, "n": 0, "keys": list(group.key), "scores": {}}
+        ]
+    metrics = [
+        name for name in done[protocol].iloc[0] if "_thresh" not in name
+    ]  # thresholds are no scores
     rows = []
     for metric in metrics:
-        scores = {seed: 100 * found[metric] for seed, found in zip(done.seed, done[protocol], strict=True)}
+        scores = {
+            seed: 100 * found[metric] for seed, found in zip(done.seed, done[protocol], strict=True)
+        }
         rows.append(
             {
                 **common,
@@ -55,13 +75,19 @@ def _system(system: dict, group: pd.DataFrame, protocol: str) -> list[dict]:
 def labels(cells: pd.DataFrame) -> pd.Series:
     """Name of each cell's system, as short as tells it from the others of its task and metric: the schedule stands in it
     only where one method was run with several, so that a table never chooses the better one silently."""
-    short = [system_name(*values) for values in cells[["method", "rank", "policy"]].itertuples(index=False)]
+    short = [
+        system_name(*values)
+        for values in cells[["method", "rank", "policy"]].itertuples(index=False)
+    ]
     named = cells.assign(short=short)
     places = [*PLACE, "metric", "short"]
     several = named.groupby(places, dropna=False).schedule.transform("nunique") > 1
     crowded = set(named.short[several])
     return pd.Series(
-        [f"{s} ({x})" if s in crowded else s for s, x in zip(named.short, named.schedule, strict=True)],
+        [
+            f"{s} ({x})" if s in crowded else s
+            for s, x in zip(named.short, named.schedule, strict=True)
+        ],
         cells.index,
         dtype=str,
     )
@@ -91,8 +117,17 @@ def compare_systems(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
                 continue
             found = compare(cell.scores, base.scores.iloc[0])
             if found is not None and found.low is not None:
-                rows.append({"task": cell.task, "metric": cell.metric, "system": cell.label, **_shown(found)})
-    return pd.DataFrame(rows, columns=["task", "metric", "system", "difference", "interval", "n", "seeds needed"])
+                rows.append(
+                    {
+                        "task": cell.task,
+                        "metric": cell.metric,
+                        "system": cell.label,
+                        **_shown(found),
+                    }
+                )
+    return pd.DataFrame(
+        rows, columns=["task", "metric", "system", "difference", "interval", "n", "seeds needed"]
+    )
 
 
 def _shown(found: Paired) -> dict:

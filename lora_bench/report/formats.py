@@ -6,7 +6,15 @@ from tabulate import tabulate
 from .tables import Table
 
 MISSING = "–"
-LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", MISSING: "--"}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "±": r"$\pm$",
+    MISSING: "--",
+}
 
 
 def to_markdown(table: Table) -> str:
@@ -57,7 +65,9 @@ def fold_constants(table: Table) -> tuple[Table, str]:
 
 
 def _plain(table: Table, style: str, bold: str) -> str:
-    return tabulate(_marked(table, bold), headers="keys", tablefmt=style, showindex=False, disable_numparse=True)
+    return tabulate(
+        _marked(table, bold), headers="keys", tablefmt=style, showindex=False, disable_numparse=True
+    )
 
 
 def _marked(table: Table, bold: str) -> pd.DataFrame:

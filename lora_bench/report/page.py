@@ -26,7 +26,10 @@ def write_page(runs: pd.DataFrame, path: Path) -> None:
     cells = {protocol: make_cells(runs, protocol) for protocol in PROTOCOLS}
     with tempfile.TemporaryDirectory() as folder:
         files = draw(cells["last"], runs, Path(folder))
-        pictures = {f.stem: "data:image/svg+xml;base64," + base64.b64encode(f.read_bytes()).decode() for f in files}
+        pictures = {
+            f.stem: "data:image/svg+xml;base64," + base64.b64encode(f.read_bytes()).decode()
+            for f in files
+        }
     done = int((runs.status == "ok").sum())
     content = {
         "about": f"{len(runs)} runs ({done} well), {runs.task.nunique()} tasks, {runs.method.nunique()} methods.",
@@ -35,7 +38,9 @@ def write_page(runs: pd.DataFrame, path: Path) -> None:
         "runs": {run.key: _run(run) for run in runs.itertuples()},
         "pictures": pictures,
     }
-    text = json.dumps(content, allow_nan=False).replace("</", "<\\/")  # no text of a run can close the script element
+    text = json.dumps(content, allow_nan=False).replace(
+        "</", "<\\/"
+    )  # no text of a run can close the script element
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(TEMPLATE.read_text().replace("/*DATA*/", text))
 
@@ -44,7 +49,9 @@ def _rows(cells: pd.DataFrame, runs: pd.DataFrame) -> list[dict]:
     """Cells as the page's script wants them: plain values, None where unknown."""
     costs = median_costs(runs, list(COSTS)).rename(columns=COSTS)
     costs["mib"], costs["memory"] = costs.mib / MIB, costs.memory.astype(float) / MIB
-    cells = cells.assign(system=labels(cells)).merge(costs.reset_index(), on=[*PLACE, *SYSTEM], how="left")
+    cells = cells.assign(system=labels(cells)).merge(
+        costs.reset_index(), on=[*PLACE, *SYSTEM], how="left"
+    )
     best = cells.groupby([*PLACE, "metric"], dropna=False)["mean"].transform("max")
     rows = []
     for (_, cell), top in zip(cells.iterrows(), best, strict=True):
@@ -81,7 +88,10 @@ def _rows(cells: pd.DataFrame, runs: pd.DataFrame) -> list[dict]:
 
 
 def _run(run) -> dict:
-    facts = {name: _plain(getattr(run, name)) for name in ("status", "seed", "command", "commit", "error")}
+    facts = {
+        name: _plain(getattr(run, name))
+        for name in ("status", "seed", "command", "commit", "error")
+    }
     return {**facts, "versions": run.versions}
 
 

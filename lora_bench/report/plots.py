@@ -46,7 +46,11 @@ def score_by_rank(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[st
     """Score against rank with the bootstrap interval, one line for each method and policy, one picture for each task."""
     ranked = scored[scored["rank"].notna()]
     for stem, place in _by_place(ranked):
-        lines = {name: line.sort_values("rank") for name, line in _lines(place) if line["rank"].nunique() > 1}
+        lines = {
+            name: line.sort_values("rank")
+            for name, line in _lines(place)
+            if line["rank"].nunique() > 1
+        }
         if not lines:
             continue
         figure, axes = _axes("score by rank", place, "rank")
@@ -82,10 +86,19 @@ def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figu
             axes.set_xscale("log")
             x, y = place[column] / unit, place["mean"]
             for (_, cell), style in zip(place.iterrows(), _styles(), strict=False):
-                low, high = (0, 0) if pd.isna(cell.low) else (cell["mean"] - cell.low, cell.high - cell["mean"])
+                low, high = (
+                    (0, 0)
+                    if pd.isna(cell.low)
+                    else (cell["mean"] - cell.low, cell.high - cell["mean"])
+                )
                 style = style | {"linestyle": "none"}
                 axes.errorbar(
-                    cell[column] / unit, cell["mean"], yerr=[[low], [high]], label=cell.label, capsize=3, **style
+                    cell[column] / unit,
+                    cell["mean"],
+                    yerr=[[low], [high]],
+                    label=cell.label,
+                    capsize=3,
+                    **style,
                 )
             front = _front(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
             axes.step(
@@ -107,18 +120,28 @@ def over_epochs(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str,
     for stem, place in _by_place(named):
         if place.epochs.map(len).max() < 2:
             continue
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), sharex=True, layout="constrained")
+        figure, (left, right) = plt.subplots(
+            1, 2, figsize=(10, 4), sharex=True, layout="constrained"
+        )
         metric = place.metric.iloc[0]
-        for (name, group), style in zip(place.groupby("label", sort=False), _styles(), strict=False):
+        for (name, group), style in zip(
+            place.groupby("label", sort=False), _styles(), strict=False
+        ):
             losses = _mean_by_epoch(group, lambda e: e["loss"])
             scores = _mean_by_epoch(group, lambda e, m=metric: 100 * e["scores"][m])
             left.plot(losses.index, losses, label=name, **style)
             right.plot(scores.index, scores, label=name, **style)
-        left.set(xlabel="epoch", ylabel="training loss (mean over examples)", title=f"{place.task.iloc[0]}: loss")
+        left.set(
+            xlabel="epoch",
+            ylabel="training loss (mean over examples)",
+            title=f"{place.task.iloc[0]}: loss",
+        )
         right.set(xlabel="epoch", ylabel=f"{metric}, %", title=f"{place.task.iloc[0]}: score")
         for axes in (left, right):
             axes.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+        figure.legend(
+            *left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8
+        )
         yield f"epochs_{stem}", figure
 
 
@@ -129,17 +152,24 @@ def heat_map(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Fi
         for (method, policy), group in place.groupby(["method", "policy"]):
             if not is_grid(group):
                 continue
-            table = group.pivot_table(index="alpha", columns="rank", values="mean").sort_index(ascending=False)
+            table = group.pivot_table(index="alpha", columns="rank", values="mean").sort_index(
+                ascending=False
+            )
             name = system_name(method, None, policy)
             figure, axes = plt.subplots(
-                figsize=(1.2 + 0.8 * len(table.columns), 1.2 + 0.6 * len(table)), layout="constrained"
+                figsize=(1.2 + 0.8 * len(table.columns), 1.2 + 0.6 * len(table)),
+                layout="constrained",
             )
             values = table.to_numpy(dtype=float)
             image = axes.imshow(values, cmap="cividis", aspect="auto")
             axes.grid(False)
             axes.set_xticks(range(len(table.columns)), [str(r) for r in table.columns])
             axes.set_yticks(range(len(table)), [f"{a:g}" for a in table.index])
-            axes.set(xlabel="rank", ylabel="alpha", title=f"{place.task.iloc[0]}, {name}: {place.metric.iloc[0]}, %")
+            axes.set(
+                xlabel="rank",
+                ylabel="alpha",
+                title=f"{place.task.iloc[0]}, {name}: {place.metric.iloc[0]}, %",
+            )
             middle = np.nanmean(values)
             for (i, j), value in np.ndenumerate(values):
                 axes.text(
@@ -160,10 +190,14 @@ def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figur
     merged = scored.merge(medians.reset_index(), on=[*PLACE, *SYSTEM])
     for stem, place in _by_place(merged):
         place = place.sort_values("train_seconds", ascending=False)
-        figure, axes = plt.subplots(1, 2, figsize=(10, 1 + 0.3 * len(place)), sharey=True, layout="constrained")
+        figure, axes = plt.subplots(
+            1, 2, figsize=(10, 1 + 0.3 * len(place)), sharey=True, layout="constrained"
+        )
         axes[0].barh(place.label, place.train_seconds, color=COLOURS[0])
         axes[1].barh(place.label, place.peak_memory_bytes.astype(float) / MIB, color=COLOURS[4])
-        axes[0].set(xlabel="training time, s", title=f"{place.task.iloc[0]} ({common(place)}): time")
+        axes[0].set(
+            xlabel="training time, s", title=f"{place.task.iloc[0]} ({common(place)}): time"
+        )
         axes[1].set(xlabel="peak memory of the process, MiB", title="memory")
         yield f"costs_{stem}", figure
 
@@ -176,7 +210,10 @@ def _by_place(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     if len(frame):
         for values, place in frame.groupby(PLACE, dropna=False):
             several = frame[frame.task == values[0]][PLACE].drop_duplicates().shape[0] > 1
-            yield values[0] + (f"_{values[1]}_{values[2]}_{values[3]:.0f}" if several else ""), place
+            yield (
+                values[0] + (f"_{values[1]}_{values[2]}_{values[3]:.0f}" if several else ""),
+                place,
+            )
 
 
 def _lines(place: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

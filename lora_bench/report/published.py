@@ -9,7 +9,7 @@ import yaml
 from .cells import labels
 from .tables import Table
 
-PATH = Path(__file__).resolve().parent.parent / "published.yaml"
+PATH = Path(__file__).resolve().parent / "published.yaml"
 COLUMNS = [
     "source",
     "model",
@@ -80,4 +80,8 @@ def _verdict(pair: pd.Series, protocol: str, difference: float) -> str:
     )
     reasons = [f"{name} {mine}, theirs {theirs}" for name, mine, theirs in checks if mine != theirs]
     reasons += [] if pair.official else ["not the whole official data"]
-    return f"not comparable: {'; '.join(reasons)}" if reasons else f"reproduced within {abs(difference):.1f}"
+    return (
+        f"not comparable: {'; '.join(reasons)}"
+        if reasons
+        else f"reproduced within {abs(difference):.1f}"
+    )

@@ -21,7 +21,13 @@ def headline(runs: pd.DataFrame, folder: str) -> str:
     command = f"`python -m lora_bench.report readme --runs {folder}`"
     note = f"{table.title}: percent after the last epoch, mean ± standard deviation (seeds), by {command}."
     return "\n\n".join(
-        [START, note, to_markdown(table), f"![STS-B score by trained parameters]({folder}/pictures/{PICTURE}.svg)", END]
+        [
+            START,
+            note,
+            to_markdown(table),
+            f"![STS-B score by trained parameters]({folder}/pictures/{PICTURE}.svg)",
+            END,
+        ]
     )
 
 

@@ -24,7 +24,9 @@ class Summary:
     mean: float
     median: float
     sd: float | None
-    low: float | None  # of the 95 % bootstrap interval of the mean (percentile method, Efron 1979), seeded
+    low: (
+        float | None
+    )  # of the 95 % bootstrap interval of the mean (percentile method, Efron 1979), seeded
     high: float | None
 
 
@@ -36,7 +38,9 @@ class Paired:
     difference: float
     low: float | None  # of the 95 % interval (paired Student t); None for one common seed
     high: float | None
-    seeds_needed: int | None  # to see a difference of this size; None: over MOST_SEEDS, or no spread to plan with
+    seeds_needed: (
+        int | None
+    )  # to see a difference of this size; None: over MOST_SEEDS, or no spread to plan with
 
 
 def summarize(values: Sequence[float]) -> Summary:
@@ -56,7 +60,12 @@ def bootstrap(scores: np.ndarray) -> tuple[float, float]:
     if np.ptp(scores) == 0:  # SciPy warns about a degenerate distribution, and answers NaN
         return float(scores[0]), float(scores[0])
     found = stats.bootstrap(
-        (scores,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=0
+        (scores,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=0,
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
@@ -71,10 +80,14 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Paired |
     if len(seeds) == 1:
         return Paired(1, difference, None, None, None)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # equal differences: an interval of no width
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # equal differences: an interval of no width
         interval = stats.ttest_rel(a, b).confidence_interval(CONFIDENCE)
     spread = float((a - b).std(ddof=1))
-    low, high = (difference, difference) if spread == 0 else (float(interval.low), float(interval.high))
+    low, high = (
+        (difference, difference) if spread == 0 else (float(interval.low), float(interval.high))
+    )
     return Paired(len(seeds), difference, low, high, seeds_needed(difference, spread))
 
 
@@ -94,4 +107,6 @@ def _power(effect: float, n: np.ndarray) -> np.ndarray:
     critical = stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)
     shift = effect * np.sqrt(n)
     power = stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
-    return np.nan_to_num(power, nan=1.0)  # SciPy answers NaN where the shift is so large that nothing is left to doubt
+    return np.nan_to_num(
+        power, nan=1.0
+    )  # SciPy answers NaN where the shift is so large that nothing is left to doubt

@@ -9,7 +9,17 @@ from .cells import PLACE, SYSTEM, labels, median_costs, system_name
 
 MIB = 1 << 20
 REFERENCES = ("chance", "bag_of_words", "ceiling")  # rows of the methods table that no method made
-TASK_ORDER = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")  # as LoRA's Table 2 has them
+TASK_ORDER = (
+    "mnli",
+    "sst2",
+    "mrpc",
+    "cola",
+    "qnli",
+    "qqp",
+    "rte",
+    "stsb",
+    "wnli",
+)  # as LoRA's Table 2 has them
 
 
 @dataclass
@@ -60,7 +70,9 @@ def methods_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Ta
     first = cells[cells["first"]]
     first = first.assign(method=labels(first), place=places(first))
     order = {task: i for i, task in enumerate(TASK_ORDER)}
-    first = first.sort_values(by="task", key=lambda tasks: tasks.map(lambda t: order.get(t, len(order))), kind="stable")
+    first = first.sort_values(
+        by="task", key=lambda tasks: tasks.map(lambda t: order.get(t, len(order))), kind="stable"
+    )
     means = first.groupby("method")[statistic].mean().sort_values(na_position="first")
     first = first.assign(rank_of=first.method.map({m: i for i, m in enumerate(means.index)}))
     columns = list(dict.fromkeys(first.place))
@@ -73,29 +85,40 @@ def methods_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Ta
         statistic,
         columns,
     )
-    values = first.pivot_table(index="method", columns="place", values=statistic)[columns].reindex(table.rows.method)
+    values = first.pivot_table(index="method", columns="place", values=statistic)[columns].reindex(
+        table.rows.method
+    )
     if len(columns) > 1:
         averages = values.mean(axis=1, skipna=False)
         shown = [None if pd.isna(a) else f"{a:.1f}" for a in averages]
         table.rows["average"] = pd.Series(shown, table.rows.index, dtype=object)
-        table.best |= {(int(averages.argmax()), len(columns) + 1)} if averages.count() > 1 else set()
+        table.best |= (
+            {(int(averages.argmax()), len(columns) + 1)} if averages.count() > 1 else set()
+        )
     return _with_references(table, runs, first)
 
 
 def _with_references(table: Table, runs: pd.DataFrame, first: pd.DataFrame) -> Table:
     """Put chance, the bag of words and the ceiling where generated data knows them, around the methods."""
     facts: dict[str, dict] = {name: {} for name in REFERENCES}
-    columns = {tuple(values): place for *values, place in first[[*PLACE, "metric", "place"]].itertuples(index=False)}
+    columns = {
+        tuple(values): place
+        for *values, place in first[[*PLACE, "metric", "place"]].itertuples(index=False)
+    }
     for _, run in runs[runs.status == "ok"].drop_duplicates(PLACE).iterrows():
         metric = next(iter(run["last"]))
         for name in REFERENCES:
             if run[name] is not None and metric in run[name]:
                 facts[name][columns[*run[PLACE], metric]] = f"{100 * run[name][metric]:.1f}"
-    above = [{"method": name.replace("_", " "), **facts[name]} for name in REFERENCES[:2] if facts[name]]
+    above = [
+        {"method": name.replace("_", " "), **facts[name]} for name in REFERENCES[:2] if facts[name]
+    ]
     below = [{"method": name, **facts[name]} for name in REFERENCES[2:] if facts[name]]
     rows = [*above, *table.rows.to_dict("records"), *below]
     shown = pd.DataFrame(rows, columns=table.rows.columns, dtype=object)
-    return Table(table.name, table.title, shown, {(row + len(above), column) for row, column in table.best})
+    return Table(
+        table.name, table.title, shown, {(row + len(above), column) for row, column in table.best}
+    )
 
 
 def places(cells: pd.DataFrame) -> list[str]:
@@ -103,20 +126,30 @@ def places(cells: pd.DataFrame) -> list[str]:
     two of them."""
     varying = [name for name in PLACE[1:] if cells[name].nunique(dropna=False) > 1]
     return [
-        _place(*values) for values in zip(cells.task, cells.metric, *(cells[name] for name in varying), strict=True)
+        _place(*values)
+        for values in zip(cells.task, cells.metric, *(cells[name] for name in varying), strict=True)
     ]
 
 
 def _place(task: str, metric: str | None, *varying) -> str:
-    sizes = [f"{value:,.0f} rows" if isinstance(value, float | int) else str(value) for value in varying]
+    sizes = [
+        f"{value:,.0f} rows" if isinstance(value, float | int) else str(value) for value in varying
+    ]
     return " ".join(
-        [task, *([metric] if isinstance(metric, str) else []), *([f"({', '.join(sizes)})"] if sizes else [])]
+        [
+            task,
+            *([metric] if isinstance(metric, str) else []),
+            *([f"({', '.join(sizes)})"] if sizes else []),
+        ]
     )
 
 
 def common(cells: pd.DataFrame) -> str:
     """What the columns leave out because it is the same everywhere."""
-    model, data, rows = (cells[name].iloc[0] if cells[name].nunique(dropna=False) == 1 else None for name in PLACE[1:])
+    model, data, rows = (
+        cells[name].iloc[0] if cells[name].nunique(dropna=False) == 1 else None
+        for name in PLACE[1:]
+    )
     size = "" if rows is None or pd.isna(rows) else f"{rows:,.0f} training rows"
     return ", ".join(part for part in (model, f"{data} data" if data else "", size) if part)
 
@@ -128,7 +161,8 @@ def rank_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
         if group["rank"].nunique() > 1:
             group = group.sort_values("rank", kind="stable")
             group = group.assign(
-                place=places(group), rank=[f"{r} ({s})" for r, s in zip(group["rank"], group.schedule, strict=True)]
+                place=places(group),
+                rank=[f"{r} ({s})" for r, s in zip(group["rank"], group.schedule, strict=True)],
             )
             yield pivot(
                 "ranks",
@@ -143,11 +177,17 @@ def rank_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
 def alpha_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
     """Alpha by rank for each task and method (with one policy) that was run on such a grid."""
     first = cells[cells["first"] & cells["rank"].notna() & cells.alpha.notna()]
-    for (method, policy, task, *_), group in first.groupby(["method", "policy", *PLACE], dropna=False):
+    for (method, policy, task, *_), group in first.groupby(
+        ["method", "policy", *PLACE], dropna=False
+    ):
         if is_grid(group):
             group = group.sort_values(["rank", "alpha"])
-            group = group.assign(rank=[f"r={r}" for r in group["rank"]], alpha=[f"{a:g}" for a in group.alpha])
-            title = f"{system_name(method, None, policy)} on {task} ({common(group)}): alpha by rank"
+            group = group.assign(
+                rank=[f"r={r}" for r in group["rank"]], alpha=[f"{a:g}" for a in group.alpha]
+            )
+            title = (
+                f"{system_name(method, None, policy)} on {task} ({common(group)}): alpha by rank"
+            )
             yield pivot("alpha_rank", title, group, "alpha", "rank", statistic)
 
 
@@ -159,20 +199,28 @@ def is_grid(group: pd.DataFrame) -> bool:
 def squad_table(cells: pd.DataFrame, statistic: str) -> Table | None:
     """EM and F1 for each method; None where no SQuAD was run."""
     squad = cells[
-        cells.task.str.startswith("squad") & cells.metric.isin(["exact_match", "exact", "f1", "best_exact", "best_f1"])
+        cells.task.str.startswith("squad")
+        & cells.metric.isin(["exact_match", "exact", "f1", "best_exact", "best_f1"])
     ]
     if squad.empty:
         return None
     squad = squad.assign(method=labels(squad), place=places(squad))
     return pivot(
-        "squad", f"SQuAD ({common(squad)})", squad.sort_values("mean", kind="stable"), "method", "place", statistic
+        "squad",
+        f"SQuAD ({common(squad)})",
+        squad.sort_values("mean", kind="stable"),
+        "method",
+        "place",
+        statistic,
     )
 
 
 def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table:
     """Every metric of every system, and what it cost: parameters, file, seconds, memory (medians over seeds)."""
     sizes = ["adapter_bytes", "adapter_parameters", "trained_parameters"]
-    medians = median_costs(runs, ["train_seconds", "tokens_per_second", "peak_memory_bytes", *sizes])
+    medians = median_costs(
+        runs, ["train_seconds", "tokens_per_second", "peak_memory_bytes", *sizes]
+    )
     scored = cells[cells.n > 0]
     rows = []
     for (values, group), (_, cost) in zip(
@@ -201,7 +249,11 @@ def _rounded(value: float, unit: int, digits: int) -> str | None:
 
 def failures(runs: pd.DataFrame) -> Table:
     """Failed runs with their one-line reason."""
-    failed = runs.loc[runs.status != "ok", ["key", "error"]] if len(runs) else pd.DataFrame(columns=["key", "error"])
+    failed = (
+        runs.loc[runs.status != "ok", ["key", "error"]]
+        if len(runs)
+        else pd.DataFrame(columns=["key", "error"])
+    )
     return Table("failed", "Failed runs", failed.reset_index(drop=True))
 
 

@@ -44,9 +44,14 @@ class Encoded:
         return [flat[self.starts[i] : self.starts[i + 1]] for i in examples]
 
     @classmethod
-    def from_lists(cls, input_ids: list[list[int]], token_type_ids: list[list[int]], labels=None) -> "Encoded":
+    def from_lists(
+        cls, input_ids: list[list[int]], token_type_ids: list[list[int]], labels=None
+    ) -> "Encoded":
         starts = np.concatenate([[0], np.cumsum([len(ids) for ids in input_ids])]).astype(np.int64)
-        flat = [np.concatenate([np.asarray(x, dtype=np.int32) for x in lists]) for lists in (input_ids, token_type_ids)]
+        flat = [
+            np.concatenate([np.asarray(x, dtype=np.int32) for x in lists])
+            for lists in (input_ids, token_type_ids)
+        ]
         return cls(*flat, starts, labels)
 
 
@@ -55,7 +60,9 @@ def cached(folder: Path, dependencies: object, build: Callable[[], Encoded]) -> 
 
     Args: dependencies: JSON-serialisable; everything that the arrays depend on.
     """
-    digest = hashlib.sha256(json.dumps([VERSION, dependencies], sort_keys=True).encode()).hexdigest()[:24]
+    digest = hashlib.sha256(
+        json.dumps([VERSION, dependencies], sort_keys=True).encode()
+    ).hexdigest()[:24]
     path = folder / f"{digest}.npz"
     try:
         with path.open("rb") as file, np.load(file) as arrays:

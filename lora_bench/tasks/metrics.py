@@ -60,7 +60,10 @@ def normalize_answer(text: str) -> str:
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
     """1.0 if the prediction equals any reference after normalisation, else 0.0."""
-    return max(float(normalize_answer(prediction) == normalize_answer(reference)) for reference in references)
+    return max(
+        float(normalize_answer(prediction) == normalize_answer(reference))
+        for reference in references
+    )
 
 
 def token_f1(prediction: str, references: Sequence[str], *, version: int) -> float:
@@ -68,7 +71,10 @@ def token_f1(prediction: str, references: Sequence[str], *, version: int) -> flo
 
     Args: version: 1 or 2 of SQuAD. Where either side has no words, v2 asks whether both have none; v1 gives 0.
     """
-    return max(_one_f1(normalize_answer(prediction).split(), normalize_answer(r).split(), version) for r in references)
+    return max(
+        _one_f1(normalize_answer(prediction).split(), normalize_answer(r).split(), version)
+        for r in references
+    )
 
 
 def _one_f1(predicted: list[str], gold: list[str], version: int) -> float:
@@ -89,7 +95,9 @@ def references_of(answers: Sequence[str], *, version: int) -> list[str]:
     return [a for a in answers if normalize_answer(a)] or [""]
 
 
-def best_threshold(scores: np.ndarray, null_odds: np.ndarray, has_answer: np.ndarray, empty: np.ndarray):
+def best_threshold(
+    scores: np.ndarray, null_odds: np.ndarray, has_answer: np.ndarray, empty: np.ndarray
+):
     """The no-answer threshold with the best mean score, by the official sweep.
 
     Args (all (n,)): scores: of the answer texts; null_odds: higher means rather no answer; has_answer: bool; empty: bool,

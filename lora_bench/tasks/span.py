@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..packing import Batch
+from ..model.packing import Batch
 from ..spec import TaskSpec
 from .encoding import Encoded
 from .metrics import best_threshold, exact_match, references_of, token_f1
@@ -47,7 +47,9 @@ class SpanTask:
 
     def encode(self, rows: list[dict], tokenizer, max_length: int) -> Encoded:
         """Windows of question and passage; a window without the whole (first) answer is labelled (0, 0)."""
-        questions = _cut([row["question"].strip() for row in rows], tokenizer, self.spec.max_question)
+        questions = _cut(
+            [row["question"].strip() for row in rows], tokenizer, self.spec.max_question
+        )
         tokens = tokenizer(
             questions,
             [row["context"] for row in rows],
@@ -64,7 +66,9 @@ class SpanTask:
         offsets, labels = [], []
         for window, row in enumerate(row_of):
             inside = np.array([part == 1 for part in tokens.sequence_ids(window)])
-            places = np.where(inside[:, None], np.array(tokens["offset_mapping"][window]), -1).astype(np.int32)
+            places = np.where(
+                inside[:, None], np.array(tokens["offset_mapping"][window]), -1
+            ).astype(np.int32)
             offsets.append(places)
             labels.append(_label(places, rows[row]["answers"]))
         encoded = Encoded.from_lists(ids, types, np.array(labels, dtype=np.int64))
@@ -74,7 +78,9 @@ class SpanTask:
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean of the start and the end cross-entropy over each window's own tokens: (T, 2 or 3), labels (B, 2) -> ()."""
         windows = logits.float().split(batch.cu_seqlens.diff().tolist())
-        grid = pad_sequence(windows, batch_first=True, padding_value=float("-inf"))  # (B, L, 2 or 3)
+        grid = pad_sequence(
+            windows, batch_first=True, padding_value=float("-inf")
+        )  # (B, L, 2 or 3)
         start, end = (F.cross_entropy(grid[:, :, i], batch.labels[:, i]) for i in (0, 1))
         loss = (start + end) / 2
         if logits.shape[1] == 3:
@@ -99,14 +105,20 @@ class SpanTask:
             nulls[row] = min(nulls[row], float(null))
             spans[row] += best_spans(logits, places, rows[row]["context"], self.spec.max_answer)
         article = outputs[0].shape[1] == 3
-        return [_answer(found, null, article=article) for found, null in zip(spans, nulls, strict=True)]
+        return [
+            _answer(found, null, article=article) for found, null in zip(spans, nulls, strict=True)
+        ]
 
     def tune(self, answers: list[Answer], rows: list[dict]) -> float:
         """The no-answer threshold with the best F1 on held-out training questions."""
         return best_threshold(self._scores(answers, rows)[1], *self._facts(answers, rows))[1]
 
     def score(
-        self, answers: list[Answer], rows: list[dict], split: str = "validation", threshold: float | None = None
+        self,
+        answers: list[Answer],
+        rows: list[dict],
+        split: str = "validation",
+        threshold: float | None = None,
     ) -> dict[str, float]:
         """The official metrics, as shares; v2 at ``threshold`` (default 0) and, looking at these rows, at the best one.
 
@@ -129,23 +141,34 @@ class SpanTask:
         ordered = {name: scores[name] for name in (*self.spec.metrics, *scores)}
         return {**ordered, "chosen_thresh": threshold}
 
-    def reference_points(self, train: list[dict], rows: list[dict], split: str) -> dict[str, dict[str, float] | None]:
+    def reference_points(
+        self, train: list[dict], rows: list[dict], split: str
+    ) -> dict[str, dict[str, float] | None]:
         """``chance``: never answering. Of generated data also ``ceiling``: the answers before noise."""
         silent = [Answer("", 1.0, []) for _ in rows]
         points = {"chance": self.score(silent, rows), "ceiling": None, "bag_of_words": None}
         if "clean_answer" in rows[0]:
-            perfect = [Answer(row["clean_answer"], -1.0 if row["clean_answer"] else 1.0, []) for row in rows]
+            perfect = [
+                Answer(row["clean_answer"], -1.0 if row["clean_answer"] else 1.0, [])
+                for row in rows
+            ]
             points["ceiling"] = self.score(perfect, rows)
         return points
 
-    def write_predictions(self, folder: Path, answers: list[Answer], rows: list[dict], threshold: float | None) -> None:
+    def write_predictions(
+        self, folder: Path, answers: list[Answer], rows: list[dict], threshold: float | None
+    ) -> None:
         """Files that the official scripts read: ``predictions.json``; for v2 with "" above the threshold, beside
         ``null_odds.json`` and ``answers.json``, the texts before the threshold, which reproduce ``best_*``."""
         folder.mkdir(parents=True, exist_ok=True)
         threshold = (threshold or 0.0) if self.spec.unanswerable else np.inf
         found = {row["id"]: answer for row, answer in zip(rows, answers, strict=True)}
-        files = {"predictions": {i: "" if a.null_odds > threshold else a.text for i, a in found.items()}}
-        files["nbest"] = {i: [{"text": t, "score": s} for t, s in a.n_best] for i, a in found.items()}
+        files = {
+            "predictions": {i: "" if a.null_odds > threshold else a.text for i, a in found.items()}
+        }
+        files["nbest"] = {
+            i: [{"text": t, "score": s} for t, s in a.n_best] for i, a in found.items()
+        }
         if self.spec.unanswerable:
             files["null_odds"] = {i: a.null_odds for i, a in found.items()}
             files["answers"] = {i: a.text for i, a in found.items()}
@@ -157,10 +180,14 @@ class SpanTask:
         version = self.squad_version
         golds = [references_of(row["answers"]["text"], version=version) for row in rows]
         exact = [exact_match(a.text, gold) for a, gold in zip(answers, golds, strict=True)]
-        f1 = [token_f1(a.text, gold, version=version) for a, gold in zip(answers, golds, strict=True)]
+        f1 = [
+            token_f1(a.text, gold, version=version) for a, gold in zip(answers, golds, strict=True)
+        ]
         return np.array(exact), np.array(f1)
 
-    def _facts(self, answers: list[Answer], rows: list[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _facts(
+        self, answers: list[Answer], rows: list[dict]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """null_odds, has_answer and empty of :func:`best_threshold`."""
         return (
             np.array([a.null_odds for a in answers]),
@@ -169,7 +196,9 @@ class SpanTask:
         )
 
 
-def best_spans(logits: np.ndarray, places: np.ndarray, context: str, longest: int) -> list[tuple[float, str]]:
+def best_spans(
+    logits: np.ndarray, places: np.ndarray, context: str, longest: int
+) -> list[tuple[float, str]]:
     """The N_BEST spans of one window, exactly: logits (n, 2 or 3), places (n, 2) offsets, -1 outside of the passage."""
     inside = np.flatnonzero(places[:, 0] >= 0)
     if not len(inside):
@@ -185,7 +214,9 @@ def best_spans(logits: np.ndarray, places: np.ndarray, context: str, longest: in
     for index in top[np.argsort(-flat[top], kind="stable")]:
         k, i = divmod(int(index), count)
         if np.isfinite(flat[index]):
-            found.append((float(flat[index]), context[places[inside[i], 0] : places[inside[i + k], 1]]))
+            found.append(
+                (float(flat[index]), context[places[inside[i], 0] : places[inside[i + k], 1]])
+            )
     return found
 
 
@@ -216,9 +247,9 @@ def _label(places: np.ndarray, answers: dict) -> tuple[int, int]:
 
 def _cut(questions: list[str], tokenizer, longest: int) -> list[str]:
     """Questions of at most ``longest`` tokens, cut at a token's end."""
-    tokens = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
-        "offset_mapping"
-    ]
+    tokens = tokenizer(
+        questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )["offset_mapping"]
     return [
         q if len(places) <= longest else q[: places[longest - 1][1]]
         for q, places in zip(questions, tokens, strict=True)

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
-from ..packing import Batch
+from ..model.packing import Batch
 from ..spec import TaskSpec
 from .encoding import Encoded
 from .metrics import METRICS
@@ -29,7 +29,9 @@ class TextTask:
     def encode(self, rows: list[dict], tokenizer, max_length: int) -> Encoded:
         """Tokenise; pairs are cut longest part first to ``max_length`` tokens, special ones included."""
         texts = [[row[column] for row in rows] for column in self.spec.columns]
-        tokens = tokenizer(*texts, truncation="longest_first", max_length=max_length, return_attention_mask=False)
+        tokens = tokenizer(
+            *texts, truncation="longest_first", max_length=max_length, return_attention_mask=False
+        )
         ids = tokens["input_ids"]
         types = tokens.get("token_type_ids") or [[0] * len(x) for x in ids]
         labels = self.references(rows) if "label" in rows[0] else None
@@ -37,7 +39,9 @@ class TextTask:
 
     def references(self, rows: list[dict], column: str = "label") -> np.ndarray:
         """Labels of the rows, (n,)."""
-        return np.array([row[column] for row in rows], dtype=np.float32 if self.regression else np.int64)
+        return np.array(
+            [row[column] for row in rows], dtype=np.float32 if self.regression else np.int64
+        )
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean loss of a batch: logits (B, outputs), labels (B,) -> ()."""
@@ -58,20 +62,26 @@ class TextTask:
             return np.clip(logits[:, 0], *self.spec.value_range)
         return logits.argmax(axis=1)
 
-    def score(self, predictions: np.ndarray, rows: list[dict], split: str = "validation") -> dict[str, float]:
+    def score(
+        self, predictions: np.ndarray, rows: list[dict], split: str = "validation"
+    ) -> dict[str, float]:
         """The split's metrics over all examples at once, never a mean of batch means; optional splits have their own."""
         references = self.references(rows)
         metrics = self.spec.optional.get(split, self.spec.metrics)
         return {name: METRICS[name](predictions, references) for name in metrics}
 
-    def reference_points(self, train: list[dict], rows: list[dict], split: str) -> dict[str, dict[str, float] | None]:
+    def reference_points(
+        self, train: list[dict], rows: list[dict], split: str
+    ) -> dict[str, dict[str, float] | None]:
         """Scores that put a model's into place, each as ``score`` gives them.
 
         ``chance``: the best constant guess, the commonest training class or the mean training value. Of generated data
         also ``ceiling``: a perfect model against the noisy labels, and ``bag_of_words``: a linear model on word counts.
         """
         labels = self.references(train)
-        guess = np.full(len(rows), labels.mean() if self.regression else np.bincount(labels).argmax())
+        guess = np.full(
+            len(rows), labels.mean() if self.regression else np.bincount(labels).argmax()
+        )
         points = {"chance": self.score(guess, rows, split), "ceiling": None, "bag_of_words": None}
         if "clean_label" in rows[0]:
             points["ceiling"] = self.score(self.references(rows, "clean_label"), rows, split)
@@ -80,7 +90,11 @@ class TextTask:
 
     def _bag_of_words(self, train: list[dict], rows: list[dict]) -> np.ndarray:
         """Predictions of logistic (or ridge) regression on word counts, each text column with words of its own."""
-        counts = ColumnTransformer([(column, CountVectorizer(), column) for column in self.spec.columns])
-        model = make_pipeline(counts, Ridge() if self.regression else LogisticRegression(max_iter=2000))
+        counts = ColumnTransformer(
+            [(column, CountVectorizer(), column) for column in self.spec.columns]
+        )
+        model = make_pipeline(
+            counts, Ridge() if self.regression else LogisticRegression(max_iter=2000)
+        )
         model.fit(pd.DataFrame(train), self.references(train))
         return model.predict(pd.DataFrame(rows))

@@ -9,7 +9,16 @@ import random
 
 from ...spec import DataSpec, SpecError, TaskSpec
 from .. import Rows
-from . import acceptability, answer, coreference, inference, paraphrase, reading, sentiment, similarity
+from . import (
+    acceptability,
+    answer,
+    coreference,
+    inference,
+    paraphrase,
+    reading,
+    sentiment,
+    similarity,
+)
 
 NOISE = 0.05  # share of flipped class labels; for regression, this share of the range is the noise's standard deviation
 PATIENCE = 200  # draws of a text that was seen before until a generator counts as exhausted
@@ -31,7 +40,11 @@ def load(task: TaskSpec, data: DataSpec, split: str) -> Rows:
     """Rows of a split. Every text is drawn once over all splits: no overlap. Validation splits come first in the
     stream, so that they are the same whatever ``data.toy_train`` is. Raises: SpecError: no toy data for this task."""
     if task.kind != "span" and task.name not in GENERATORS:
-        raise SpecError("task", task.name, f"data=toy has only {', '.join(sorted(GENERATORS))}; choose another data")
+        raise SpecError(
+            "task",
+            task.name,
+            f"data=toy has only {', '.join(sorted(GENERATORS))}; choose another data",
+        )
     sizes = dict.fromkeys([*task.validation, *task.optional], data.toy_validation)
     sizes["train"] = data.toy_train
     if split not in sizes:
@@ -72,7 +85,9 @@ def _row(task: TaskSpec, rng: random.Random, seen: set[tuple[str, ...]]) -> dict
             row = dict(zip(task.columns, texts, strict=True))
             return {**row, "label": _noisy(label, task, rng), "clean_label": label}
     raise SpecError(
-        "data.toy_train", len(seen), f"the {task.name} generator has fewer different examples; ask for less"
+        "data.toy_train",
+        len(seen),
+        f"the {task.name} generator has fewer different examples; ask for less",
     )
 
 

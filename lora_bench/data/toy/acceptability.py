@@ -32,7 +32,9 @@ def _agreement(rng: random.Random, good: bool) -> str:
     verb = rng.choice(sorted(VERBS))
     form = verb if many == good else VERBS[verb][0]
     beside = f" {rng.choice(ATTRACTORS)} the {_noun(rng, near)}" if rng.random() < 0.7 else ""
-    return f"the {_noun(rng, many)}{beside} {form} the {_noun(rng, rng.random() < 0.5)}{_tail(rng)}."
+    return (
+        f"the {_noun(rng, many)}{beside} {form} the {_noun(rng, rng.random() < 0.5)}{_tail(rng)}."
+    )
 
 
 def _reflexive(rng: random.Random, good: bool) -> str:
@@ -63,7 +65,9 @@ def _question(rng: random.Random, good: bool) -> str:
 def _determiner(rng: random.Random, good: bool) -> str:
     """Number of determiner and noun: this nurse, these nurses."""
     many = rng.random() < 0.5
-    determiner = rng.choice(("these", "those", "many", "several") if many else ("this", "that", "every", "each"))
+    determiner = rng.choice(
+        ("these", "those", "many", "several") if many else ("this", "that", "every", "each")
+    )
     subject, past = _noun(rng, many == good), VERBS[rng.choice(sorted(VERBS))][1]
     return f"{determiner} {subject} {past} the {_noun(rng, rng.random() < 0.5)}{_tail(rng)}."
 
@@ -81,7 +85,9 @@ def _clause(rng: random.Random, good: bool) -> str:
 def _order(rng: random.Random, good: bool) -> str:
     """Two neighbouring words exchanged: the nurse helped pilot the."""
     past = VERBS[rng.choice(sorted(VERBS))][1]
-    words = f"the {_noun(rng, rng.random() < 0.5)} {past} the {_noun(rng, True)}{_tail(rng)}".split()
+    words = (
+        f"the {_noun(rng, rng.random() < 0.5)} {past} the {_noun(rng, True)}{_tail(rng)}".split()
+    )
     if not good:
         at = rng.randrange(len(words) - 1)
         words[at], words[at + 1] = words[at + 1], words[at]

@@ -12,7 +12,9 @@ ENTAILMENT, NOT_ENTAILMENT = 0, 1
 def pair(rng: random.Random) -> tuple[tuple[str, str], int]:
     """((question, sentence), label)."""
     event = frame(rng, place=0.9, time=0.9)
-    event = replace(event, place=event.place or rng.choice(PLACES), time=event.time or rng.choice(TIMES))
+    event = replace(
+        event, place=event.place or rng.choice(PLACES), time=event.time or rng.choice(TIMES)
+    )
     part = rng.choice(("subject", "object", "place", "time"))
     question = _question(event, part, rng)
     answered = rng.random() < 0.5
@@ -43,4 +45,11 @@ def _unanswered(event: Frame, part: str, rng: random.Random) -> Frame:
         return event.swapped()
     known = "object" if part == "subject" else "subject"
     taken = {event.subject, event.object}
-    return replace(event, **{known: other(getattr(event, known), set(HYPERNYM) - taken | {getattr(event, known)}, rng)})
+    return replace(
+        event,
+        **{
+            known: other(
+                getattr(event, known), set(HYPERNYM) - taken | {getattr(event, known)}, rng
+            )
+        },
+    )

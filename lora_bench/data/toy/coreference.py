@@ -27,7 +27,11 @@ def pair(rng: random.Random) -> tuple[tuple[str, str], int]:
     verb, reason, about = rng.choice(REASONS)
     people = rng.sample(sorted(PEOPLE), 2)
     subject, object_ = people
-    core = f"{object_} was {verb} by the {subject}" if rng.random() < 0.4 else f"{subject} {verb} the {object_}"
+    core = (
+        f"{object_} was {verb} by the {subject}"
+        if rng.random() < 0.4
+        else f"{subject} {verb} the {object_}"
+    )
     extra = " " + rng.choice(PLACES + TIMES) if rng.random() < 0.6 else ""
     entailed = rng.random() < 0.5
     named = people[about if entailed else 1 - about]

@@ -29,7 +29,9 @@ def _event(rng: random.Random) -> tuple[tuple[str, str], int]:
     """One event, told twice."""
     premise = replace(frame(rng, place=0.8, time=0.6), negated=rng.random() < 0.4)
     label = rng.choice((ENTAILMENT, NEUTRAL, CONTRADICTION))
-    dropped = rng.sample(("subject_adjective", "object_adjective", "place", "time"), rng.choice((0, 1, 2)))
+    dropped = rng.sample(
+        ("subject_adjective", "object_adjective", "place", "time"), rng.choice((0, 1, 2))
+    )
     hypothesis = replace(premise, **dict.fromkeys(dropped, ""))
     if label == NEUTRAL:
         hypothesis = rng.choice((_roles, _roles, _stranger, _elsewhere))(hypothesis, rng)
@@ -60,9 +62,13 @@ def _denied(event: Frame, rng: random.Random) -> Frame:
     return replace(event, negated=not event.negated)
 
 
-def _broader(premise: Frame, hypothesis: Frame, label: int, rng: random.Random) -> tuple[Frame, Frame]:
+def _broader(
+    premise: Frame, hypothesis: Frame, label: int, rng: random.Random
+) -> tuple[Frame, Frame]:
     """Say `person` for `nurse` on one side or both; on the premise's side alone an entailment would be lost."""
-    where = rng.choice(("neither", "neither", "hypothesis", "both") + (("premise",) if label != ENTAILMENT else ()))
+    where = rng.choice(
+        ("neither", "neither", "hypothesis", "both") + (("premise",) if label != ENTAILMENT else ())
+    )
     if where in ("premise", "both"):
         premise = replace(premise, subject=HYPERNYM[premise.subject])
     if where in ("hypothesis", "both"):

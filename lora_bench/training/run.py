@@ -5,10 +5,10 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import record as records
-from .data import HELD_OUT, DataError, Rows, load
-from .record import Record, suffix_of
-from .spec import PLACES, Spec, SpecError, UserError
+from .. import record as records
+from ..data import HELD_OUT, DataError, Rows, load
+from ..record import Record, suffix_of
+from ..spec import PLACES, Spec, SpecError, UserError
 
 # torch and transformers are imported inside the functions below, after the spec and the data are known to be good: a
 # wrong path or a broken line is then reported in a second, and a finished run is skipped as fast.
@@ -57,7 +57,7 @@ def _start_of(spec: Spec) -> Path:
 
     Raises: SpecError: there is neither.
     """
-    from .checkpoint import adapter_of
+    from ..checkpoint import adapter_of
 
     given = Path(spec.init_from)
     if given.is_dir():
@@ -65,14 +65,18 @@ def _start_of(spec: Spec) -> Path:
     for found in (Path(spec.out_dir) / "runs").glob(f"*/{given.name}"):
         return adapter_of(found)
     raise SpecError(
-        "init_from", spec.init_from, f"must be the key of a run below {spec.out_dir}, or a folder with an adapter"
+        "init_from",
+        spec.init_from,
+        f"must be the key of a run below {spec.out_dir}, or a folder with an adapter",
     )
 
 
 def _check_same(done: Record, spec: Spec, splits: dict[str, Rows], folder: Path) -> None:
     """Raises: UserError: the record of this key was made with another default, or on other data."""
     if changed := spec.differences(done.spec):
-        raise UserError(f"{folder}: was run with other settings ({'; '.join(changed)}); choose another out_dir")
+        raise UserError(
+            f"{folder}: was run with other settings ({'; '.join(changed)}); choose another out_dir"
+        )
     for name, rows in splits.items():
         before, now = done.data[name]["fingerprint"], rows.fingerprint()
         if before != now:
@@ -85,13 +89,13 @@ def _check_same(done: Record, spec: Spec, splits: dict[str, Rows], folder: Path)
 def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) -> None:
     import torch
 
-    from .checkpoint import load_adapter, save_adapter, start_from
-    from .encoder import load_tokenizer
+    from ..checkpoint import load_adapter, save_adapter, start_from
+    from ..methods import get_method
+    from ..model.encoder import load_tokenizer
+    from ..tasks import make_task
+    from .fit import fit
     from .loggers import make_logger
     from .memory import PeakMemory, keep_freed_memory
-    from .methods import get_method
-    from .tasks import make_task
-    from .train import fit
 
     keep_freed_memory()
 
@@ -124,14 +128,18 @@ def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) ->
     record.reloaded = score(fresh, folder / "predictions")
     for name, value in record.reloaded.items():
         if abs(value - record.last["scores"][name]) > TOLERANCE:
-            raise RuntimeError(f"{name} was {record.last['scores'][name]} and is {value} after saving and loading")
+            raise RuntimeError(
+                f"{name} was {record.last['scores'][name]} and is {value} after saving and loading"
+            )
 
 
 def _note(record: Record, result) -> None:
     """Put what ``fit`` returned into the record: both protocols and what training cost."""
     record.epochs, record.last = result.epochs, result.epochs[-1]
     first = next(iter(record.last["scores"]))
-    record.best = max(result.epochs, key=lambda epoch: epoch["scores"][first])  # the earliest of equals
+    record.best = max(
+        result.epochs, key=lambda epoch: epoch["scores"][first]
+    )  # the earliest of equals
     record.train_seconds, record.eval_seconds = result.train_seconds, result.eval_seconds
     record.examples_per_second = result.examples / result.train_seconds
     record.tokens_per_second = result.tokens / result.train_seconds
@@ -141,9 +149,9 @@ def build(spec: Spec, task, method):
     """A seeded model that ``method`` has prepared, on its device. Returns: (LoraWrapperRoberta, method)."""
     import torch
 
-    from . import dropout
-    from .encoder import load_encoder, max_tokens
-    from .wrapper import LoraWrapperRoberta
+    from ..model import dropout
+    from ..model.encoder import load_encoder, max_tokens
+    from ..model.wrapper import LoraWrapperRoberta
 
     if spec.device.startswith("cuda") and not torch.cuda.is_available():
         raise SpecError("device", spec.device, "no CUDA device is available; must be cpu here")
@@ -161,23 +169,40 @@ def build(spec: Spec, task, method):
 
 
 def encode(spec: Spec, task, tokenizer, rows: list[dict]):
-    from .tasks.encoding import cached
+    from ..tasks.encoding import cached
 
-    dependencies = [task.encoding_settings, rows, spec.train.max_length, tokenizer.backend_tokenizer.to_str()]
-    return cached(Path(spec.cache_dir), dependencies, lambda: task.encode(rows, tokenizer, spec.train.max_length))
+    dependencies = [
+        task.encoding_settings,
+        rows,
+        spec.train.max_length,
+        tokenizer.backend_tokenizer.to_str(),
+    ]
+    return cached(
+        Path(spec.cache_dir),
+        dependencies,
+        lambda: task.encode(rows, tokenizer, spec.train.max_length),
+    )
 
 
-def _score(model, task, encoded, splits: dict[str, Rows], spec: Spec, folder: Path | None = None) -> dict[str, float]:
+def _score(
+    model, task, encoded, splits: dict[str, Rows], spec: Spec, folder: Path | None = None
+) -> dict[str, float]:
     """Scores of every reported split; names get the split's suffix: ``accuracy_mismatched``.
 
     Args: folder: also write the prediction files of tasks that have an official format (SQuAD) there.
     """
-    from .train import predict
+    from .fit import predict
 
     def decoded(split: str):
-        return task.decode(predict(model, task, encoded[split], spec), splits[split].rows, encoded[split])
+        return task.decode(
+            predict(model, task, encoded[split], spec), splits[split].rows, encoded[split]
+        )
 
-    tuned = {"threshold": task.tune(decoded(HELD_OUT), splits[HELD_OUT].rows)} if HELD_OUT in splits else {}
+    tuned = (
+        {"threshold": task.tune(decoded(HELD_OUT), splits[HELD_OUT].rows)}
+        if HELD_OUT in splits
+        else {}
+    )
     scores = {}
     for split in scored(splits):
         predictions, rows = decoded(split), splits[split].rows

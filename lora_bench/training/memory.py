@@ -27,7 +27,9 @@ def keep_freed_memory() -> bool:
         return False
     gc.collect()
     malloc_trim(0)
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(
+        mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    )
 
 
 class PeakMemory:

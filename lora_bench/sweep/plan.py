@@ -4,9 +4,9 @@ import statistics
 
 from omegaconf import OmegaConf
 
-from .presets import CONF
-from .record import Record
-from .spec import Spec, UserError
+from ..presets import CONF
+from ..record import Record
+from ..spec import Spec, UserError
 
 
 def expand(arguments: list[str], *, sweep: bool) -> list[str]:
@@ -41,12 +41,18 @@ class Sweep:
     def __init__(self, runs: list[Spec], done: dict[str, Record | None]):
         """Args: done: what is there before it starts, by key; failed runs will be tried again and count as not done."""
         self.runs = {spec.key(): spec for spec in runs}
-        here = {key: found for key, found in done.items() if found is not None and found.status == "ok"}
+        here = {
+            key: found for key, found in done.items() if found is not None and found.status == "ok"
+        }
         self.records: dict[str, Record | None] = {key: here.get(key) for key in self.runs}
 
     def keys(self, status: str | None) -> list[str]:
         """Keys of the runs with that status; None: not run yet."""
-        return [key for key, found in self.records.items() if (found.status if found else None) == status]
+        return [
+            key
+            for key, found in self.records.items()
+            if (found.status if found else None) == status
+        ]
 
     def note(self, records_now: dict[str, Record | None]) -> None:
         """Take in what is there now, by key."""
@@ -63,13 +69,22 @@ class Sweep:
             for like in _alike(spec):
                 seconds.setdefault(like, []).append(record.train_seconds + record.eval_seconds)
         todo = [self.runs[key] for key in self.keys(None)]
-        return sum(statistics.median(next(seconds[x] for x in _alike(spec) if x in seconds)) for spec in todo)
+        return sum(
+            statistics.median(next(seconds[x] for x in _alike(spec) if x in seconds))
+            for spec in todo
+        )
 
     def progress(self) -> str:
         """One line: how many runs are done, failed and to do, and how long these will take."""
         left, failed, todo = self.seconds_left(), len(self.keys("failed")), len(self.keys(None))
-        parts = [f"{len(self.keys('ok'))} of {len(self.runs)} runs done", f"{failed} failed" if failed else ""]
-        parts += [f"{todo} to do", f"about {duration(left)} left" if todo and left is not None else ""]
+        parts = [
+            f"{len(self.keys('ok'))} of {len(self.runs)} runs done",
+            f"{failed} failed" if failed else "",
+        ]
+        parts += [
+            f"{todo} to do",
+            f"about {duration(left)} left" if todo and left is not None else "",
+        ]
         return ", ".join(part for part in parts if part)
 
 

@@ -8,15 +8,19 @@ import pandas as pd
 from torch import Tensor, nn
 from transformers import RobertaModel
 
+from ..spec import ModelSpec
 from .dropout import use_fast_dropout
 from .encoder import load_encoder
 from .heads import HEADS
 from .lora import LoraLinear, adapter_parameters, inject_lora
 from .packing import Batch
-from .spec import ModelSpec
 
 GROUPS = ("adapter", "head", "bias", "norm", "other")
-TASK_TYPES = {"glue": ("text", None), "squad_v1": ("span", 2), "squad_v2": ("span", 3)}  # kind, the article's outputs
+TASK_TYPES = {
+    "glue": ("text", None),
+    "squad_v1": ("span", 2),
+    "squad_v2": ("span", 3),
+}  # kind, the article's outputs
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,9 @@ class FreezePolicy:
         for module in model.encoder.modules():
             bias = getattr(module, "bias", None)
             adapted = isinstance(module, LoraLinear)
-            if isinstance(bias, nn.Parameter) and (self.biases == "all" or (self.biases == "adapted" and adapted)):
+            if isinstance(bias, nn.Parameter) and (
+                self.biases == "all" or (self.biases == "adapted" and adapted)
+            ):
                 bias.requires_grad_(True)
             if isinstance(module, nn.LayerNorm) and self.layer_norms:
                 module.requires_grad_(True)
@@ -84,11 +90,17 @@ class LoraWrapperRoberta(nn.Module):
         if isinstance(model_id, RobertaModel):
             self.encoder = model_id
         else:
-            self.encoder = load_encoder(ModelSpec(name=str(model_id), source=str(model_id)), dropout=dropout_rate)
-        self.head = HEADS[self.kind, head](self.encoder.config.hidden_size, known or num_classes, dropout_rate)
+            self.encoder = load_encoder(
+                ModelSpec(name=str(model_id), source=str(model_id)), dropout=dropout_rate
+            )
+        self.head = HEADS[self.kind, head](
+            self.encoder.config.hidden_size, known or num_classes, dropout_rate
+        )
         if lora_rank is not None:
             inject_lora(self.encoder, rank=lora_rank, alpha=float(lora_rank), init="gaussian")
-            policy = FreezePolicy("all" if train_biases else "none", train_layer_norms, train_embedding)
+            policy = FreezePolicy(
+                "all" if train_biases else "none", train_layer_norms, train_embedding
+            )
             policy.apply(self)
         use_fast_dropout(self)
 
@@ -105,12 +117,21 @@ class LoraWrapperRoberta(nn.Module):
     def trained_state(self) -> dict[str, Tensor]:
         """Every trained parameter and every adapter parameter, a frozen one too, by name: what an adapter file holds."""
         adapters = {id(p) for p in adapter_parameters(self).values()}
-        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad or id(p) in adapters}
+        return {
+            name: p.detach()
+            for name, p in self.named_parameters()
+            if p.requires_grad or id(p) in adapters
+        }
 
     def parameter_table(self) -> pd.DataFrame:
         """One row for each parameter: group, name, shape, count, trained."""
         adapters = {id(p) for p in adapter_parameters(self).values()}
-        norms = {id(p) for m in self.encoder.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
+        norms = {
+            id(p)
+            for m in self.encoder.modules()
+            if isinstance(m, nn.LayerNorm)
+            for p in m.parameters()
+        }
 
         def group(name: str, parameter: nn.Parameter) -> str:
             if id(parameter) in adapters:
@@ -122,7 +143,9 @@ class LoraWrapperRoberta(nn.Module):
             return "bias" if name.endswith(".bias") else "other"
 
         def shape(parameter: nn.Parameter) -> tuple[int, ...]:
-            packed = getattr(parameter, "quant_state", None)  # bitsandbytes packs two 4-bit weights into a byte
+            packed = getattr(
+                parameter, "quant_state", None
+            )  # bitsandbytes packs two 4-bit weights into a byte
             return tuple(packed.shape if packed is not None else parameter.shape)
 
         rows = [
@@ -142,11 +165,18 @@ class LoraWrapperRoberta(nn.Module):
             if len(rows):
                 blocks.append(shown.to_markdown(index=False, intfmt=","))
         counts = self.parameter_counts()
-        return "\n\n".join([*blocks, f"all: {counts['trained']:,} of {counts['total']:,} trained"]) + "\n"
+        return (
+            "\n\n".join([*blocks, f"all: {counts['trained']:,} of {counts['total']:,} trained"])
+            + "\n"
+        )
 
     def parameter_counts(self) -> dict[str, int]:
         """Trained parameters of each group, with ``trained`` and ``total`` over all of them."""
         table = self.parameter_table()
         trained = table[table.trained]
         counts = {name: int(trained.loc[trained.group == name, "count"].sum()) for name in GROUPS}
-        return {**counts, "trained": int(trained["count"].sum()), "total": int(table["count"].sum())}
+        return {
+            **counts,
+            "trained": int(trained["count"].sum()),
+            "total": int(table["count"].sum()),
+        }

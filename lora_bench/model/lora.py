@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import RobertaModel
 from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
 
+from ..spec import TARGETS
 from .dropout import Dropout
-from .spec import TARGETS
 
 ATTENTION_TARGETS = ("query", "key", "value")
 MODULES = {  # of a target within its layer
@@ -68,10 +68,14 @@ class LoraLinear(nn.Linear):
     def from_linear(cls, linear: nn.Linear, **lora) -> "LoraLinear":
         """Wrap ``linear`` without a copy: the new layer holds the very same weight and bias parameters."""
         # On the meta device no memory is taken and no random number drawn for a weight that is replaced at once.
-        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta", **lora)
+        layer = cls(
+            linear.in_features, linear.out_features, linear.bias is not None, device="meta", **lora
+        )
         layer.weight, layer.bias = linear.weight, linear.bias
         for name in cls.adapter_names:
-            empty = torch.empty_like(layer.get_parameter(name), device=linear.weight.device, dtype=linear.weight.dtype)
+            empty = torch.empty_like(
+                layer.get_parameter(name), device=linear.weight.device, dtype=linear.weight.dtype
+            )
             setattr(layer, name, nn.Parameter(empty))
         layer.reset_lora()
         return layer.train(linear.training)
@@ -81,7 +85,9 @@ class LoraLinear(nn.Linear):
         if self.init == "kaiming":
             nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
         elif self.init in ("gaussian", "gaussian_rank"):
-            nn.init.normal_(self.lora_a, std=1.0 if self.init == "gaussian" else 1 / math.sqrt(self.rank))
+            nn.init.normal_(
+                self.lora_a, std=1.0 if self.init == "gaussian" else 1 / math.sqrt(self.rank)
+            )
         else:
             raise ValueError(f"init={self.init}: must be kaiming, gaussian or gaussian_rank")
         nn.init.zeros_(self.lora_b)
@@ -91,10 +97,14 @@ class LoraLinear(nn.Linear):
         base = self.base(x)
         if self.merged or not self.enabled:
             return base
-        low = F.linear(self.lora_dropout(x), self.lora_a)  # (..., rank); B A first would cost an (out, in) product
+        low = F.linear(
+            self.lora_dropout(x), self.lora_a
+        )  # (..., rank); B A first would cost an (out, in) product
         rows = base.reshape(-1, self.out_features)
         # One matrix product that adds into the base output: no second (..., out) tensor and no scaling pass over it.
-        out = torch.addmm(rows, low.reshape(-1, self.rank), self.lora_b.t(), alpha=self.lora_scaling)
+        out = torch.addmm(
+            rows, low.reshape(-1, self.rank), self.lora_b.t(), alpha=self.lora_scaling
+        )
         return out.view(base.shape)
 
     def base(self, x: Tensor) -> Tensor:
@@ -128,12 +138,21 @@ class LoraRobertaSelfAttention(RobertaSelfAttention):
     """RoBERTa's self-attention with a low-rank update on some projections; the rest, softmax scale and attention
     dropout included, stays transformers' own, which is why nothing here is called ``scaling`` or ``dropout``."""
 
-    def __init__(self, config, *, targets: Iterable[str] = ("query", "value"), layer_idx: int | None = None, **lora):
+    def __init__(
+        self,
+        config,
+        *,
+        targets: Iterable[str] = ("query", "value"),
+        layer_idx: int | None = None,
+        **lora,
+    ):
         super().__init__(config, layer_idx=layer_idx)
         self._adapt(targets, lora)
 
     @classmethod
-    def from_attention(cls, base: RobertaSelfAttention, targets: Iterable[str], **lora) -> "LoraRobertaSelfAttention":
+    def from_attention(
+        cls, base: RobertaSelfAttention, targets: Iterable[str], **lora
+    ) -> "LoraRobertaSelfAttention":
         """Wrap ``base`` without a copy: same projections, same mode."""
         with torch.device("meta"):
             attention = cls(base.config, targets=(), layer_idx=base.layer_idx)
@@ -174,7 +193,9 @@ def inject_lora(
     return [name for name, module in encoder.named_modules() if isinstance(module, LoraLinear)]
 
 
-def target_modules(encoder: RobertaModel, targets: Iterable[str], layers: Iterable[int] | None = None) -> list[str]:
+def target_modules(
+    encoder: RobertaModel, targets: Iterable[str], layers: Iterable[int] | None = None
+) -> list[str]:
     """Full names of the linear layers behind ``targets`` in the chosen ``layers`` (None: all), layer by layer.
 
     Raises: ValueError: an unknown target, or a layer that is not there.

@@ -1,0 +1,1 @@
+"""Sweeps: what a command line asks for and how far it is."""

@@ -1,0 +1,1 @@
+"""One run or several: data prepared, models trained, scored and saved."""
