@@ -1,4 +1,4 @@
-"""Record: what one run did and how it went, as one JSON file that is there whole or not at all."""
+"""Record: what one run did and how it went, as one JSON file that is written whole or not at all."""
 
 import hashlib
 import json
@@ -10,43 +10,48 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-FORMAT = 1
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from .record_formats import upgrade
+from .spec import Identity, UserError
+
+FORMAT = 2
 FILE = "record.json"
 PLANS = "sweeps"
 PACKAGES = (
-    "lora-bench",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "datasets",
-    "numpy",
-    "scikit-learn",
-    "scipy",
-    "peft",
-)
+    "lora-bench", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn",
+    "scipy", "peft",
+)  # fmt: skip
 
 
+class RecordError(UserError):
+    """A record that this version cannot read: the message names the file and the reason."""
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
 @dataclass
 class Record:
-    """One run. Unknown is None, never a number; units stand in the names."""
+    """One run. Unknown values are None, never a number; a field's name ends in its unit."""
 
     key: str
-    status: str  # ok | failed
-    spec: dict[str, Any]
+    status: Literal["ok", "failed"]
+    where: dict[str, Any]  # what was solved: dotted path of a setting -> value (spec.Identity)
+    system: dict[str, Any]  # how it was solved, in the same form
+    seed: int
+    spec: dict[str, Any]  # every setting, folders of the machine excluded
     command: str  # reproduces the run, from the project's folder
     started: str  # UTC, ISO 8601
     provenance: dict[str, Any]
-    data: dict[str, Any] = field(
-        default_factory=dict
-    )  # rows, fingerprint, source, ceiling, chance for each split
+    start: dict[str, Any] | None = None  # the adapter it started from: task, cell, fingerprint
+    streams: list[str] = field(default_factory=list)  # random streams that it drew from
+    # split -> source, fingerprint, rows, skipped; of scored splits also ceiling, chance ...
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
     epochs: list[dict[str, Any]] = field(default_factory=list)  # epoch, loss, scores
     best: dict[str, Any] | None = None  # the epoch with the best first metric
     last: dict[str, Any] | None = None  # the last epoch
-    reloaded: dict[str, float] | None = (
-        None  # scores of the saved adapter in a fresh model; equal to last
-    )
+    reloaded: dict[str, float] | None = None  # scores of the saved adapter in a fresh model
     parameters: dict[str, int] | None = None  # trained, by group, and total
     adapter_bytes: int | None = None
     train_seconds: float | None = None
@@ -54,57 +59,147 @@ class Record:
     examples_per_second: float | None = None  # training
     tokens_per_second: float | None = None  # training, real tokens
     peak_memory_bytes: int | None = None
-    error: str | None = None  # one line; the traceback lies beside the record
+    error: str | None = None  # one line; the traceback is beside the record
     format: int = FORMAT
+
+    @property
+    def identity(self) -> Identity:
+        """The identity that the record states."""
+        fingerprint = (self.start or {}).get("fingerprint")
+        return Identity(self.where, self.system, self.seed, fingerprint)
+
+
+_schema = TypeAdapter(Record)
 
 
 def suffix_of(split: str) -> str:
-    """What a score's name adds for its split: nothing for ``validation``, ``_matched`` for ``validation_matched``."""
+    """What a score's name adds for its split: ``_matched`` for ``validation_matched``, else ""."""
     return ("_" + split.removeprefix("validation").strip("_")).rstrip("_")
 
 
 def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write(folder: Path, record: Record) -> Path:
     """Write ``record.json`` into ``folder``: a reader finds the whole file or none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
+    return _write_whole(folder / FILE, json.dumps(asdict(record), indent=1, allow_nan=False))
+
+
+def _write_whole(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(asdict(record), indent=1, allow_nan=False) + "\n")
+    with part.open("w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(part, path)
     return path
 
 
 def read(folder: Path) -> Record | None:
-    """The record in ``folder``; None where there is none or it cannot be read, which counts as not done."""
+    """The record in ``folder``, brought to the current format; None where there is none.
+
+    Raises:
+        RecordError: it is damaged, of a newer format, or has fields of another type.
+    """
+    path = folder / FILE
     try:
-        return Record(**json.loads((folder / FILE).read_text()))
-    except (OSError, ValueError, TypeError):
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: cannot be read ({error}); move it away to run again") from None
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+        raise RecordError(f"{path}: is no record; it must be an object with a format number")
+    if content["format"] > FORMAT:
+        raise RecordError(
+            f"{path}: has format {content['format']}; this version reads up to {FORMAT}: update it"
+        )
+    try:
+        return _schema.validate_json(json.dumps(upgrade(content)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RecordError(f"{path}: {place}: {first['msg']}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecordError(f"{path}: format {content['format']} lacks or garbles {reason}") from None
+
+
+def read_all(root: Path) -> tuple[list[Record], list[str]]:
+    """Every record below ``root`` by key, and one line for each that cannot be read."""
+    found, problems = [], []
+    for path in sorted(root.rglob(FILE)):
+        try:
+            found.append(read(path.parent))
+        except RecordError as error:
+            problems.append(str(error))
+    records = [record for record in found if record is not None]
+    return sorted(records, key=lambda record: record.key), problems
+
+
+def folder_of(root: Path, identity: Identity) -> Path:
+    """The folder of a run below ``root``."""
+    return root / "runs" / identity.where["task.name"] / identity.key
+
+
+def find(root: Path, identity: Identity) -> tuple[Path, Record | None]:
+    """The folder and the record of a run.
+
+    A record of an earlier version may have been filed under another key: it is found by its
+    identity, so that renaming a setting repeats no run.
+
+    Raises:
+        UserError: the record under this key was made with another default of a setting.
+        RecordError: the record under this key cannot be read.
+    """
+    folder = folder_of(root, identity)
+    record = read(folder)
+    if record is None:
+        return _renamed(root, identity) or (folder, None)
+    if record.identity != identity:
+        raise UserError(
+            f"{folder}: was run with other settings ({'; '.join(_changes(record, identity))}); "
+            "choose another out_dir"
+        )
+    return folder, record
+
+
+def _renamed(root: Path, identity: Identity) -> tuple[Path, Record] | None:
+    """The record of the same identity under another key."""
+    stem = f"{identity.where['task.name']}-*-s{identity.seed}-*"
+    for folder in folder_of(root, identity).parent.glob(stem):
+        try:
+            record = read(folder)
+        except RecordError:  # is told where records are listed; it is not this run
+            continue
+        if record is not None and record.identity == identity:
+            return folder, record
+    return None
+
+
+def _changes(record: Record, identity: Identity) -> list[str]:
+    before, now = {**record.where, **record.system}, {**identity.where, **identity.system}
+    return [
+        f"{path} was {before.get(path)}, is {now.get(path)}"
+        for path in sorted(before.keys() | now.keys())
+        if before.get(path) != now.get(path)
+    ]
 
 
 def write_plan(root: Path, command: str, keys: list[str]) -> None:
-    """Note which runs a sweep's command asks for: what is missing can only be told from a plan."""
-    folder = root / PLANS
-    folder.mkdir(parents=True, exist_ok=True)
+    """Note which runs a sweep's command asks for: only a plan tells which ones are missing."""
     name = hashlib.sha256(command.encode()).hexdigest()[:10]
-    (folder / f"{name}.json").write_text(
-        json.dumps({"command": command, "keys": keys}, indent=1) + "\n"
-    )
+    content = json.dumps({"command": command, "keys": keys}, indent=1)
+    _write_whole(root / PLANS / f"{name}.json", content)
 
 
 def read_plans(root: Path) -> list[dict[str, Any]]:
-    """The plans below ``root``: command and keys of each sweep, in the order of their commands."""
+    """The plans below ``root``: command and keys of each sweep, ordered by command."""
     plans = [json.loads(path.read_text()) for path in root.rglob(f"{PLANS}/*.json")]
     return sorted(plans, key=lambda plan: plan["command"])
-
-
-def read_all(root: Path) -> list[Record]:
-    """Every readable record below ``root``, in the order of their keys."""
-    found = (read(path.parent) for path in root.rglob(FILE))
-    return sorted((record for record in found if record is not None), key=lambda record: record.key)
 
 
 def provenance(device: str, threads: int) -> dict[str, Any]:

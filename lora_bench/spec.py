@@ -1,22 +1,26 @@
-"""Spec: everything that decides one run, typed, validated, and hashed into the run's key.
+"""Spec: every setting of one run, typed, and the identity that follows from them.
 
-A default lives here or nowhere; the presets under ``conf/`` hold choices. This room imports no other one and no torch,
-so that a wrong value is refused in a second.
+A default value is written here or nowhere; the presets under ``conf/`` hold choices. This module
+imports neither torch nor another part of the project except ``checks``, so that a wrong value is
+refused within a second.
 """
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
-from .checks import TARGETS as TARGETS  # with the errors: the rooms of a run import them from here
+from .checks import TARGETS as TARGETS
 from .checks import SpecError as SpecError
 from .checks import UserError as UserError
 from .checks import check
+
+# Raise it when the same settings would train to other numbers than before.
+PROCEDURE = 2
 
 
 @dataclass
@@ -25,35 +29,27 @@ class LocalLayout:
 
     folder: str = ""  # below data.root
     files: dict[str, str] = field(default_factory=dict)  # split -> file name
-    headers: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # split -> the file's columns in order
-    headerless: list[str] = field(
-        default_factory=list
-    )  # splits whose file has no header line (CoLA)
+    headers: dict[str, list[str]] = field(default_factory=dict)  # split -> columns in order
+    headerless: list[str] = field(default_factory=list)  # splits without a header line (CoLA)
     columns: dict[str, str] = field(default_factory=dict)  # our column -> the file's
     label: str = ""  # the file's label column
-    other_names: dict[str, dict[str, str]] = field(
-        default_factory=dict
-    )  # split -> column -> its name in that file
-    label_values: list[str] = field(
-        default_factory=list
-    )  # as the file writes them, in the order of TaskSpec.labels
-    patterns: dict[str, str] = field(
-        default_factory=dict
-    )  # file column -> regular expression of its whole content
+    # split -> column -> its name in that file
+    other_names: dict[str, dict[str, str]] = field(default_factory=dict)
+    # as the file writes them, in the order of TaskSpec.labels
+    label_values: list[str] = field(default_factory=list)
+    # file column -> regular expression of its whole content
+    patterns: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class HubLayout:
     """Where the Hugging Face hub keeps a task (``data=hub``)."""
 
-    path: str = ""  # data set repository
+    path: str = ""  # dataset repository
     name: str | None = None  # configuration
     revision: str = ""  # commit of the repository, pinned
-    other: dict[str, str] = field(
-        default_factory=dict
-    )  # split of ours -> configuration that holds it as `test`
+    # split of ours -> configuration that holds it as `test`
+    other: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -62,28 +58,19 @@ class TaskSpec:
 
     name: str = MISSING
     version: int = 1  # raise it when the same predictions would score differently
-    kind: str = "text"  # text: one label for an example (tasks/text.py) | span: an answer in a passage (tasks/span.py)
-    columns: list[str] = field(default_factory=list)  # one or two text columns
-    labels: list[str] = field(default_factory=list)  # class names in index order; empty: regression
-    value_range: list[float] = field(default_factory=list)  # regression: lowest and highest target
+    kind: str = "text"  # the file under lora_bench/tasks/ that implements it
+    columns: list[str] = field(default_factory=list)  # text columns
+    labels: list[str] = field(default_factory=list)  # class names in index order
+    value_range: list[float] = field(default_factory=list)  # regression: lowest, highest target
     metrics: list[str] = field(default_factory=list)  # the first one selects the best epoch
-    validation: list[str] = field(
-        default_factory=lambda: ["validation"]
-    )  # splits scored after each epoch
-    optional: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # split -> metrics; scored where the data has it
-    submission: dict[str, str] = field(
-        default_factory=dict
-    )  # test split -> file that the GLUE server takes
-    unanswerable: bool = False  # span: a question may have no answer (SQuAD v2)
-    held_out: float = 0.0  # span: share of the training articles that choose the no-answer threshold, not trained on
-    stride: int = 128  # span: tokens that neighbouring windows of one passage share
-    max_question: int = 64  # span: tokens of a question, longer ones are cut
-    max_answer: int = 30  # span: tokens of a predicted answer
-    official_rows: dict[str, int] = field(
-        default_factory=dict
-    )  # split -> rows of the official split
+    # splits scored after each epoch
+    validation: list[str] = field(default_factory=lambda: ["validation"])
+    # split -> metrics; scored where the data has it
+    optional: dict[str, list[str]] = field(default_factory=dict)
+    # test split -> file that the GLUE server takes
+    submission: dict[str, str] = field(default_factory=dict)
+    official_rows: dict[str, int] = field(default_factory=dict)  # split -> rows of the official one
+    args: dict[str, Any] = field(default_factory=dict)  # settings that only this kind has
     local: LocalLayout = field(default_factory=LocalLayout)
     hub: HubLayout = field(default_factory=HubLayout)
 
@@ -99,12 +86,10 @@ class ModelSpec:
 
 @dataclass
 class MethodSpec:
-    """How the encoder is made trainable. Empty ``targets`` means that no low-rank update is added."""
+    """How the encoder is made trainable. Each method declares which of these settings it reads."""
 
     name: str = MISSING  # as tables show it
-    file: str | None = (
-        None  # the file under lora_bench/methods/ that does it; null: that of the name
-    )
+    file: str | None = None  # the file under lora_bench/methods/; null: that of the name
     rank: int | None = None  # r of the LoRA paper, section 4.1
     alpha: float | None = None  # numerator of the scaling alpha / rank
     rank_stabilized: bool = False  # alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)
@@ -112,29 +97,23 @@ class MethodSpec:
     init: str = "kaiming"  # of A: kaiming | gaussian | gaussian_rank
     targets: list[str] = field(default_factory=list)  # subset of TARGETS
     layers: list[int] | None = None  # encoder layers that get an update; null: all
-    biases: str = "none"  # none | adapted (of the target layers) | all
+    biases: str = "none"  # trained biases: none | adapted (of the target layers) | all
     layer_norms: bool = False  # train the LayerNorms' weights and biases
     embeddings: bool = False  # train word, position and token-type embeddings
     peft_type: str | None = None  # methods/peft.py: LORA, IA3 ... as peft.PeftType names it
-    args: dict[str, Any] = field(
-        default_factory=dict
-    )  # what only this method has; its file says what it takes
+    args: dict[str, Any] = field(default_factory=dict)  # settings that only this method has
 
 
 @dataclass
 class DataSpec:
-    """Where examples come from."""
+    """Where examples come from. Each source declares which of these settings it reads."""
 
     source: str = MISSING  # a file under lora_bench/data/
     root: str | None = None  # local: the folder that holds CoLA/, MNLI/ ...
-    skip_bad: bool = (
-        False  # leave malformed rows out, counted in the record, instead of stopping at the first
-    )
+    skip_bad: bool = False  # leave malformed rows out, counted in the record, instead of stopping
     train_rows: int | None = None  # use that many random training rows; null: all
-    validation_rows: int | None = (
-        None  # score that many random rows of each validation split; null: all
-    )
-    seed: int = 0  # of the generated data, and of every draw of rows or articles
+    validation_rows: int | None = None  # score that many random rows of each split; null: all
+    seed: int = 0  # of the generated data, and of every random choice of rows or articles
     toy_train: int = 1000  # toy: generated training examples
     toy_validation: int = 300  # toy: generated validation examples
 
@@ -144,15 +123,13 @@ class TrainSpec:
     """The recipe."""
 
     epochs: int = MISSING
-    batch_size: int = MISSING  # examples for each step
+    batch_size: int = MISSING  # examples per step
     lr: float = MISSING  # peak learning rate of AdamW
     warmup: float = 0.06  # share of all steps with linear warm-up; linear decay to 0 follows
-    optimizer: str = "adamw"  # adamw | adamw8bit (bitsandbytes: states of 8 bits)
+    optimizer: str = "adamw"  # adamw | adamw8bit (bitsandbytes: 8-bit states)
     weight_decay: float = 0.0  # on matrices only: not on biases and LayerNorms
     max_grad_norm: float = 1.0  # clip the global gradient norm to this
-    max_length: int = (
-        128  # tokens, special ones included; longer examples are cut, the longest part first
-    )
+    max_length: int = 128  # tokens, special ones included; longer examples are truncated
     dropout: float = 0.1  # hidden, attention and head dropout
 
 
@@ -166,90 +143,145 @@ class Spec:
     data: DataSpec = field(default_factory=DataSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     head: str = "standard"  # standard: transformers' own | article: LayerNorm, dropout, linear
-    init_from: str | None = (
-        None  # another run's key or folder: start from its adapter, head left out; null: plain start
-    )
+    # key or folder of another run whose adapter this one starts from, head excluded; null: none
+    init_from: str | None = None
     seed: int = 0  # weights of head and adapter, order of examples, dropout
     precision: str = "fp32"  # fp32 | bf16 (autocast)
     device: str = "cpu"  # cpu | cuda | cuda:N
-    eval_batch_size: int = 64  # examples for each forward pass while scoring
+    eval_batch_size: int = 64  # examples per forward pass while scoring
     out_dir: str = "outputs"  # runs go to <out_dir>/runs/<task>/<key>/
     cache_dir: str = ".cache"  # encoded data
     progress: bool = True  # progress bars
     logger: str = "none"  # none | tensorboard | wandb: training curves, beside the record
 
     @classmethod
-    def from_config(cls, config) -> "Spec":
-        """Make a Spec from a composed configuration (OmegaConf, any nesting of its dataclasses)."""
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config))
+    def from_config(cls, config: Any) -> "Spec":
+        """A Spec from a composed configuration (OmegaConf or nested dicts)."""
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config))  # type: ignore
 
-    def validate(self) -> "Spec":
-        """Check every value. Raises: SpecError: names the setting, its value and what is allowed."""
+    @classmethod
+    def from_dict(cls, nested: dict[str, Any]) -> "Spec":
+        """The Spec whose ``to_dict`` gave ``nested``; settings that it lacks have their default.
+
+        Raises:
+            TypeError: a setting that no Spec has.
+        """
+        return _from_dict(cls, nested)
+
+    def check(self) -> "Spec":
+        """Check every value that needs no knowledge of a task, method or source.
+
+        Raises:
+            SpecError: names the setting, its value and what is allowed.
+        """
         check(self)
         return self
 
     def to_dict(self) -> dict[str, Any]:
+        """All settings as nested dicts."""
         return dataclasses.asdict(self)
 
-    def key(self) -> str:
-        """Name of this run: a readable stem and a hash of exactly the settings that can change the score.
+    def where(self) -> dict[str, Any]:
+        """What is solved: the settings of task, model and data that can change a score."""
+        return {p: v for p, v in settings(self).items() if part_of(p) == "where"}
 
-        Settings at their default are left out of the hash, so that a new setting does not rename every old run. Should a
-        default ever change, ``differences`` tells an old run from a new one of the same name.
+    def system(self) -> dict[str, Any]:
+        """How it is solved: the settings of method and recipe that can change a score."""
+        chosen = {p: v for p, v in settings(self).items() if part_of(p) == "system"}
+        return {**chosen, "procedure": PROCEDURE}
+
+    def identity(self, *, data: str, model: str, start: "Start | None" = None) -> "Identity":
+        """The identity of this run.
+
+        Args:
+            data: fingerprint of the rows of every split.
+            model: fingerprint of the encoder's files.
+            start: the adapter behind ``init_from``; None without one.
         """
-        default, settings = Spec().relevant(), self.relevant()
-        chosen = {path: value for path, value in settings.items() if value != default[path]}
-        digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:10]
-        rank = "" if self.method.rank is None else f"-r{self.method.rank}"
-        return f"{self.task.name}-{self.model.name}-{self.method.name}{rank}-s{self.seed}-{digest}"
-
-    def relevant(self) -> dict[str, Any]:
-        """Every setting that can change the score, by its dotted path."""
-        settings = {path: value for path, value in _flat(self) if path not in NOT_IN_KEY}
-        if self.init_from is not None:  # which run it was, not where it lies
-            place = PurePath(self.init_from)
-            settings["init_from"] = place.parent.name if place.name == "adapter" else place.name
-        return settings
-
-    def differences(self, recorded: dict[str, Any]) -> list[str]:
-        """Relevant settings whose value differs from that of a record's spec, one line each; those that the record does
-        not know yet do not count."""
-        before = Spec.from_config(recorded).relevant()
-        return [
-            f"{path} was {before[path]}, is {value}"
-            for path, value in self.relevant().items()
-            if _holds(recorded, path) and before[path] != value
-        ]
+        where = {**self.where(), "data.fingerprint": data, "model.fingerprint": model}
+        system = {**self.system(), "init_from": start and start.cell}
+        return Identity(where, system, self.seed, start and start.fingerprint)
 
 
-def _holds(nested: dict, path: str) -> bool:
-    """Does a nested dict have a value at a dotted path?"""
-    for name in path.split("."):
-        if name not in nested:
-            return False
-        nested = nested[name]
-    return True
+@dataclass(frozen=True)
+class Start:
+    """The adapter that a run starts from."""
+
+    cell: str  # cell of the run that trained it: the same for all of its seeds
+    fingerprint: str  # hash of its weights
 
 
-def _flat(node: Any, prefix: str = ""):
-    """(dotted path, value) of every leaf of nested dataclasses."""
+@dataclass(frozen=True)
+class Identity:
+    """What a run is: ``where`` (task, model, data), ``system`` (method, recipe) and ``seed``.
+
+    Both dicts map a setting's dotted path to its value. Runs with equal ``where`` and ``system``
+    are seeds of one cell. ``start`` is the fingerprint of the adapter that the run started from.
+    """
+
+    where: dict[str, Any]
+    system: dict[str, Any]
+    seed: int
+    start: str | None = None
+
+    @property
+    def cell(self) -> str:
+        """Name of the cell: a readable stem and a hash of where and system."""
+        return f"{self._stem()}-{_digest([_chosen(self.where), _chosen(self.system)])}"
+
+    @property
+    def key(self) -> str:
+        """Name of the run: a readable stem, the seed, and a hash of the whole identity.
+
+        Settings at their default stay out of the hash, so that a new setting renames no old run.
+        """
+        content = [_chosen(self.where), _chosen(self.system), self.seed, self.start]
+        return f"{self._stem()}-s{self.seed}-{_digest(content)}"
+
+    def _stem(self) -> str:
+        rank = self.system.get("method.rank")
+        names = (self.where["task.name"], self.where["model.name"], self.system["method.name"])
+        return "-".join(names) + ("" if rank is None else f"-r{rank}")
+
+
+def _from_dict(kind: type, nested: dict[str, Any]) -> Any:
+    parts = {entry.name: entry.default_factory for entry in dataclasses.fields(kind)}
+    values = {
+        name: _from_dict(parts[name], value)
+        if dataclasses.is_dataclass(parts.get(name))
+        else value
+        for name, value in nested.items()
+    }
+    return kind(**values)
+
+
+def settings(spec: Spec) -> dict[str, Any]:
+    """Every leaf setting by its dotted path; the entries of ``args`` are leaves too."""
+    return dict(_leaves(spec, ""))
+
+
+def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for entry in dataclasses.fields(node):
-        value = getattr(node, entry.name)
+        value, path = getattr(node, entry.name), f"{prefix}{entry.name}"
         if dataclasses.is_dataclass(value):
-            yield from _flat(value, f"{prefix}{entry.name}.")
+            yield from _leaves(value, f"{path}.")
+        elif entry.name == "args":
+            yield from ((f"{path}.{name}", item) for name, item in value.items())
         else:
-            yield f"{prefix}{entry.name}", value
+            yield path, value
 
 
-# Where a run writes: no part of its record, which would then name folders of one machine.
-PLACES = ("out_dir", "cache_dir")
-
-# What the key leaves out: no change of these moves a score beyond float noise. data.root is where the files lie, not
-# what they say; the record carries a fingerprint of their content, and resuming on other content is an error.
-NOT_IN_KEY = (
+# What cannot change a score beyond float noise: these settings say where files are, how they are
+# checked, or what is printed. The content of the files is in the fingerprints of the identity.
+NOT_IN_IDENTITY = (
     "task.official_rows",
     "task.submission",
+    "task.local",
+    "task.hub",
+    "model.source",
+    "model.revision",
     "data.root",
+    "data.skip_bad",
     "device",
     "eval_batch_size",
     "out_dir",
@@ -257,3 +289,26 @@ NOT_IN_KEY = (
     "progress",
     "logger",
 )
+WHERE = ("task", "model", "data")
+
+# Folders of one machine, which have no place in a record.
+FOLDERS = ("out_dir", "cache_dir")
+
+
+def part_of(path: str) -> str | None:
+    """Part of the identity that a setting belongs to: ``where``, ``system``, ``seed`` or None."""
+    if any(path == name or path.startswith(f"{name}.") for name in NOT_IN_IDENTITY):
+        return None
+    if path == "seed":
+        return "seed"
+    return "where" if path.partition(".")[0] in WHERE else "system"
+
+
+def _chosen(part: dict[str, Any]) -> dict[str, Any]:
+    """The entries whose value is not the setting's default."""
+    default = settings(Spec())
+    return {path: v for path, v in part.items() if path not in default or v != default[path]}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]

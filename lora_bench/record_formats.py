@@ -1,0 +1,68 @@
+"""Records of older formats, brought to the current one step by step."""
+
+import hashlib
+import json
+import re
+from pathlib import PurePath
+from typing import Any
+
+from .spec import Spec
+
+SPAN_SETTINGS = ("unanswerable", "held_out", "stride", "max_question", "max_answer")
+PEFT_COPIES = {"r": "rank", "lora_alpha": "alpha"}  # args that repeated a setting of the method
+
+
+def upgrade(record: dict[str, Any]) -> dict[str, Any]:
+    """A record's content in the current format.
+
+    Args:
+        record: content of any format up to the current one.
+
+    Raises:
+        KeyError, TypeError, AttributeError: it lacks what its format has.
+    """
+    for step in UPGRADES[record["format"] - 1 :]:
+        record = step(record)
+    return record
+
+
+def _from_1(record: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 had no identity: it is computed from the settings and the fingerprints of the data.
+
+    It ran by procedure 1 and named no fingerprint of the encoder; span settings were fields of
+    the task, and what a run started from was a key or a folder.
+    """
+    settings = json.loads(json.dumps(record["spec"]))
+    task, method = settings["task"], settings["method"]
+    moved = {name: task.pop(name) for name in SPAN_SETTINGS if name in task}
+    task["args"] = moved if task["kind"] == "span" else {}
+    ratio = method.pop("lr_ratio", None)
+    args = {**method.get("args", {}), **({} if ratio is None else {"lr_ratio": ratio})}
+    method["args"] = {
+        name: value for name, value in args.items() if method.get(PEFT_COPIES.get(name)) != value
+    }
+    spec = Spec.from_dict(settings)
+    prints = {split: facts["fingerprint"] for split, facts in sorted(record["data"].items())}
+    start = _start_of_1(spec.init_from)
+    identity = spec.identity(data=fingerprint_of(prints), model="unknown")
+    system = {**identity.system, "procedure": 1, "init_from": start and start["cell"]}
+    new = {"where": identity.where, "system": system, "seed": spec.seed, "start": start}
+    return {**record, **new, "spec": settings, "format": 2}
+
+
+def _start_of_1(init_from: str | None) -> dict[str, Any] | None:
+    """What format 1 knew of a start: a key or a folder that ends in one, with seed and hash."""
+    if init_from is None:
+        return None
+    place = PurePath(init_from)
+    name = place.parent.name if place.name == "adapter" else place.name
+    cell = re.sub(r"-s\d+-[0-9a-f]{10}$", "", name)
+    return {"task": cell.partition("-")[0], "cell": cell, "fingerprint": name}
+
+
+def fingerprint_of(splits: dict[str, str]) -> str:
+    """One fingerprint for the data of a run from those of its splits."""
+    return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
+
+
+UPGRADES = (_from_1,)
