@@ -39,9 +39,6 @@ def _check_sizes(spec) -> None:
         ("data.toy_validation", data.toy_validation, 1),
         ("data.train_rows", data.train_rows, 1),
         ("data.validation_rows", data.validation_rows, 1),
-        ("task.stride", spec.task.stride, 0),
-        ("task.max_question", spec.task.max_question, 1),
-        ("task.max_answer", spec.task.max_answer, 1),
         ("seed", spec.seed, 0),
         ("data.seed", data.seed, 0),
     ):
@@ -53,17 +50,6 @@ def _check_sizes(spec) -> None:
     for path, value in (("train.dropout", train.dropout), ("method.dropout", spec.method.dropout)):
         if not 0 <= value < 1:
             raise SpecError(path, value, "must be at least 0 and below 1")
-    if not 0 <= spec.task.held_out < 1:
-        raise SpecError("task.held_out", spec.task.held_out, "must be at least 0 and below 1")
-    if spec.task.kind == "span":
-        room = train.max_length - spec.task.max_question - spec.task.stride - 3
-        if room < 1:
-            least = spec.task.max_question + spec.task.stride + 4
-            raise SpecError(
-                "train.max_length",
-                train.max_length,
-                f"must be {least} or more: question, stride and 4",
-            )
     if not 0 <= train.warmup <= 1:
         raise SpecError(
             "train.warmup", train.warmup, "must be a share of all steps between 0 and 1"

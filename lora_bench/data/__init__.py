@@ -46,6 +46,10 @@ def source_of(data: DataSpec):
     return importlib.import_module(f"{__name__}.{data.source}")
 
 
+def check_source(spec) -> None:
+    """Check what the source reads."""
+
+
 def load_split(task: TaskSpec, data: DataSpec, split: str) -> Rows:
     """Rows of one split, ``data.train_rows`` or ``data.validation_rows`` applied. Raises: DataError, SpecError."""
     found = source_of(data).load(task, data, split)

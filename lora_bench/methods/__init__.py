@@ -84,6 +84,10 @@ def get_method(spec: MethodSpec) -> Method:
     raise SpecError(path, name, f"must be one of {', '.join(sorted(built_in | set(plugins)))}")
 
 
+def check_method(spec: Spec) -> None:
+    """Check what the method reads."""
+
+
 def arguments(spec: Spec, schema: type[T]) -> T:
     """``method.args`` as an instance of ``schema``, a dataclass of the settings that only this method has.
 

@@ -12,3 +12,7 @@ def make_task(spec: TaskSpec):
     if spec.kind not in KINDS:
         raise SpecError("task.kind", spec.kind, f"must be one of {', '.join(KINDS)}")
     return KINDS[spec.kind](spec)
+
+
+def check_task(spec) -> None:
+    """Check what the kind of the task reads."""
