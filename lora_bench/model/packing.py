@@ -243,7 +243,7 @@ def _attend(
     scores = (q * scaling) @ k.transpose(-1, -2)  # (b, h, L, L)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return drop(scores.softmax(-1), dropout) @ v
+    return drop(scores.softmax(-1), dropout, None) @ v
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

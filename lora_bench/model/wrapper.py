@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers import RobertaModel
 
 from ..spec import ModelSpec
-from .dropout import use_fast_dropout
 from .encoder import load_encoder
 from .heads import HEADS
 from .lora import LoraLinear, adapter_parameters, inject_lora
@@ -102,7 +101,6 @@ class LoraWrapperRoberta(nn.Module):
                 "all" if train_biases else "none", train_layer_norms, train_embedding
             )
             policy.apply(self)
-        use_fast_dropout(self)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a packed batch: (B, num_classes), or (T, 2 or 3) for SQuAD."""
