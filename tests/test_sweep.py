@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lora_bench import record
-from lora_bench.__main__ import compose
+from lora_bench.compose import compose
 from lora_bench.record import Record
 from lora_bench.spec import UserError
 from lora_bench.sweep.plan import Sweep, duration, expand

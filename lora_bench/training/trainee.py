@@ -144,8 +144,8 @@ def fit(
             for trainee in trainees:
                 trainee.start_epoch()
             for _ in range(first.steps_per_epoch):
-                loss = [trainee.step() for trainee in trainees][0]
-                bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", refresh=False)
+                losses = [trainee.step() for trainee in trainees]
+                bar.set_postfix(epoch=epoch, loss=f"{losses[0]:.3f}", refresh=False)
                 bar.update()
             for trainee in trainees:
                 trainee.end_epoch(evaluate)
