@@ -39,7 +39,10 @@ def test_a_logger_is_no_part_of_the_key_and_off_by_default(tiny_spec, monkeypatc
     spec = tiny_spec("train.epochs=1")
     assert prepare(tiny_spec("train.epochs=1", "logger=tensorboard")).key == prepare(spec).key
     run(spec)
-    assert not (prepare(spec).folder / "logs").exists() and not (prepare(spec).folder / "wandb").exists()
+    assert (
+        not (prepare(spec).folder / "logs").exists()
+        and not (prepare(spec).folder / "wandb").exists()
+    )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         UserError, match=r"logger=wandb: needs wandb: pip install 'lora-bench\[wandb\]'"

@@ -6,12 +6,12 @@ from transformers import RobertaConfig, RobertaModel
 from transformers.models.roberta.modeling_roberta import RobertaClassificationHead
 
 from lora_bench.model.attention import ATTENTION
+from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.encoder import load_encoder
 from lora_bench.model.heads import SequenceHead
 from lora_bench.model.lora import inject_lora
 from lora_bench.model.parameters import parameter_counts, parameter_table, parameter_text
 from lora_bench.model.streams import Streams
-from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.wrapper import FreezePolicy, LoraWrapperRoberta
 
 from .conftest import TINY
