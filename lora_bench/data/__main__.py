@@ -89,7 +89,8 @@ def check(root: Path, model: str) -> tuple[pd.DataFrame, list[str]]:
     rows: list[dict[str, Any]] = []
     problems = []
     for spec in task_presets().values():
-        task, train = make_task(spec), set()
+        task = make_task(spec)
+        train: set[tuple[Any, ...]] = set()
         for split in spec.local.files:
             try:
                 file_of(spec, root, split)

@@ -23,19 +23,13 @@ class SequenceHead(nn.Module):
 
 
 class TokenHead(nn.Linear):
-    """transformers' head of RobertaForQuestionAnswering and RobertaForTokenClassification.
+    """transformers' head of RobertaForQuestionAnswering: one linear layer, without dropout.
 
-    Dropout and a linear layer on every token, (T, D) -> (T, outputs); question answering has no
-    dropout there.
+    (T, D) -> (T, outputs), a row for every token.
     """
 
     def __init__(self, hidden_size: int, outputs: int, dropout: float):
         super().__init__(hidden_size, outputs)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (T, D) -> (T, outputs)."""
-        return super().forward(self.dropout(hidden))
 
 
 class ArticleTokenHead(nn.Module):

@@ -12,8 +12,9 @@ from ..data import Rows
 from ..spec import DataSpec, Spec, SpecError, TaskSpec
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
     from ..model.packing import Batch
     from .encoding import Encoded
@@ -105,7 +106,7 @@ class Task:
         return [self.spec.kind, self.spec.columns, self.spec.labels, self.spec.args]
 
     def encode(
-        self, rows: list[Row], tokenizer: "PreTrainedTokenizerFast", max_length: int
+        self, rows: list[Row], tokenizer: "PreTrainedTokenizerBase", max_length: int
     ) -> "Encoded":
         """Tokenized rows with their labels.
 
@@ -173,12 +174,12 @@ class Task:
         """
         return {"chance": None, "ceiling": None, "bag_of_words": None}
 
-    def stored(self, predictions: Predictions, rows: list[Row]) -> dict[str, list[Any]]:
-        """Columns that a run stores beside its record, with one entry for each row.
+    def stored(self, predictions: Predictions, rows: list[Row]) -> "pd.DataFrame":
+        """What a run stores beside its record, one line for each row.
 
         Returns:
-            At least ``prediction`` and ``reference``; entries are strings, numbers, None or lists
-            of these.
+            The columns ``prediction`` and ``reference``, and others if need be, of strings,
+            numbers or lists of these.
         """
         raise NotImplementedError
 

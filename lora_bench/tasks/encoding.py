@@ -64,12 +64,11 @@ class Encoded:
             token_type_ids: of each example; None: all 0.
             labels: (n, ...), see above.
         """
-        types = token_type_ids or [[0] * len(ids) for ids in input_ids]
         starts = np.concatenate([[0], np.cumsum([len(ids) for ids in input_ids])]).astype(np.int64)
-        ids, types = (
-            np.concatenate([np.asarray(x, dtype=np.int32) for x in lists])
-            for lists in (input_ids, types)
-        )
+        ids = np.concatenate([np.asarray(x, dtype=np.int32) for x in input_ids])
+        if token_type_ids is None:
+            return cls(ids, np.zeros_like(ids), starts, labels)
+        types = np.concatenate([np.asarray(x, dtype=np.int32) for x in token_type_ids])
         return cls(ids, types, starts, labels)
 
 
@@ -100,7 +99,7 @@ def cached(folder: Path, dependencies: object, build: Callable[[], Encoded]) -> 
     folder.mkdir(parents=True, exist_ok=True)
     # Written under another name and renamed: a parallel run never reads an unfinished file.
     handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-    with os.fdopen(handle, "wb") as file:
-        np.savez(file, **{k: v for k, v in vars(encoded).items() if v is not None})
+    with os.fdopen(handle, "wb") as out:
+        np.savez(out, **{k: v for k, v in vars(encoded).items() if v is not None})
     os.replace(part, path)
     return encoded

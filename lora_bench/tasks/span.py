@@ -19,8 +19,9 @@ from .encoding import Encoded
 from .metrics import best_threshold, exact_match, references_of, token_f1
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerFast
+    import pandas as pd
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
     from ..model.packing import Batch
 
@@ -84,10 +85,6 @@ class SpanTask(Task):
         """Start and end; of the article's head for SQuAD v2 also "no answer"."""
         return 3 if style == "article" and self.args.unanswerable else 2
 
-    def make_head(self, style: str, hidden_size: int, dropout: float) -> "nn.Module":
-        """The standard head has no dropout, as transformers' RobertaForQuestionAnswering."""
-        return super().make_head(style, hidden_size, 0.0 if style == "standard" else dropout)
-
     @property
     def stock(self) -> Stock:
         """A question-answering model."""
@@ -99,7 +96,7 @@ class SpanTask(Task):
         return [self.spec.kind, self.args.stride, self.args.max_question]
 
     def encode(
-        self, rows: list[Row], tokenizer: "PreTrainedTokenizerFast", max_length: int
+        self, rows: list[Row], tokenizer: "PreTrainedTokenizerBase", max_length: int
     ) -> Encoded:
         """Windows of question and passage, labelled with first and last token of the answer."""
         return windows.encode(
@@ -120,6 +117,7 @@ class SpanTask(Task):
         import torch.nn.functional as F
         from torch.nn.utils.rnn import pad_sequence
 
+        assert batch.labels is not None
         own = logits.float().split(batch.cu_seqlens.diff().tolist())
         grid = pad_sequence(own, batch_first=True, padding_value=float("-inf"))  # (B, L, 2 or 3)
         start, end = (F.cross_entropy(grid[:, :, i], batch.labels[:, i]) for i in (0, 1))
@@ -138,6 +136,7 @@ class SpanTask(Task):
             rows: questions.
             encoded: their windows.
         """
+        assert encoded.row is not None and encoded.offsets is not None
         spans: list[list[tuple[float, str]]] = [[] for _ in rows]
         nulls = np.full(len(rows), np.inf)  # (rows,)
         with_null = outputs[0].shape[1] == 3
@@ -212,13 +211,16 @@ class SpanTask(Task):
             points["ceiling"] = self.score(perfect, rows)
         return points
 
-    def stored(self, predictions: list[Answer], rows: list[Row]) -> dict[str, list[Any]]:
+    def stored(self, predictions: list[Answer], rows: list[Row]) -> "pd.DataFrame":
         """Answer texts before any threshold with their null odds, and all accepted texts."""
-        return {
+        import pandas as pd
+
+        columns = {
             "prediction": [answer.text for answer in predictions],
             "null_odds": [answer.null_odds for answer in predictions],
             "reference": [list(row["answers"]["text"]) for row in rows],
         }
+        return pd.DataFrame(columns)
 
     def write_predictions(
         self, folder: Path, predictions: list[Answer], rows: list[Row], threshold: float | None

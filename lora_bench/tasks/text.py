@@ -13,8 +13,9 @@ from .encoding import Encoded
 from .metrics import CLASSIFICATION, METRICS, REGRESSION
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
     from ..model.packing import Batch
 
@@ -68,7 +69,7 @@ class TextTask(Task):
         return Stock("RobertaForSequenceClassification", "classifier", "SEQ_CLS", config)
 
     def encode(
-        self, rows: list[Row], tokenizer: "PreTrainedTokenizerFast", max_length: int
+        self, rows: list[Row], tokenizer: "PreTrainedTokenizerBase", max_length: int
     ) -> Encoded:
         """Tokenize; of a pair that is too long, the longer text is cut first."""
         tokens = tokenizer(
@@ -90,6 +91,7 @@ class TextTask(Task):
         """Mean loss of a batch: logits (B, outputs), labels (B,) -> ()."""
         import torch.nn.functional as F
 
+        assert batch.labels is not None
         if self.regression:
             # Logits are (B, 1), labels are (B,): without [:, 0], mse_loss broadcasts them to
             # (B, B), learns from B * B pairs and only warns. It cost the article ten points of
@@ -101,7 +103,8 @@ class TextTask(Task):
         """Predictions (n,): class indices, or values cut to the range of the targets."""
         logits = np.stack([output.numpy() for output in outputs])  # (n, outputs)
         if self.regression:
-            return np.clip(logits[:, 0], *self.spec.value_range)
+            low, high = self.spec.value_range
+            return logits[:, 0].clip(low, high)
         return logits.argmax(axis=1)
 
     def score(
@@ -145,12 +148,12 @@ class TextTask(Task):
         model.fit(pd.DataFrame(train), self.references(train))
         return model.predict(pd.DataFrame(rows))
 
-    def stored(self, predictions: np.ndarray, rows: list[Row]) -> dict[str, list[Any]]:
+    def stored(self, predictions: np.ndarray, rows: list[Row]) -> "pd.DataFrame":
         """Names of labels, or values."""
-        columns = {"prediction": predictions, "reference": self.references(rows)}
-        if self.regression:
-            return {name: [float(x) for x in values] for name, values in columns.items()}
-        return {name: [self.spec.labels[i] for i in values] for name, values in columns.items()}
+        import pandas as pd
+
+        table = pd.DataFrame({"prediction": predictions, "reference": self.references(rows)})
+        return table if self.regression else table.map(self.spec.labels.__getitem__)
 
     def submission_value(self, prediction: Any) -> str:
         """The label as the official files write it, or the value with three decimals."""

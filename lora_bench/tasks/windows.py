@@ -7,12 +7,12 @@ import numpy as np
 from .encoding import Encoded
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
 
 def encode(
     rows: list[dict[str, Any]],
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: "PreTrainedTokenizerBase",
     *,
     max_length: int,
     stride: int,
@@ -73,7 +73,7 @@ def label_of(offsets: np.ndarray, answers: dict[str, list]) -> tuple[int, int]:
     return (int(covering[0]), int(covering[-1])) if len(covering) else (0, 0)
 
 
-def cut(questions: list[str], tokenizer: "PreTrainedTokenizerFast", longest: int) -> list[str]:
+def cut(questions: list[str], tokenizer: "PreTrainedTokenizerBase", longest: int) -> list[str]:
     """Questions of at most ``longest`` tokens, cut at the end of a token."""
     tokens = tokenizer(
         questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False

@@ -27,7 +27,7 @@ def _tail(rng: random.Random) -> str:
 
 
 def _agreement(rng: random.Random, good: bool) -> str:
-    """The verb agrees with the head noun, not the one beside it (the doctors near the nurse help)."""
+    """The verb agrees with the head noun, not its neighbour (the doctors near the nurse help)."""
     many, near = rng.random() < 0.5, rng.random() < 0.5
     verb = rng.choice(sorted(VERBS))
     form = verb if many == good else VERBS[verb][0]

@@ -6,6 +6,7 @@ word reveals it.
 
 import random
 from dataclasses import replace
+from typing import Any
 
 from .language import HYPERNYM, PLACES, VERBS, Frame, frame, other, paraphrase, plural
 
@@ -33,7 +34,8 @@ def _event(rng: random.Random) -> tuple[tuple[str, str], int]:
     dropped = rng.sample(
         ("subject_adjective", "object_adjective", "place", "time"), rng.choice((0, 1, 2))
     )
-    hypothesis = replace(premise, **dict.fromkeys(dropped, ""))
+    nothing: dict[str, Any] = dict.fromkeys(dropped, "")
+    hypothesis = replace(premise, **nothing)
     if label == NEUTRAL:
         hypothesis = rng.choice((_roles, _roles, _stranger, _elsewhere))(hypothesis, rng)
     elif label == CONTRADICTION:

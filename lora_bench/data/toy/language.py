@@ -1,6 +1,7 @@
 """A small English lexicon, and frames (who does what to whom, where and when) as sentences."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 PEOPLE = {  # noun -> its hypernym
@@ -120,7 +121,7 @@ def frame(
     """A random event; the numbers are the chances of the optional parts."""
     subject, object_ = rng.sample(sorted(HYPERNYM), 2)
 
-    def maybe(chance: float, words) -> str:
+    def maybe(chance: float, words: Iterable[str]) -> str:
         return rng.choice(sorted(words)) if rng.random() < chance else ""
 
     return Frame(
@@ -153,6 +154,6 @@ def paraphrase(event: Frame, rng: random.Random) -> Frame:
     )
 
 
-def other(word: str, words, rng: random.Random) -> str:
+def other(word: str, words: Iterable[str], rng: random.Random) -> str:
     """A different word of the same kind."""
     return rng.choice([w for w in sorted(words) if w != word])
