@@ -1,170 +1,110 @@
-"""Command line: Hydra -> Spec -> run. ``python -m lora_bench --help`` shows what there is."""
+"""Command line: Hydra -> Spec -> run. ``python -m lora_bench --help`` shows the options."""
 
-import dataclasses
-import difflib
 import sys
 from pathlib import Path
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
-from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from . import record as records
+from .compose import plan, validate
 from .presets import CONF
-from .record import Record
-from .spec import PLACES, Spec, SpecError, UserError
+from .spec import FOLDERS, Spec, UserError
 from .sweep.plan import Sweep, expand
-from .training.run import announce, folder_of, run
-
-ConfigStore.instance().store("schema", Spec)
-
-
-def compose(overrides: list[str]) -> Spec:
-    """The validated Spec of one run. Raises: UserError: one line that names the setting and what is allowed."""
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            spec = Spec.from_config(hydra.compose("config", overrides))
-        return spec.validate()
-    except SpecError as error:
-        given = any(o.lstrip("+~").split("=")[0] == error.path for o in overrides)
-        raise UserError(
-            f"{error} (set by {'the command line' if given else 'a preset or default'})"
-        ) from None
-    except MissingMandatoryValue as error:
-        name = error.full_key or str(error).splitlines()[0].rpartition(" ")[2]
-        raise UserError(
-            f"{name}: the presets chosen leave it open; set it on the command line"
-        ) from None
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_unknown_setting(overrides) or _one_line(error)) from None
+from .training.prepared import DataCache, prepare
+from .training.run import announce, execute
 
 
-def _unknown_setting(overrides: list[str]) -> str | None:
-    """What to say of the first override that names no field of Spec; None where all do."""
-    for override in overrides:
-        path = override.lstrip("+~").split("=")[0]
-        if override.startswith("method.args."):
-            known = compose([other for other in overrides if other != override]).method.args
-            if path.rpartition(".")[2] not in known:
-                return f"{override}: no such setting; method.args has {', '.join(known) or 'none for this method'}"
-        node = Spec
-        for name in path.split("."):
-            if not dataclasses.is_dataclass(node):
-                break
-            fields = {f.name: f.type for f in dataclasses.fields(node)}
-            if name not in fields and "." in path:
-                near = difflib.get_close_matches(name, fields, 1)
-                hint = f"did you mean {path.removesuffix(name)}{near[0]}? " if near else ""
-                return f"{override}: no such setting; {hint}{path.rpartition('.')[0]} has {', '.join(fields)}"
-            node = fields.get(name)
-    return None
+class Session:
+    """The runs of one command, as Hydra's launcher asks for them one by one.
 
+    Args:
+        sweep: what the command asks for.
+        cache: the data that its runs share.
+        multirun: whether to print the progress after each run.
+    """
 
-def _one_line(error: Exception) -> str:
-    """Hydra's own message without its search path and type names."""
-    text = " ".join(f"{error} {error.__cause__ or ''}".split())
-    return text.split(" Config search path:")[0].split(" full_key:")[0]
+    def __init__(self, sweep: Sweep, cache: DataCache, *, multirun: bool):
+        self.sweep, self.cache, self.multirun = sweep, cache, multirun
+        self.errors = 0
 
-
-def plan(overrides: list[str], *, sweep: bool) -> list[Spec]:
-    """Every run that a command line asks for, checked before the first one starts."""
-    if not sweep:
-        return [compose(overrides)]
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise UserError(_one_line(error)) from None
-    jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    return [compose(list(job)) for job in jobs]
-
-
-def found(runs: list[Spec]) -> dict[str, Record | None]:
-    """The record of each run by its key, None where there is none."""
-    return {spec.key(): records.read(folder_of(spec)) for spec in runs}
-
-
-_sweep: Sweep | None = None  # the one that this process runs, for the line after each of its runs
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def _job(config: DictConfig) -> None:
-    """One job of Hydra's launcher. A failure is in its record; the sweep goes on."""
-    spec = Spec.from_config(config)
-    given = hydra.core.hydra_config.HydraConfig.get().overrides.task
-    command = ["python -m lora_bench", *(o for o in given if o.split("=")[0] not in PLACES)]
-    done = records.read(folder_of(spec))
-    skipped = done is not None and done.status == "ok"
-    try:
-        record = run(spec, " ".join(command))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except Exception as error:
-        where = folder_of(spec) / "traceback.txt"
-        print(
-            f"error: {spec.key()} failed: {type(error).__name__}: {error} (traceback: {where})",
-            file=sys.stderr,
-        )
-    else:
-        announce(record, folder_of(spec), skipped=skipped)
-    if _sweep is not None:
-        _sweep.note(found([spec]))
-        if not skipped:
-            print(f"[{_sweep.progress()}]", file=sys.stderr)
+    def job(self, config: DictConfig) -> None:
+        """Do one run. Its failure is in its record; a sweep goes on."""
+        planned = prepare(validate(Spec.from_config(config)), self.cache)
+        given = HydraConfig.get().overrides.task
+        command = " ".join(["python -m lora_bench", *_portable(given)])
+        skipped = planned.key in self.sweep.done
+        try:
+            record = execute(planned, command)
+        except UserError as error:
+            self.errors += 1
+            print(f"error: {error}", file=sys.stderr)
+        except Exception as error:
+            self.errors += 1
+            reason = f"{type(error).__name__}: {error}"
+            where = planned.folder / "traceback.txt"
+            print(f"error: {planned.key} failed: {reason} (traceback: {where})", file=sys.stderr)
+        else:
+            announce(record, planned.folder, skipped=skipped)
+        if self.multirun and not skipped:
+            self.sweep.refresh()
+            print(f"[{self.sweep.progress()}]", file=sys.stderr)
 
 
 def main() -> None:
+    """Check the whole command, then do its runs; exit with an error if any of them failed."""
     args = get_args_parser().parse_args()
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
-        _job()
+        _hydra(lambda config: None)
         return
     try:
         overrides = expand(args.overrides, sweep=args.multirun)
-        runs = plan(overrides, sweep=args.multirun)
+        cache = DataCache()
+        runs = [prepare(spec, cache) for spec in plan(overrides, sweep=args.multirun)]
+        sweep = Sweep(runs)
     except UserError as error:
         sys.exit(f"error: {error}")
-    sys.argv = [
-        sys.argv[0],
-        *(a for a in sys.argv[1:] if a not in args.overrides),
-        *overrides,
-    ]  # presets expanded
+    # Hydra reads the command line itself: it gets the sweep presets expanded
+    flags = [word for word in sys.argv[1:] if word not in args.overrides]
+    sys.argv = [sys.argv[0], *flags, *overrides]
     if args.multirun:
-        _start(runs, overrides)
+        print(f"sweep: {sweep.progress()}", file=sys.stderr)
+        command = " ".join(["python -m lora_bench -m", *_portable(overrides)])
+        records.write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
+    session = Session(sweep, cache, multirun=args.multirun)
     try:
-        _job()
+        _hydra(session.job)
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept, the same command does what is missing")
-    _end(runs)
+    _end(session)
 
 
-def _start(runs: list[Spec], overrides: list[str]) -> None:
-    """Say how much there is to do, and note the plan for ``report status``."""
-    global _sweep
-    _sweep = Sweep(runs, found(runs))
-    print(f"sweep: {_sweep.progress()}", file=sys.stderr)
-    command = ["python -m lora_bench -m", *(o for o in overrides if o.split("=")[0] not in PLACES)]
-    records.write_plan(Path(runs[0].out_dir), " ".join(command), list(_sweep.runs))
+def _hydra(job) -> None:  # type: ignore[no-untyped-def]
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
 
-def _end(runs: list[Spec]) -> None:
-    """Exit with an error, and the reason of each failure, where a run has no record of success."""
-    bad = {
-        key: record
-        for key, record in found(runs).items()
-        if record is None or record.status != "ok"
-    }
-    if not bad:
-        return
-    if len(runs) == 1:
+def _portable(overrides: list[str]) -> list[str]:
+    """The overrides without folders of this machine."""
+    return [override for override in overrides if override.split("=")[0] not in FOLDERS]
+
+
+def _end(session: Session) -> None:
+    """Exit with an error, and the reason of each failure, unless every run has a good record."""
+    sweep = session.sweep
+    sweep.refresh()
+    bad = [key for key in sweep.runs if key not in sweep.done]
+    if bad and len(sweep.runs) > 1:
+        reasons = [f"  {key}: {_reason(sweep, key)}" for key in bad]
+        sys.exit("\n".join([f"error: {len(bad)} of {len(sweep.runs)} runs failed:", *reasons]))
+    if bad or session.errors:
         sys.exit(1)
-    reasons = [
-        f"  {key}: {record.error if record else 'left no record'}" for key, record in bad.items()
-    ]
-    sys.exit("\n".join([f"error: {len(bad)} of {len(runs)} runs failed:", *reasons]))
+
+
+def _reason(sweep: Sweep, key: str) -> str:
+    record = sweep.failed.get(key)
+    return record.error or "" if record else "left no record"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a Spec may hold, and the errors that say so. Imports no other room and no torch."""
+"""Which values a Spec may hold, and the errors for others. Imports no other module of the project."""
 
 import math
 from typing import Any
@@ -7,13 +7,16 @@ TARGETS = ("query", "key", "value", "attention_output", "intermediate", "output"
 
 
 class UserError(Exception):
-    """A mistake of the user's that one line explains; the command line prints that line and no traceback."""
+    """A mistake of the user: its message is one line, printed without a traceback."""
 
 
 class SpecError(UserError):
     """A setting whose value is not allowed.
 
-    Args: path: dotted name of the setting; value: what it was; allowed: what it may be.
+    Args:
+        path: dotted name of the setting.
+        value: what it was.
+        allowed: what it may be.
     """
 
     def __init__(self, path: str, value: Any, allowed: str):
@@ -21,14 +24,21 @@ class SpecError(UserError):
         self.path = path
 
 
-def check(spec) -> None:
-    """Check every value of a Spec. Raises: SpecError: names the setting, its value and what is allowed."""
+def check(spec: Any) -> None:
+    """Check every value of a Spec that needs no knowledge of a task, method or source.
+
+    Args:
+        spec: a ``Spec``; this module cannot import it.
+
+    Raises:
+        SpecError: names the setting, its value and what is allowed.
+    """
     _check_sizes(spec)
     _check_choices(spec)
     _check_method(spec.method)
 
 
-def _check_sizes(spec) -> None:
+def _check_sizes(spec: Any) -> None:
     train, data = spec.train, spec.data
     for path, value, low in (
         ("train.epochs", train.epochs, 1),
@@ -60,7 +70,7 @@ def _check_sizes(spec) -> None:
         )
 
 
-def _check_choices(spec) -> None:
+def _check_choices(spec: Any) -> None:
     for path, value, allowed in (
         ("head", spec.head, ("standard", "article")),
         ("precision", spec.precision, ("fp32", "bf16")),
@@ -86,7 +96,7 @@ def _check_choices(spec) -> None:
         )
 
 
-def _check_method(method) -> None:
+def _check_method(method: Any) -> None:
     """What holds for every method; lora_bench/methods/ checks what one method reads and needs."""
     if unknown := [target for target in method.targets if target not in TARGETS]:
         raise SpecError("method.targets", unknown, f"must be among {', '.join(TARGETS)}")

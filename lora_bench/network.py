@@ -1,4 +1,4 @@
-"""Is the Hugging Face hub within reach? Asked once, so that a machine without a network fails at once, not after retries."""
+"""Whether the Hugging Face hub can be reached, so that offline machines fail at once."""
 
 import functools
 import os
@@ -10,7 +10,7 @@ TIMEOUT = 3.0  # seconds
 
 @functools.cache
 def hub_reachable() -> bool:
-    """False where the hub's address cannot be connected to. Behind a proxy only the proxy knows: True."""
+    """False where the hub's address refuses a connection; True behind a proxy, which decides later."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

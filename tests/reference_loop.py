@@ -1,8 +1,9 @@
-"""The yardstick: PEFT's LoRA in a plain, padded PyTorch loop, written without lora_bench's model, packing or training.
+"""The reference: PEFT's LoRA in a plain, padded PyTorch loop, without lora_bench's model or loop.
 
     python -m tests.reference_loop --data-root /path/to/glue_data --task stsb --seeds 0 1 2 --train-rows 3000
 
-Same base model, head shape, recipe and rows as ``python -m lora_bench``; prints one JSON line for each seed and the mean.
+Same base model, head shape, recipe and rows as ``python -m lora_bench``; prints one JSON line per
+seed, and the mean.
 """
 
 import argparse
@@ -15,14 +16,14 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
-from lora_bench.__main__ import compose
+from lora_bench.compose import compose
 from lora_bench.data import load
-from lora_bench.model.encoder import resolve
+from lora_bench.model.source import locate
 from lora_bench.tasks import make_task
 
 
 class PaddedModel(nn.Module):
-    """A stock encoder with PEFT's LoRA on query and value, and a classification head of RobertaForX's shape."""
+    """A stock encoder with PEFT's LoRA on query and value, and RobertaForX's classification head."""
 
     def __init__(self, folder: str, outputs: int, rank: int, alpha: float, dropout: float):
         super().__init__()
@@ -47,11 +48,12 @@ class PaddedModel(nn.Module):
 def train_and_score(spec) -> dict[str, float]:
     """Train with the spec's recipe; scores after the last epoch."""
     torch.manual_seed(spec.seed)
-    task, splits = make_task(spec.task), load(spec.task, spec.data)
-    folder = resolve(spec.model.source)
+    task = make_task(spec.task)
+    splits = load(task, spec.data)
+    folder = str(locate(spec.model))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = PaddedModel(
-        folder, task.outputs, spec.method.rank, spec.method.alpha, spec.train.dropout
+        folder, task.outputs("standard"), spec.method.rank, spec.method.alpha, spec.train.dropout
     )
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=spec.train.lr, weight_decay=spec.train.weight_decay)

@@ -1,46 +1,32 @@
 """Our LoRA from the very A that ``peft_lora`` draws for a seed: does it end where PEFT's run ended?
 
-``python -m tests.same_start task=cola data=local data.root=/path/to/glue_data seed=0 ...`` prints the scores of each epoch; the
-same arguments with ``method=peft_lora`` as a run give PEFT's. What still differs is the implementation alone.
+``python -m tests.same_start task=cola data=local data.root=/path/to/glue_data seed=0 ...`` prints
+the scores of each epoch; the same arguments with ``method=peft_lora`` as a run give PEFT's. What
+still differs is the implementation alone.
 """
 
 import sys
 
 import torch
 
-from lora_bench.__main__ import compose
-from lora_bench.data import load
-from lora_bench.methods import get_method
-from lora_bench.model.encoder import load_tokenizer
+from lora_bench.compose import compose
 from lora_bench.model.lora import LoraLinear
-from lora_bench.tasks import make_task
-from lora_bench.training.fit import fit
-from lora_bench.training.run import _score, build, encode
+from lora_bench.training.prepared import Prepared
+from lora_bench.training.run import evaluate
+from lora_bench.training.trainee import Trainee, fit
 
 
 def main(overrides: list[str]) -> None:
     theirs, ours = (compose([*overrides, f"method={name}"]) for name in ("peft_lora", "lora"))
-    task, splits, tokenizer = (
-        make_task(ours.task),
-        load(ours.task, ours.data),
-        load_tokenizer(ours.model),
-    )
-    encoded = {name: encode(ours, task, tokenizer, split.rows) for name, split in splits.items()}
-    drawn, _ = build(theirs, task, get_method(theirs.method))
-    model, method = build(ours, task, get_method(ours.method))
+    prepared = Prepared(ours)
+    drawn, trainee = (Trainee(s, prepared.task, prepared.encoded["train"]) for s in (theirs, ours))
     with torch.no_grad():
-        for name, layer in model.encoder.named_modules():
+        for name, layer in trainee.model.encoder.named_modules():
             if isinstance(layer, LoraLinear):
-                layer.lora_a.copy_(drawn.encoder.get_submodule(name).lora_A["default"].weight)
-    result = fit(
-        model,
-        method,
-        task,
-        encoded["train"],
-        ours,
-        lambda: _score(model, task, encoded, splits, ours),
-    )
-    for epoch in result.epochs:
+                peft_layer = drawn.model.encoder.get_submodule(name)
+                layer.lora_a.copy_(peft_layer.lora_A["default"].weight)
+    fit([trainee], lambda t: evaluate(t.model, prepared, ours).scores)
+    for epoch in trainee.epochs:
         print(epoch["epoch"], epoch["scores"])
 
 

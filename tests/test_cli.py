@@ -26,7 +26,7 @@ def cli(*arguments: str, module: str = "lora_bench") -> subprocess.CompletedProc
             ["method=relora", "method.args.evry=4"],
             "method.args.evry=4: no such setting; method.args has every, warmup",
         ),
-        (["+sweep=ranks"], "+sweep=ranks: is a sweep; say -m as well"),
+        (["+sweep=ranks"], "+sweep=ranks: is a sweep; add -m"),
         (["method.rank=-1"], "method.rank=-1: must be 1 or more"),
         (["data=local", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["-m", "method.rank=4,-1", "seed=0,1"], "method.rank=-1: must be 1 or more"),
@@ -66,7 +66,7 @@ def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):
     assert len(end) == 2 and all(
         "layers=[7]: this encoder has layers 0 to 1" in line for line in end
     )
-    found = record.read_all(tmp_path / "out")
+    found = record.read_all(tmp_path / "out")[0]
     assert sorted(r.status for r in found) == ["failed", "failed", "ok", "ok"]
     again = cli("-m", *small, *folders, "method.layers=[0]", "seed=0,1")
     assert again.returncode == 0 and again.stderr.count("already done") == 2
@@ -94,10 +94,10 @@ def test_the_recorded_command_gives_the_same_scores_again(tmp_path):
         ).returncode
         == 0
     )
-    for done in record.read_all(tmp_path / "first"):
+    for done in record.read_all(tmp_path / "first")[0]:
         program, *arguments = done.command.removeprefix("python -m ").split()
         assert cli(*arguments, *again, module=program).returncode == 0
-    before, now = (record.read_all(tmp_path / name) for name in ("first", "again"))
+    before, now = (record.read_all(tmp_path / name)[0] for name in ("first", "again"))
     assert len(now) == 2 and [(r.key, r.epochs) for r in now] == [(r.key, r.epochs) for r in before]
 
 

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -6,14 +7,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, GPT2Config, RobertaModel
 
+from lora_bench.model.attention import ATTENTION
 from lora_bench.model.encoder import (
     load_encoder,
     load_tokenizer,
-    resolve,
     roberta_from_bert,
     tiny_config,
 )
-from lora_bench.model.packing import ATTENTION
+from lora_bench.model.source import fingerprint, locate
 from lora_bench.spec import ModelSpec, UserError
 
 from .conftest import MINILM
@@ -57,7 +58,7 @@ def test_a_folder_loads_and_keeps_its_weights(tmp_path):
         ("/nowhere/at/all", "model.source=/nowhere/at/all: no such folder"),
     ],
 )
-def test_a_model_that_cannot_be_had_is_one_clear_line(source, message):
+def test_a_missing_model_is_one_line(source, message):
     with pytest.raises(UserError, match=message) as caught:
         load_tokenizer(ModelSpec(name="x", source=source))
     assert "\n" not in str(caught.value)
@@ -65,7 +66,7 @@ def test_a_model_that_cannot_be_had_is_one_clear_line(source, message):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"has no config.json"):
-        resolve(str(tmp_path))
+        locate(ModelSpec(name="x", source=str(tmp_path)))
     GPT2Config(n_embd=8, n_layer=1, n_head=1).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="is a gpt2; must be a RoBERTa or a BERT"):
         load_encoder(ModelSpec(name="x", source=str(tmp_path)), dropout=0.0)
@@ -78,6 +79,7 @@ def test_the_hub_path_works_from_a_filled_cache(tmp_path):
     RobertaModel(tiny_config()).save_pretrained(repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit / "pytorch_model.bin").write_bytes(b"not needed")
     code = (
         "from lora_bench.model.encoder import load_encoder; from lora_bench.spec import ModelSpec\n"
         "print(load_encoder(ModelSpec(name='x', source='someone/tiny-roberta'), dropout=0.0).config.vocab_size)"
@@ -87,3 +89,40 @@ def test_the_hub_path_works_from_a_filled_cache(tmp_path):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["261"]
+
+
+def test_a_fingerprint_depends_on_content_alone(tmp_path):
+    def saved(name: str, seed: int) -> ModelSpec:
+        torch.manual_seed(seed)
+        RobertaModel(tiny_config(), add_pooling_layer=False).save_pretrained(tmp_path / name)
+        return ModelSpec(name=name, source=str(tmp_path / name))
+
+    first, again, other = saved("first", 1), saved("again", 1), saved("other", 2)
+    assert fingerprint(first) == fingerprint(again) != fingerprint(other)
+    (tmp_path / "first" / "README.md").write_text("changes nothing")
+    assert fingerprint(first) == fingerprint(again)
+    (tmp_path / "first" / "vocab.txt").write_text("other tokens")
+    assert fingerprint(first) != fingerprint(again)
+
+
+def test_the_random_encoder_is_one_model():
+    torch.manual_seed(1)
+    first = load_encoder(ModelSpec(name="tiny", source="random:tiny"), dropout=0.0)
+    before = torch.get_rng_state()
+    torch.manual_seed(2)
+    second = load_encoder(ModelSpec(name="tiny", source="random:tiny"), dropout=0.0)
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], tensor), name
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), before)  # the global generator did not move
+
+
+def test_code_in_a_model_folder_is_never_run(tmp_path, monkeypatch):
+    RobertaModel(tiny_config(), add_pooling_layer=False).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked a question"))
+    load_encoder(ModelSpec(name="x", source=str(tmp_path)), dropout=0.0)
+    assert not (tmp_path / "executed").exists()

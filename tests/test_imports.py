@@ -1,90 +1,61 @@
-"""Imports go one way; tables need no torch. A new arrow is a decision: change ALLOWED on purpose."""
+"""Imports go one way between folders, and what needs no torch imports none."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "lora_bench"
-ALLOWED = {
-    "checks": set(),
-    "spec": {"checks"},
-    "network": set(),
-    "record": set(),
-    "dropout": set(),
-    "memory": set(),
-    "tasks/metrics": set(),
-    "packing": {"dropout"},
-    "lora": {"dropout", "spec"},
-    "heads": set(),
-    "encoder": {"network", "packing", "spec"},
-    "wrapper": {"dropout", "encoder", "heads", "lora", "packing", "spec"},
-    "methods": {"lora", "spec", "wrapper"},
-    "tasks": {"packing", "spec"},
-    "data": {"network", "spec"},
-    "data/__main__": {"encoder", "presets", "report", "spec"},
-    "presets": {"spec"},
-    "predict": {
-        "checkpoint",
-        "data",
-        "encoder",
-        "methods",
-        "record",
-        "run",
-        "spec",
-        "tasks",
-        "train",
-    },
-    "checkpoint": {"record", "spec", "wrapper"},
-    "checkpoint/restore": {"lora", "methods", "run", "spec", "tasks", "wrapper"},
-    "checkpoint/export": {"encoder", "lora", "methods", "spec"},
-    "checkpoint/foreign": {"lora", "spec"},
-    "checkpoint/__main__": {"presets", "spec"},
-    "loggers": {"spec"},
-    "train": {"encoder", "loggers", "methods", "packing", "spec", "tasks", "wrapper"},
-    "run": {
-        "checkpoint",
-        "data",
-        "dropout",
-        "encoder",
-        "loggers",
-        "memory",
-        "methods",
-        "record",
-        "spec",
-        "tasks",
-        "train",
-        "wrapper",
-    },
-    "report": {"record"},
-    "__main__": {"presets", "record", "run", "spec", "sweep"},
-    "sweep": {"presets", "record", "spec"},
-    "__init__": set(),
-}
+
+# From the bottom to the top: a unit imports only units of earlier lines. A unit is a folder or a
+# module beside them; every __main__ belongs to the command line.
+ORDER = [
+    "checks", "spec", "record_formats", "record", "network", "presets", "data", "model", "tasks",
+    "methods", "compose", "checkpoint", "training", "sweep", "predict", "report", "command line",
+    "__init__",
+]  # fmt: skip
 
 
-def room(path: Path) -> str:
-    relative = path.relative_to(PACKAGE)
-    name = relative.with_suffix("").as_posix()
-    return name if name in ALLOWED else relative.parts[0]
+def unit(parts: tuple[str, ...]) -> str:
+    return "command line" if parts[-1] == "__main__" else parts[0]
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Rooms that a file imports from, relative imports resolved, those inside functions too."""
-    found = set()
-    depth = len(path.relative_to(PACKAGE).parts)
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            found |= (
-                {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-            )
-    return found
+def imports(path: Path) -> Iterator[tuple[str, ...]]:
+    """Modules of the package that a file imports, inside functions too; not those for type hints."""
+    package = path.relative_to(PACKAGE).parts[:-1]
+    tree = ast.parse(path.read_text())
+    hints = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level and node not in hints:
+            base = package[: len(package) - node.level + 1]
+            named = tuple(node.module.split(".")) if node.module else ()
+            if base + named:
+                yield base + named
+            else:
+                yield from ((alias.name,) for alias in node.names)
 
 
-def test_imports_go_one_way():
+def test_imports_between_folders_go_one_way():
     for path in PACKAGE.rglob("*.py"):
-        extra = imported_rooms(path) - ALLOWED[room(path)] - {room(path).split("/")[0]}
-        assert not extra, f"{path.relative_to(PACKAGE)} imports {sorted(extra)}"
+        relative = path.relative_to(PACKAGE).with_suffix("").parts
+        here = unit(relative)
+        for imported in imports(path):
+            there = unit(imported)
+            assert here == there or ORDER.index(there) < ORDER.index(here), (
+                f"{'/'.join(relative)} imports {'.'.join(imported)}"
+            )
+
+
+def test_the_report_knows_records_and_specs_alone():
+    for path in (PACKAGE / "report").rglob("*.py"):
+        outside = {unit(found) for found in imports(path)} - {"report", "record", "spec"}
+        assert not outside, f"{path.name} imports {sorted(outside)}"
 
 
 def test_every_module_imports_and_tables_and_command_line_need_no_torch():
@@ -99,7 +70,10 @@ def test_every_module_imports_and_tables_and_command_line_need_no_torch():
         "lora_bench.__main__",
         "lora_bench.data.local",
     ]
-    code = f"import sys, importlib\nfor m in {modules}: importlib.import_module(m)\nprint('torch' in sys.modules)"
+    code = (
+        f"import sys, importlib\nfor m in {modules}: importlib.import_module(m)\n"
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

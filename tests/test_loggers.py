@@ -1,18 +1,19 @@
-"""Training curves reach TensorBoard's event files and W&B's offline runs, and nothing is written unasked."""
+"""Training curves reach TensorBoard's event files and W&B's offline runs, on request only."""
 
 import importlib.util
 
 import pytest
 
 from lora_bench.spec import UserError
-from lora_bench.training.run import folder_of, run
+from lora_bench.training.prepared import prepare
+from lora_bench.training.run import run
 
 
 def test_tensorboard_reads_back_what_the_run_recorded(tiny_spec):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     spec = tiny_spec("logger=tensorboard")
     record = run(spec)
-    events = accumulator.EventAccumulator(str(folder_of(spec) / "logs")).Reload()
+    events = accumulator.EventAccumulator(str(prepare(spec).folder / "logs")).Reload()
     assert [(e.step, pytest.approx(e.value)) for e in events.Scalars("validation/matthews")] == [
         (3 * epoch["epoch"], epoch["scores"]["matthews"]) for epoch in record.epochs
     ]
@@ -29,16 +30,19 @@ def test_wandb_works_offline(tiny_spec, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     spec = tiny_spec("logger=wandb", "train.epochs=1")
     assert run(spec).status == "ok"
-    (log,) = (folder_of(spec) / "wandb").glob("offline-run-*/run-*.wandb")
+    (log,) = (prepare(spec).folder / "wandb").glob("offline-run-*/run-*.wandb")
     content = log.read_bytes()
-    assert b"validation/matthews" in content and spec.key().encode() in content
+    assert b"validation/matthews" in content and prepare(spec).key.encode() in content
 
 
 def test_a_logger_is_no_part_of_the_key_and_off_by_default(tiny_spec, monkeypatch):
     spec = tiny_spec("train.epochs=1")
-    assert tiny_spec("train.epochs=1", "logger=tensorboard").key() == spec.key()
+    assert prepare(tiny_spec("train.epochs=1", "logger=tensorboard")).key == prepare(spec).key
     run(spec)
-    assert not (folder_of(spec) / "logs").exists() and not (folder_of(spec) / "wandb").exists()
+    assert (
+        not (prepare(spec).folder / "logs").exists()
+        and not (prepare(spec).folder / "wandb").exists()
+    )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         UserError, match=r"logger=wandb: needs wandb: pip install 'lora-bench\[wandb\]'"

@@ -6,14 +6,17 @@ import torch
 from transformers import BertModel
 
 from lora_bench.model import packing
+from lora_bench.model.attention import ATTENTION, packed_attention
+from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.encoder import (
     first_position,
     load_encoder,
     load_tokenizer,
     max_tokens,
-    resolve,
 )
-from lora_bench.model.packing import ATTENTION, Batch, Layout
+from lora_bench.model.packing import Batch, Layout
+from lora_bench.model.source import locate
+from lora_bench.model.streams import Streams
 
 from .conftest import MINILM, TINY
 from .helpers import encode
@@ -40,7 +43,7 @@ def test_packed_equals_padded(model):
 def test_packed_minilm_equals_the_stock_bert_at_full_length():
     tokenizer = load_tokenizer(MINILM)
     encoder = load_encoder(MINILM, dropout=0.0)
-    bert = BertModel.from_pretrained(resolve(MINILM.source), add_pooling_layer=False).eval()
+    bert = BertModel.from_pretrained(locate(MINILM), add_pooling_layer=False).eval()
     assert max_tokens(encoder) == 512
     texts = [(LONG, "and a second text"), ("one", "two"), ("a b c", LONG)]
     tokens = [tokenizer(*pair, truncation="longest_first", max_length=512) for pair in texts]
@@ -66,14 +69,15 @@ def test_gradients_of_packed_equal_those_of_padded(tiny_encoder):
 
 
 def test_training_attention_with_dropout_has_the_mean_of_the_one_without():
-    """The hand-written CPU path for dropout is the same attention: its mean over masks is SDPA's output."""
-    from lora_bench.model.packing import packed_attention
-
+    """The path for dropout is the same attention: its mean over masks is SDPA's output."""
+    stream = DropoutStream(Streams(0))
     layout = Layout.from_lengths(torch.tensor([3, 6, 1]))
     q, k, v = torch.randn(3, 1, 2, 10, 4).unbind(0)
     exact, _ = packed_attention(None, q, k, v, None, layout=layout, scaling=0.5)
     draws = [
-        packed_attention(None, q, k, v, None, layout=layout, scaling=0.5, dropout=0.2)[0]
+        packed_attention(
+            None, q, k, v, None, layout=layout, scaling=0.5, dropout=0.2, stream=stream
+        )[0]
         for _ in range(4000)
     ]
     assert not torch.equal(draws[0], draws[1])

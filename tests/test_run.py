@@ -8,18 +8,26 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy import stats
 
 from lora_bench import checkpoint, record
-from lora_bench.data import DataError
+from lora_bench.checkpoint.restore import load_model
 from lora_bench.methods.lora import Lora
 from lora_bench.spec import UserError
-from lora_bench.training.run import folder_of, run
+from lora_bench.training.prepared import DataCache, prepare
+from lora_bench.training.run import evaluate, run
 
 from .helpers import write_official
 from .test_spec import OURS
+
+
+def folder_of(spec) -> Path:
+    return prepare(spec).folder
+
 
 TIMINGS = {
     "started",
@@ -95,7 +103,7 @@ def test_a_run_starts_from_another_runs_adapter(tiny_spec):
     folder = folder_of(tiny_spec("task=mnli", "train.lr=1e-2"))
     started = tiny_spec("task=rte", f"init_from={folder}", "train.lr=1e-9", "train.epochs=1")
     plain = tiny_spec("task=rte", "train.lr=1e-9", "train.epochs=1")
-    assert started.key() != plain.key()
+    assert prepare(started).key != prepare(plain).key
     assert run(started).spec["init_from"] == str(folder)
     assert run(plain).epochs != run(started).epochs
     trained, base = (
@@ -134,28 +142,95 @@ def test_a_finished_run_is_not_done_again(tiny_spec, monkeypatch):
     assert run(spec) == first
 
 
-def test_other_data_under_the_same_key_is_an_error_and_keeps_the_record(tiny_spec, monkeypatch):
+def test_other_data_make_another_run(tiny_spec, monkeypatch):
     from lora_bench.data import toy
 
     spec = tiny_spec()
-    first = run(spec)
-    monkeypatch.setitem(
-        toy.GENERATORS, "cola", lambda rng: ((f"Sentence {rng.random()}.",), rng.randrange(2))
-    )
-    with pytest.raises(DataError, match="was run on other data"):
-        run(spec)
-    assert record.read(folder_of(spec)) == first
+    first, folder = run(spec), folder_of(spec)
+
+    def other(rng):
+        return (f"Sentence {rng.random()}.",), rng.randrange(2)
+
+    monkeypatch.setitem(toy.GENERATORS, "cola", other)
+    second = run(spec)
+    assert second.key != first.key and folder_of(spec) != folder
+    assert second.where["data.fingerprint"] != first.where["data.fingerprint"]
+    assert record.read(folder) == first
+
+
+def test_another_encoder_under_the_same_name_makes_another_run(tiny_spec, monkeypatch):
+    first = prepare(tiny_spec())
+    monkeypatch.setattr("lora_bench.model.source.fingerprint", lambda model: "other weights")
+    assert prepare(tiny_spec()).key != first.key
 
 
 def test_a_changed_default_is_not_taken_for_the_old_run(tiny_spec, monkeypatch):
     spec = tiny_spec()
     first = run(spec)
     spec.train.max_grad_norm = 2.0
-    monkeypatch.setattr("lora_bench.spec.Spec.key", lambda self: first.key)
-    with pytest.raises(
-        UserError, match="was run with other settings \\(train.max_grad_norm was 1.0, is 2.0\\)"
-    ):
+    monkeypatch.setattr("lora_bench.spec.Identity.key", first.key)
+    message = r"was run with other settings \(train.max_grad_norm was 1.0, is 2.0\)"
+    with pytest.raises(UserError, match=message):
         run(spec)
+
+
+def test_a_run_under_an_older_key_is_found_by_its_identity(tiny_spec, monkeypatch):
+    """As after a setting was renamed: the folder keeps its old name and nothing is repeated."""
+    spec = tiny_spec()
+    first, folder = run(spec), folder_of(spec)
+    folder.rename(folder.with_name("cola-tiny-lora-r8-s0-0123456789"))
+    monkeypatch.setattr(Lora, "prepare", lambda *_: pytest.fail("trained again"))
+    assert run(spec) == first
+
+
+def test_runs_of_one_process_read_their_data_once(tiny_spec, monkeypatch):
+    from lora_bench.data import toy
+
+    reads = []
+    real = toy.load
+    monkeypatch.setattr(toy, "load", lambda *a: reads.append(a[-1]) or real(*a))
+    cache = DataCache()
+    specs = [tiny_spec(f"method.rank={rank}", f"seed={seed}") for rank in (1, 2) for seed in (0, 1)]
+    prepared = {id(prepare(spec, cache).prepared) for spec in specs}
+    assert len(prepared) == 1 and sorted(reads) == ["train", "validation"]
+    assert prepare(tiny_spec("data.toy_train=49"), cache).prepared.fingerprint
+
+
+def test_best_and_last_adapters_are_saved_with_their_predictions(tiny_spec):
+    spec = tiny_spec("task=stsb", "train.epochs=4", "train.lr=0.1")
+    done = run(spec)
+    planned = prepare(spec)
+    assert done.best["epoch"] < done.last["epoch"] == 4  # a wild learning rate: the best is early
+    stored = pd.read_parquet(planned.folder / "predictions" / "validation.parquet")
+    assert list(stored) == ["prediction", "reference", "best_prediction"] and len(stored) == 24
+    for column, epoch in (("prediction", done.last), ("best_prediction", done.best)):
+        found = stats.pearsonr(stored[column], stored.reference).statistic
+        assert found == pytest.approx(epoch["scores"]["pearson"], abs=1e-6)
+    for name, epoch in (("adapter", done.last), ("adapter_best", done.best)):
+        model, _, _ = load_model(planned.folder / name)
+        scores = evaluate(model, planned.prepared, spec).scores
+        assert scores == pytest.approx(epoch["scores"], abs=1e-6)
+
+
+def test_a_record_names_its_streams(tiny_spec):
+    assert run(tiny_spec("train.epochs=1")).streams == ["head", "init", "dropout", "order"]
+
+
+def test_a_good_record_is_never_replaced_by_a_failed_one(tiny_spec, monkeypatch):
+    """Another process finishes the run while this one fails."""
+    spec = tiny_spec("train.epochs=1")
+    planned = prepare(spec)
+
+    def fail_late(*_):
+        with monkeypatch.context() as patch:
+            patch.undo()
+            run(spec)
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(Lora, "prepare", fail_late)
+    with pytest.raises(MemoryError):
+        run(spec)
+    assert record.read(planned.folder).status == "ok"
 
 
 def test_a_failed_run_leaves_its_reason_and_is_tried_again(tiny_spec, monkeypatch):
@@ -180,15 +255,9 @@ def test_an_adapter_that_scores_differently_after_loading_is_an_error(tiny_spec,
 
 def test_a_killed_run_leaves_no_half_record_and_the_next_one_finishes(tmp_path):
     command = [
-        *(
-            sys.executable,
-            "-m",
-            "lora_bench",
-            "model=tiny",
-            "data.toy_train=400",
-            "data.toy_validation=24",
-        ),
-        *("train.epochs=30", f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"),
+        *(sys.executable, "-m", "lora_bench", "model=tiny", "data.toy_train=400"),
+        *("data.toy_validation=24", "train.epochs=30"),
+        *(f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"),
     ]
     process = subprocess.Popen(command, cwd=Path(__file__).parent.parent, env=os.environ)
     while not list((tmp_path / "cache").glob("*.npz")):  # it is past the data: training starts
@@ -196,30 +265,7 @@ def test_a_killed_run_leaves_no_half_record_and_the_next_one_finishes(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert record.read_all(tmp_path / "out") == []
-    subprocess.run(
-        [*command, "train.epochs=1"],
-        cwd=Path(__file__).parent.parent,
-        check=True,
-        capture_output=True,
-    )
-    assert [r.status for r in record.read_all(tmp_path / "out")] == ["ok"]
-
-
-def test_a_write_that_breaks_off_leaves_the_old_record(tmp_path, monkeypatch):
-    old = record.Record("k", "ok", {}, "c", "now", {})
-    record.write(tmp_path, old)
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
-    with pytest.raises(OSError, match="disk"):
-        record.write(tmp_path, record.Record("k", "failed", {}, "c", "now", {}))
-    assert record.read(tmp_path) == old
-
-
-def test_a_record_that_is_no_record_counts_as_not_done(tmp_path):
-    for text in ("", "{", "[]", json.dumps({"key": "x"}), json.dumps({"unknown": 1})):
-        (tmp_path / record.FILE).write_text(text)
-        assert record.read(tmp_path) is None
-    with pytest.raises(ValueError, match="Out of range float"):
-        record.write(
-            tmp_path, record.Record("k", "ok", {}, "c", "now", {}, train_seconds=float("nan"))
-        )
+    assert record.read_all(tmp_path / "out") == ([], [])
+    again = [*command, "train.epochs=1"]
+    subprocess.run(again, cwd=Path(__file__).parent.parent, check=True, capture_output=True)
+    assert [r.status for r in record.read_all(tmp_path / "out")[0]] == ["ok"]

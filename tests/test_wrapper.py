@@ -5,10 +5,13 @@ import torch
 from transformers import RobertaConfig, RobertaModel
 from transformers.models.roberta.modeling_roberta import RobertaClassificationHead
 
+from lora_bench.model.attention import ATTENTION
+from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.encoder import load_encoder
 from lora_bench.model.heads import SequenceHead
 from lora_bench.model.lora import inject_lora
-from lora_bench.model.packing import ATTENTION
+from lora_bench.model.parameters import parameter_counts, parameter_table, parameter_text
+from lora_bench.model.streams import Streams
 from lora_bench.model.wrapper import FreezePolicy, LoraWrapperRoberta
 
 from .conftest import TINY
@@ -43,18 +46,18 @@ def article_call(model_id, **changes):
 
 def test_parameter_counts_are_the_published_ones(roberta_base_shape):
     """The article's 420,098 include 768 of a pooler bias that never reaches the loss; there is no pooler here."""
-    counts = article_call(roberta_base_shape()).parameter_counts()
+    counts = parameter_counts(article_call(roberta_base_shape()))
     assert counts["trained"] == 420_098 - 768
     assert counts["adapter"] == 294_912
     assert counts["trained"] == sum(counts[g] for g in ("adapter", "head", "bias", "norm", "other"))
     plain = article_call(
         roberta_base_shape(), train_biases=False, train_layer_norms=False, head="standard"
     )
-    assert plain.parameter_counts()["adapter"] == 294_912
+    assert parameter_counts(plain)["adapter"] == 294_912
     assert (
-        plain.parameter_counts()["head"] == 592_130
+        parameter_counts(plain)["head"] == 592_130
     )  # microsoft/LoRA's head, which the paper's 0.3M leave out
-    assert plain.parameter_counts()["trained"] == 294_912 + 592_130
+    assert parameter_counts(plain)["trained"] == 294_912 + 592_130
 
 
 def test_every_trained_parameter_gets_a_gradient(tiny_encoder):
@@ -101,7 +104,7 @@ def test_freeze_policy_trains_exactly_what_it_says(tiny_encoder, policy, trained
 
 def test_parameter_table_has_a_row_for_each_parameter(tiny_encoder):
     model = article_call(tiny_encoder)
-    table = model.parameter_table()
+    table = parameter_table(model)
     assert list(table.columns) == ["group", "name", "shape", "count", "trained"]
     assert table["count"].sum() == sum(p.numel() for p in model.parameters())
     assert table.set_index("name").loc[
@@ -111,7 +114,7 @@ def test_parameter_table_has_a_row_for_each_parameter(tiny_encoder):
 
 
 def test_the_printed_table_groups_shapes_and_counts(tiny_encoder):
-    text = article_call(tiny_encoder).parameter_text()
+    text = parameter_text(article_call(tiny_encoder))
     assert "adapter: 2,048 of 2,048 trained" in text and "other: 0 of " in text
     assert re.search(
         r"layer\.1\.attention\.self\.value\.lora_b +\| \(32, 8\) +\| +256 \| yes", text
@@ -129,10 +132,70 @@ def test_standard_head_is_the_one_of_transformers():
     torch.testing.assert_close(ours(hidden[:, 0]), theirs(hidden), rtol=0, atol=0)
 
 
-def test_all_dropouts_are_the_fast_ones():
+def test_all_dropouts_take_the_runs_stream():
     model = LoraWrapperRoberta("glue", 2, 0.3, load_encoder(TINY, dropout=0.3), lora_rank=4)
-    kinds = {type(m).__module__ for m in model.modules() if isinstance(m, torch.nn.Dropout)}
-    assert kinds == {"lora_bench.model.dropout"}
+    model.use_stream(stream := DropoutStream(Streams(0)))
+    dropouts = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    assert len(dropouts) > 5 and all(m.stream is stream for m in dropouts)
     batch = random_batch([3, 5])
+    before = torch.get_rng_state()
     assert not torch.equal(model.train()(batch), model(batch))
+    assert torch.equal(torch.get_rng_state(), before)  # torch's global generator is not asked
     assert torch.equal(model.eval()(batch), model(batch))
+
+
+LENGTHS = (3, 7, 5)
+
+
+def padded(side: str) -> dict[str, torch.Tensor]:
+    """The rows of ``random_batch(LENGTHS)``, padded on one side."""
+    rows = random_batch(LENGTHS).input_ids.split(LENGTHS)
+    ids = torch.full((len(LENGTHS), max(LENGTHS)), 1)
+    mask = torch.zeros_like(ids)
+    for row, (tokens, n) in enumerate(zip(rows, LENGTHS, strict=True)):
+        real = slice(0, n) if side == "right" else slice(max(LENGTHS) - n, None)
+        ids[row, real], mask[row, real] = tokens, 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("task_type", ["glue", "squad_v1", "squad_v2"])
+def test_padded_batches_compute_what_packed_ones_do(tiny_encoder, task_type, side):
+    model = article_call(tiny_encoder, task_type=task_type).eval()
+    packed, inputs = model(random_batch(LENGTHS)), padded(side)
+    logits = model(**inputs)
+    if task_type == "glue":
+        torch.testing.assert_close(logits, packed, rtol=0, atol=0)
+        return
+    real = inputs["attention_mask"].bool()
+    torch.testing.assert_close(logits[real], packed, rtol=0, atol=0)
+    assert logits.shape[:2] == real.shape and not logits[~real].any()
+
+
+def test_a_stranger_trains_it_in_a_plain_loop_and_restores_it_from_a_state_dict():
+    """Padded batches, torch's own optimizer, nothing else of this project."""
+    torch.manual_seed(0)
+    model = article_call(load_encoder(TINY, dropout=0.0), dropout_rate=0.0)
+    inputs, labels = padded("right"), torch.tensor([0, 1, 0])
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+    losses = []
+    for _ in range(20):
+        loss = torch.nn.functional.cross_entropy(model(**inputs), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+    restored = article_call(load_encoder(TINY, dropout=0.0), dropout_rate=0.0)
+    restored.load_state_dict(model.state_dict())
+    assert torch.equal(restored.eval()(**inputs), model.eval()(**inputs))
+
+
+def test_a_call_without_tokens_says_what_is_missing(tiny_encoder):
+    model = article_call(tiny_encoder)
+    with pytest.raises(ValueError, match="input_ids=None: give a packed batch or input_ids"):
+        model()
+    inputs = padded("right")
+    inputs["attention_mask"][1] = 0
+    with pytest.raises(ValueError, match="every row must have a real token"):
+        model(**inputs)

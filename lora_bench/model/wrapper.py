@@ -1,33 +1,33 @@
 """LoraWrapperRoberta: an encoder, a task head and a freezing policy."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
+import torch
 from torch import Tensor, nn
 from transformers import RobertaModel
 
 from ..spec import ModelSpec
-from .encoder import load_encoder
+from .dropout import DropoutStream, use_stream
+from .encoder import first_position, load_encoder
 from .heads import HEADS
 from .lora import LoraLinear, adapter_parameters, inject_lora
 from .packing import Batch
 
-GROUPS = ("adapter", "head", "bias", "norm", "other")
-TASK_TYPES = {
-    "glue": ("text", None),
-    "squad_v1": ("span", 2),
-    "squad_v2": ("span", 3),
-}  # kind, the article's outputs
+# task_type of the article -> level of the head, and its number of outputs where that is fixed
+TASK_TYPES = {"glue": ("sequence", None), "squad_v1": ("token", 2), "squad_v2": ("token", 3)}
 
 
 @dataclass(frozen=True)
 class FreezePolicy:
     """Which of the encoder's own parameters are trained; adapter and head always are.
 
-    biases: ``none``, ``adapted`` (of linear layers with a low-rank update) or ``all`` (LayerNorms' too, as BitFit);
-    layer_norms: LayerNorm weights and biases; embeddings: word, position and token-type tables.
+    Attributes:
+        biases: ``none``, ``adapted`` (of linear layers with a low-rank update) or ``all``
+            (LayerNorms' too, as BitFit).
+        layer_norms: LayerNorm weights and biases.
+        embeddings: word, position and token-type tables.
     """
 
     biases: str = "none"
@@ -42,10 +42,10 @@ class FreezePolicy:
             parameter.requires_grad_(True)
         for module in model.encoder.modules():
             bias = getattr(module, "bias", None)
-            adapted = isinstance(module, LoraLinear)
-            if isinstance(bias, nn.Parameter) and (
-                self.biases == "all" or (self.biases == "adapted" and adapted)
-            ):
+            wanted = self.biases == "all" or (
+                self.biases == "adapted" and isinstance(module, LoraLinear)
+            )
+            if isinstance(bias, nn.Parameter) and wanted:
                 bias.requires_grad_(True)
             if isinstance(module, nn.LayerNorm) and self.layer_norms:
                 module.requires_grad_(True)
@@ -56,15 +56,26 @@ class FreezePolicy:
 class LoraWrapperRoberta(nn.Module):
     """A RoBERTa encoder with a head on top. The article's call works as printed there.
 
+    It is an ordinary PyTorch module: call it with padded ``input_ids`` and ``attention_mask``, train
+    it in a loop of your own, and save its ``state_dict``. This project calls it with packed batches,
+    which computes the same without padding.
+
     Args:
-        task_type: ``glue`` (one output row for each example), ``squad_v1`` or ``squad_v2`` (one for each token).
-        num_classes: of ``glue``: classes, 1 for regression. SQuAD's number is known: 2, the article's head for v2: 3.
+        task_type: ``glue`` (one output row per example), ``squad_v1`` or ``squad_v2`` (one row per
+            token).
+        num_classes: of ``glue``: classes, 1 for regression. SQuAD has 2 outputs, the article's head
+            for v2 has 3.
         dropout_rate: of hidden states, attention and head.
         model_id: hub id or folder, or an encoder that is loaded already.
-        lora_rank: rank of the update on query and value, with alpha = rank and A ~ N(0, 1) as in the article; None: no
-            update, every parameter trainable, which is what a method under ``lora_bench/methods/`` starts from.
-        train_biases, train_embedding, train_layer_norms: the freezing policy, used when ``lora_rank`` is given.
+        lora_rank: rank of the update on query and value, with alpha = rank and A ~ N(0, 1) as in
+            the article. None: no update and every parameter trainable.
+        train_biases: whether biases are trained, used when ``lora_rank`` is given.
+        train_embedding: whether embeddings are trained, likewise.
+        train_layer_norms: whether LayerNorms are trained, likewise.
         head: ``article`` or ``standard`` (transformers' own).
+
+    Raises:
+        ValueError: an unknown task_type, or ``glue`` without num_classes.
     """
 
     def __init__(
@@ -80,21 +91,19 @@ class LoraWrapperRoberta(nn.Module):
         *,
         head: str = "article",
     ):
-        super().__init__()
         if task_type not in TASK_TYPES:
             raise ValueError(f"task_type={task_type}: must be one of {', '.join(TASK_TYPES)}")
-        self.kind, known = TASK_TYPES[task_type]
-        if known is None and num_classes is None:
-            raise ValueError(f"num_classes=None: task_type={task_type} needs the number of classes")
+        level, fixed = TASK_TYPES[task_type]
+        outputs = 2 if level == "token" and head == "standard" else fixed or num_classes
+        if outputs is None:
+            raise ValueError(f"num_classes=None: task_type={task_type} needs their number")
         if isinstance(model_id, RobertaModel):
-            self.encoder = model_id
+            encoder = model_id
         else:
-            self.encoder = load_encoder(
-                ModelSpec(name=str(model_id), source=str(model_id)), dropout=dropout_rate
-            )
-        self.head = HEADS[self.kind, head](
-            self.encoder.config.hidden_size, known or num_classes, dropout_rate
-        )
+            source = ModelSpec(name=str(model_id), source=str(model_id))
+            encoder = load_encoder(source, dropout=dropout_rate)
+        made = HEADS[level, head](encoder.config.hidden_size, outputs, dropout_rate)
+        self._assemble(encoder, made, per_token=level == "token")
         if lora_rank is not None:
             inject_lora(self.encoder, rank=lora_rank, alpha=float(lora_rank), init="gaussian")
             policy = FreezePolicy(
@@ -102,79 +111,99 @@ class LoraWrapperRoberta(nn.Module):
             )
             policy.apply(self)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits of a packed batch: (B, num_classes), or (T, 2 or 3) for SQuAD."""
+    @classmethod
+    def from_parts(
+        cls, encoder: RobertaModel, head: nn.Module, *, per_token: bool
+    ) -> "LoraWrapperRoberta":
+        """A wrapper around an encoder and any head, every parameter trainable.
+
+        Args:
+            encoder: attends over packed batches, as ``load_encoder`` returns it.
+            head: takes the first token of each example (B, D), or every token (T, D).
+            per_token: which of the two.
+        """
+        model = cls.__new__(cls)
+        model._assemble(encoder, head, per_token=per_token)
+        return model
+
+    def _assemble(self, encoder: RobertaModel, head: nn.Module, *, per_token: bool) -> None:
+        super().__init__()
+        self.encoder, self.head, self.per_token = encoder, head, per_token
+        self.stream: DropoutStream | None = None
+
+    def use_stream(self, stream: DropoutStream) -> None:
+        """Take every dropout mask from ``stream`` instead of torch's global generator."""
+        self.stream = stream
+        use_stream(self, stream)
+
+    def forward(
+        self,
+        batch: Batch | None = None,
+        *,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of a packed or of a padded batch.
+
+        Args:
+            batch: packed examples; the other arguments are then left out.
+            input_ids: (B, L) token ids, padded on either side.
+            attention_mask: (B, L), 1 on real tokens; None: all are real.
+            token_type_ids: (B, L); None: all 0.
+
+        Returns:
+            (B, outputs) of a sequence head. Of a token head (T, outputs) for a packed batch, and
+            (B, L, outputs) for a padded one, 0 on padding.
+
+        Raises:
+            ValueError: neither a batch nor input_ids, or a row without a real token.
+        """
+        if batch is not None:
+            return self._packed(batch)
+        if input_ids is None:
+            raise ValueError("input_ids=None: give a packed batch or input_ids")
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        if not bool(mask.any(1).all()):
+            raise ValueError("attention_mask: every row must have a real token")
+        real = mask.bool()  # (B, L)
+        logits = self._packed(self._pack(input_ids, types, real))
+        if not self.per_token:
+            return logits
+        padded = logits.new_zeros(*input_ids.shape, logits.shape[1])
+        padded[real] = logits  # (B, L, outputs)
+        return padded
+
+    def _pack(self, input_ids: Tensor, types: Tensor, real: Tensor) -> Batch:
+        """The real tokens of a padded batch; all three (B, L)."""
+
+        def pieces(padded: Tensor) -> list[np.ndarray]:
+            return [row[keep].cpu().numpy() for row, keep in zip(padded, real, strict=True)]
+
+        return Batch.pack(
+            pieces(input_ids),
+            pieces(types),
+            first_position=first_position(self.encoder),
+            device=input_ids.device,
+        )
+
+    def _packed(self, batch: Batch) -> Tensor:
+        """(B, outputs), or (T, outputs) of a token head."""
         hidden = self.encoder(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[None],
             token_type_ids=batch.token_type_ids[None],
             layout=batch.layout,
+            stream=self.stream,
         ).last_hidden_state[0]  # (T, D)
-        return self.head(hidden if self.kind == "span" else hidden[batch.first])
+        return self.head(hidden if self.per_token else hidden[batch.first])
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Every trained parameter and every adapter parameter, a frozen one too, by name: what an adapter file holds."""
+        """Every trained and every adapter parameter by name: what an adapter file holds."""
         adapters = {id(p) for p in adapter_parameters(self).values()}
         return {
             name: p.detach()
             for name, p in self.named_parameters()
             if p.requires_grad or id(p) in adapters
-        }
-
-    def parameter_table(self) -> pd.DataFrame:
-        """One row for each parameter: group, name, shape, count, trained."""
-        adapters = {id(p) for p in adapter_parameters(self).values()}
-        norms = {
-            id(p)
-            for m in self.encoder.modules()
-            if isinstance(m, nn.LayerNorm)
-            for p in m.parameters()
-        }
-
-        def group(name: str, parameter: nn.Parameter) -> str:
-            if id(parameter) in adapters:
-                return "adapter"
-            if name.startswith("head."):
-                return "head"
-            if id(parameter) in norms:
-                return "norm"
-            return "bias" if name.endswith(".bias") else "other"
-
-        def shape(parameter: nn.Parameter) -> tuple[int, ...]:
-            packed = getattr(
-                parameter, "quant_state", None
-            )  # bitsandbytes packs two 4-bit weights into a byte
-            return tuple(packed.shape if packed is not None else parameter.shape)
-
-        rows = [
-            (group(name, p), name, shape(p), math.prod(shape(p)), p.requires_grad)
-            for name, p in self.named_parameters()
-        ]
-        return pd.DataFrame(rows, columns=["group", "name", "shape", "count", "trained"])
-
-    def parameter_text(self) -> str:
-        """The parameter table for people: a block for each group, with what is trained of it."""
-        table, blocks = self.parameter_table(), []
-        for group in GROUPS:
-            rows = table[table.group == group].drop(columns="group")
-            trained = rows.loc[rows.trained, "count"].sum()
-            shown = rows.assign(trained=rows.trained.map({True: "yes", False: "no"}))
-            blocks.append(f"{group}: {trained:,} of {rows['count'].sum():,} trained")
-            if len(rows):
-                blocks.append(shown.to_markdown(index=False, intfmt=","))
-        counts = self.parameter_counts()
-        return (
-            "\n\n".join([*blocks, f"all: {counts['trained']:,} of {counts['total']:,} trained"])
-            + "\n"
-        )
-
-    def parameter_counts(self) -> dict[str, int]:
-        """Trained parameters of each group, with ``trained`` and ``total`` over all of them."""
-        table = self.parameter_table()
-        trained = table[table.trained]
-        counts = {name: int(trained.loc[trained.group == name, "count"].sum()) for name in GROUPS}
-        return {
-            **counts,
-            "trained": int(trained["count"].sum()),
-            "total": int(table["count"].sum()),
         }

@@ -1,18 +1,26 @@
-"""A sweep: the runs that a command line asks for, how far they are, and how long the rest will take."""
+"""A sweep: the runs that a command line asks for, how far they are, how long the rest will take."""
 
 import statistics
+from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from .. import record as records
 from ..presets import CONF
 from ..record import Record
-from ..spec import Spec, UserError
+from ..spec import UserError
+from ..training.prepared import Run
 
 
 def expand(arguments: list[str], *, sweep: bool) -> list[str]:
-    """Put a sweep preset's overrides in the place of ``+sweep=<name>``; what the command line gives as well wins.
+    """Replace ``+sweep=<name>`` by the preset's overrides; those of the command line win.
 
-    Raises: UserError: there is no preset of that name, or the command is no sweep.
+    Args:
+        arguments: the words of a command line.
+        sweep: whether it is a sweep (``-m``).
+
+    Raises:
+        UserError: there is no preset of that name, or the command is no sweep.
     """
     presets = {path.stem: path for path in sorted(CONF.glob("sweep/*.yaml"))}
     given = {_name(argument) for argument in arguments}
@@ -25,7 +33,7 @@ def expand(arguments: list[str], *, sweep: bool) -> list[str]:
         if name not in presets:
             raise UserError(f"{argument}: must be one of {', '.join(presets)} (conf/sweep/)")
         if not sweep:
-            raise UserError(f"{argument}: is a sweep; say -m as well")
+            raise UserError(f"{argument}: is a sweep; add -m")
         params = OmegaConf.load(presets[name]).hydra.sweeper.params
         expanded += [f"{path}={value}" for path, value in params.items() if path not in given]
     return expanded
@@ -36,61 +44,72 @@ def _name(argument: str) -> str:
 
 
 class Sweep:
-    """The runs of one command and what became of them so far."""
+    """The runs of one command, and their records on disk.
 
-    def __init__(self, runs: list[Spec], done: dict[str, Record | None]):
-        """Args: done: what is there before it starts, by key; failed runs will be tried again and count as not done."""
-        self.runs = {spec.key(): spec for spec in runs}
-        here = {
-            key: found for key, found in done.items() if found is not None and found.status == "ok"
-        }
-        self.records: dict[str, Record | None] = {key: here.get(key) for key in self.runs}
+    Counts come from the records alone, so that they are right in every process of a launcher.
 
-    def keys(self, status: str | None) -> list[str]:
-        """Keys of the runs with that status; None: not run yet."""
-        return [
-            key
-            for key, found in self.records.items()
-            if (found.status if found else None) == status
-        ]
+    Args:
+        runs: what the command asks for; a run that it asks for twice counts once.
+    """
 
-    def note(self, records_now: dict[str, Record | None]) -> None:
-        """Take in what is there now, by key."""
-        self.records |= records_now
+    def __init__(self, runs: list[Run]):
+        self.runs = {run.key: run for run in runs}
+        self.done: dict[str, Record] = {}
+        self.failed: dict[str, Record] = {}
+        self.refresh()
+        self._tried_before = {key: record.started for key, record in self.failed.items()}
+
+    def refresh(self) -> None:
+        """Read the records of the runs that are not done yet."""
+        for key, run in self.runs.items():
+            if key not in self.done:
+                _, record = records.find(Path(run.spec.out_dir), run.identity)
+                if record is not None:
+                    (self.done if record.status == "ok" else self.failed)[key] = record
+        self.failed = {key: r for key, r in self.failed.items() if key not in self.done}
+
+    @property
+    def failed_now(self) -> dict[str, Record]:
+        """Runs that failed since the sweep began; earlier failures are tried again."""
+        return {k: r for k, r in self.failed.items() if self._tried_before.get(k) != r.started}
+
+    @property
+    def missing(self) -> list[str]:
+        """Keys of the runs that are still to do."""
+        return [key for key in self.runs if key not in self.done and key not in self.failed_now]
 
     def seconds_left(self) -> float | None:
-        """Estimate for what is to do: a run takes what finished runs of its task and method took (median), else those of its
-        task, else all. None: nothing has finished yet."""
-        known = [(self.runs[key], self.records[key]) for key in self.keys("ok")]
-        if not known:
+        """Estimated time for the missing runs; None before anything has finished.
+
+        A run takes the median of the finished runs of its task and method, else of its task, else
+        of all.
+        """
+        seconds: dict[tuple[str, ...], list[float]] = {}
+        for key, record in self.done.items():
+            for kin in _kin(self.runs[key]):
+                took = (record.train_seconds or 0.0) + (record.eval_seconds or 0.0)
+                seconds.setdefault(kin, []).append(took)
+        if not seconds:
             return None
-        seconds: dict[tuple, list[float]] = {}
-        for spec, record in known:
-            for like in _alike(spec):
-                seconds.setdefault(like, []).append(record.train_seconds + record.eval_seconds)
-        todo = [self.runs[key] for key in self.keys(None)]
-        return sum(
-            statistics.median(next(seconds[x] for x in _alike(spec) if x in seconds))
-            for spec in todo
-        )
+        nearest = [
+            next(seconds[kin] for kin in _kin(self.runs[key]) if kin in seconds)
+            for key in self.missing
+        ]
+        return sum(statistics.median(found) for found in nearest)
 
     def progress(self) -> str:
-        """One line: how many runs are done, failed and to do, and how long these will take."""
-        left, failed, todo = self.seconds_left(), len(self.keys("failed")), len(self.keys(None))
-        parts = [
-            f"{len(self.keys('ok'))} of {len(self.runs)} runs done",
-            f"{failed} failed" if failed else "",
-        ]
-        parts += [
-            f"{todo} to do",
-            f"about {duration(left)} left" if todo and left is not None else "",
-        ]
-        return ", ".join(part for part in parts if part)
+        """One line: how many runs are done, failed and to do, and the estimated time left."""
+        left, failed, todo = self.seconds_left(), len(self.failed_now), len(self.missing)
+        parts = [f"{len(self.done)} of {len(self.runs)} runs done"]
+        parts += [f"{failed} failed"] if failed else []
+        parts += [f"{todo} to do"]
+        parts += [f"about {duration(left)} left"] if todo and left is not None else []
+        return ", ".join(parts)
 
 
-def _alike(spec: Spec) -> tuple[tuple, ...]:
-    """What runs have in common, the closest kin first."""
-    return (spec.task.name, spec.method.name), (spec.task.name,), ()
+def _kin(run: Run) -> tuple[tuple[str, ...], ...]:
+    """Groups of runs that take a similar time, the most similar first."""
+    return (run.spec.task.name, run.spec.method.name), (run.spec.task.name,), ()
 
 
 def duration(seconds: float) -> str:

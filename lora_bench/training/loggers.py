@@ -1,25 +1,31 @@
-"""Where training curves may go as well: TensorBoard or Weights & Biases. Off by default; records hold what tables need."""
+"""Training curves for TensorBoard or Weights & Biases. Off by default: tables need records only."""
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from ..spec import Spec, UserError
 
 
 class Logger:
-    """Takes numbers by step. This one drops them."""
+    """Receives numbers by step. This one ignores them."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Args: step: optimizer steps so far. values: by name, as in ``train/loss`` or ``validation/accuracy``."""
+        """Log values at a step.
+
+        Args:
+            step: optimizer steps so far.
+            values: by name, as in ``train/loss`` or ``validation/accuracy``.
+        """
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write what is still buffered."""
 
 
 class TensorBoard(Logger):
     """Event files in the run's folder: ``tensorboard --logdir <out_dir>/runs``."""
 
-    def __init__(self, spec: Spec, folder: Path):
+    def __init__(self, spec: Spec, key: str, folder: Path):
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(folder / "logs")
@@ -35,13 +41,13 @@ class TensorBoard(Logger):
 class WandB(Logger):
     """One W&B run named by the key; W&B's own variables choose account and mode (``WANDB_MODE=offline``)."""
 
-    def __init__(self, spec: Spec, folder: Path):
+    def __init__(self, spec: Spec, key: str, folder: Path):
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
         self.run = wandb.init(
             project="lora-bench",
-            name=spec.key(),
+            name=key,
             dir=folder,
             config=spec.to_dict(),
             reinit="finish_previous",
@@ -54,15 +60,24 @@ class WandB(Logger):
         self.run.finish()
 
 
-LOGGERS = {"none": Logger, "tensorboard": TensorBoard, "wandb": WandB}
+LOGGERS: dict[str, Any] = {"none": Logger, "tensorboard": TensorBoard, "wandb": WandB}
 
 
-def make_logger(spec: Spec, folder: Path) -> Logger:
-    """The logger of a spec. Raises: UserError: its package is not installed."""
+def make_logger(spec: Spec, key: str, folder: Path) -> Logger:
+    """The logger of a run.
+
+    Args:
+        spec: of the run.
+        key: of the run.
+        folder: of the run.
+
+    Raises:
+        UserError: the logger's package is not installed.
+    """
     if spec.logger == "none":
         return Logger()
     if importlib.util.find_spec(spec.logger) is None:
         raise UserError(
             f"logger={spec.logger}: needs {spec.logger}: pip install 'lora-bench[{spec.logger}]'"
         )
-    return LOGGERS[spec.logger](spec, folder)
+    return LOGGERS[spec.logger](spec, key, folder)

@@ -1,4 +1,4 @@
-"""The process's memory: how much a run took at most, and how freed memory is kept for the next step."""
+"""Memory of the process: the peak of a run, and keeping freed memory for the next step."""
 
 import ctypes
 import gc
@@ -12,11 +12,14 @@ LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes; glibc takes no more
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc's malloc keep freed blocks instead of giving them back to the system, after giving back what an earlier run
-    left, so that each run of a sweep starts alike; False where there is no glibc.
+    """Make glibc's malloc keep freed blocks instead of returning them to the system.
 
-    A training step frees and takes the same tensors of some megabytes again and again. By default each of them is mapped
-    anew, and the page faults can cost more than the arithmetic.
+    A training step frees and allocates the same tensors of some megabytes again and again. By
+    default each of them is mapped again, and the page faults can cost more than the arithmetic.
+    What an earlier run left is returned first, so that each run of a sweep starts alike.
+
+    Returns:
+        False where there is no glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -33,10 +36,13 @@ def keep_freed_memory() -> bool:
 
 
 class PeakMemory:
-    """Peak memory of a block in bytes: of the GPU's allocator on CUDA, resident memory of the process on Linux.
+    """Peak memory of a block: of the GPU's allocator on CUDA, of the process on Linux.
 
-    ``with PeakMemory("cpu") as peak: ...`` then ``peak.bytes``; None where the system cannot reset its high-water mark,
-    since the mark would then be that of an earlier run.
+    Use it as ``with PeakMemory("cpu") as peak: ...``; then ``peak.bytes`` is the peak in bytes, or
+    None where the system cannot reset its high-water mark, which may be that of an earlier run.
+
+    Args:
+        device: of the run.
     """
 
     def __init__(self, device: str):
@@ -54,7 +60,7 @@ class PeakMemory:
             self.valid = False
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.cuda:
             self.bytes = torch.cuda.max_memory_allocated()
         elif self.valid:

@@ -1,50 +1,67 @@
-"""run(spec) -> Record: wires data, model, method, training and the record of it."""
+"""A run from its data to its record, in the order in which it happens."""
 
 import sys
 import traceback
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .. import record as records
-from ..data import HELD_OUT, DataError, Rows, load
+from ..compose import validate
+from ..data import HELD_OUT
 from ..record import Record, suffix_of
-from ..spec import PLACES, Spec, SpecError, UserError
+from ..spec import FOLDERS, Spec
+from .prepared import DataCache, Prepared, Run, adapter_behind, prepare
 
-# torch and transformers are imported inside the functions below, after the spec and the data are known to be good: a
-# wrong path or a broken line is then reported in a second, and a finished run is skipped as fast.
+if TYPE_CHECKING:
+    from ..model.wrapper import LoraWrapperRoberta
+    from .trainee import Trainee
+
+# torch and transformers are imported inside the functions below, once settings and data are known
+# to be good: a broken line of a file is then reported, and a finished run skipped, within a second.
 
 TOLERANCE = 1e-6  # between the scores before saving an adapter and after loading it
+ADAPTER, BEST_ADAPTER, PREDICTIONS = "adapter", "adapter_best", "predictions"
 
 
-def folder_of(spec: Spec) -> Path:
-    """The folder that holds a run's record, adapter and predictions."""
-    return Path(spec.out_dir) / "runs" / spec.task.name / spec.key()
+def run(spec: Spec, command: str = "", cache: DataCache | None = None) -> Record:
+    """Do one run, or return its record if it was done before.
 
+    Args:
+        spec: the settings.
+        command: that reproduces the run; for the record.
+        cache: shares data with other runs of the process.
 
-def run(spec: Spec, command: str = "") -> Record:
-    """Do one run, or return its record where it was done before.
-
-    A failure leaves a record with status ``failed`` and ``traceback.txt`` beside it, and is raised again. An interrupt
-    leaves nothing. Raises: UserError and whatever the run raises.
+    Raises:
+        UserError: a setting or the data is wrong; nothing was trained.
+        Exception: whatever the run raises; see ``execute``.
     """
-    spec.validate()
-    folder = folder_of(spec)
-    done = records.read(folder)
-    settings = {name: value for name, value in spec.to_dict().items() if name not in PLACES}
-    record = Record(spec.key(), "failed", settings, command, records.now(), {})
+    return execute(prepare(validate(spec), cache), command)
+
+
+def execute(planned: Run, command: str = "") -> Record:
+    """Train, score, save and record a run, or return its record if it was done before.
+
+    A failure leaves a record with status ``failed`` and ``traceback.txt`` beside it, and is raised
+    again. An interrupt leaves no record.
+
+    Args:
+        planned: the run.
+        command: that reproduces it; for the record.
+
+    Raises:
+        UserError: the key belongs to a run with another default of a setting.
+        Exception: whatever training raises.
+    """
+    folder, done = records.find(Path(planned.spec.out_dir), planned.identity)
+    if done is not None and done.status == "ok":
+        return done
+    record = _begun(planned, command)
     try:
-        splits = load(spec.task, spec.data)
-        if done is not None and done.status == "ok":
-            _check_same(done, spec, splits, folder)
-            return done
-        record.data = {name: {"source": s.source, "fingerprint": s.fingerprint(), "rows": len(s.rows),
-                              "skipped": s.skipped} for name, s in splits.items()}  # fmt: skip
-        _train(spec, splits, record, folder)
+        _train(planned, record)
     except Exception as error:
         record.error = " ".join(str(error).split()) or type(error).__name__
-        if done is None or done.status != "ok":
-            records.write(folder, record)
-            (folder / "traceback.txt").write_text(traceback.format_exc())
+        _record_failure(folder, record)
         raise
     record.status = "ok"
     records.write(folder, record)
@@ -52,174 +69,182 @@ def run(spec: Spec, command: str = "") -> Record:
     return record
 
 
-def _start_of(spec: Spec) -> Path:
-    """The adapter folder behind ``init_from``: as given, or of the run below ``out_dir`` with this key.
+def _record_failure(folder: Path, record: Record) -> None:
+    """Write a failed record, unless another process has finished the run meanwhile."""
+    found = records.read(folder)
+    if found is None or found.status != "ok":
+        records.write(folder, record)
+        (folder / "traceback.txt").write_text(traceback.format_exc())
 
-    Raises: SpecError: there is neither.
-    """
-    from ..checkpoint import adapter_of
 
-    given = Path(spec.init_from)
-    if given.is_dir():
-        return adapter_of(given)
-    for found in (Path(spec.out_dir) / "runs").glob(f"*/{given.name}"):
-        return adapter_of(found)
-    raise SpecError(
-        "init_from",
-        spec.init_from,
-        f"must be the key of a run below {spec.out_dir}, or a folder with an adapter",
+def _begun(planned: Run, command: str) -> Record:
+    """The record before training: what the run is."""
+    identity, settings = planned.identity, planned.spec.to_dict()
+    return Record(
+        key=planned.key,
+        status="failed",
+        where=identity.where,
+        system=identity.system,
+        seed=identity.seed,
+        start=planned.start,
+        spec={name: value for name, value in settings.items() if name not in FOLDERS},
+        command=command,
+        started=records.now(),
+        provenance={},
     )
 
 
-def _check_same(done: Record, spec: Spec, splits: dict[str, Rows], folder: Path) -> None:
-    """Raises: UserError: the record of this key was made with another default, or on other data."""
-    if changed := spec.differences(done.spec):
-        raise UserError(
-            f"{folder}: was run with other settings ({'; '.join(changed)}); choose another out_dir"
-        )
-    for name, rows in splits.items():
-        before, now = done.data[name]["fingerprint"], rows.fingerprint()
-        if before != now:
-            raise DataError(
-                f"{folder}: was run on other data (split {name} had fingerprint {before}, now {now}); "
-                "choose another out_dir or move that folder away"
-            )
-
-
-def _train(spec: Spec, splits: dict[str, Rows], record: Record, folder: Path) -> None:
+def _train(planned: Run, record: Record) -> None:
     import torch
 
     from ..checkpoint import load_adapter, save_adapter, start_from
-    from ..methods import get_method
-    from ..model.encoder import load_tokenizer
-    from ..tasks import make_task
-    from .fit import fit
+    from ..model.parameters import parameter_counts, parameter_text
     from .loggers import make_logger
     from .memory import PeakMemory, keep_freed_memory
+    from .trainee import Trainee, fit
 
     keep_freed_memory()
-
+    spec, prepared, folder = planned.spec, planned.prepared, planned.folder
     record.provenance = records.provenance(spec.device, torch.get_num_threads())
-    task = make_task(spec.task)
-    for name in scored(splits):
-        record.data[name] |= task.reference_points(splits["train"].rows, splits[name].rows, name)
-    tokenizer = load_tokenizer(spec.model)
-    encoded = {name: encode(spec, task, tokenizer, s.rows) for name, s in splits.items()}
-
-    def score(model, folder: Path | None = None) -> dict[str, float]:
-        return _score(model, task, encoded, splits, spec, folder)
-
-    with PeakMemory(spec.device) as peak:
-        model, method = build(spec, task, get_method(spec.method))
-        if spec.init_from is not None:
-            start_from(_start_of(spec), model)
-        logger = make_logger(spec, folder)
-        try:
-            result = fit(model, method, task, encoded["train"], spec, lambda: score(model), logger)
-        finally:
-            logger.close()
+    record.data = prepared.facts
+    logger = make_logger(spec, planned.key, folder)
+    try:
+        with PeakMemory(spec.device) as peak:
+            trainee = Trainee(spec, prepared.task, prepared.encoded["train"], logger)
+            if spec.init_from is not None:
+                start_from(adapter_behind(spec), trainee.model)
+            keeper = BestEpoch(planned)
+            fit([trainee], keeper.score, planned.key)
+    finally:
+        logger.close()
+    model = trainee.model
     record.peak_memory_bytes = peak.bytes
-    record.adapter_bytes = save_adapter(folder / "adapter", model, spec)
-    record.parameters = model.parameter_counts()
-    (folder / "parameters.md").write_text(model.parameter_text())
-    _note(record, result)
-    fresh, _ = build(spec, task, get_method(spec.method))
-    load_adapter(folder / "adapter", fresh)
-    record.reloaded = score(fresh, folder / "predictions")
-    for name, value in record.reloaded.items():
-        if abs(value - record.last["scores"][name]) > TOLERANCE:
-            raise RuntimeError(
-                f"{name} was {record.last['scores'][name]} and is {value} after saving and loading"
-            )
+    record.adapter_bytes = save_adapter(folder / ADAPTER, model, spec, planned.identity.cell)
+    record.parameters = parameter_counts(model)
+    (folder / "parameters.md").write_text(parameter_text(model))
+    _note_training(record, trainee)
+    fresh = _rebuilt(spec, prepared)
+    load_adapter(folder / ADAPTER, fresh)
+    found = evaluate(fresh, prepared, spec)
+    _check_reloaded(record, found.scores)
+    _write_predictions(planned, found, keeper.best)
 
 
-def _note(record: Record, result) -> None:
-    """Put what ``fit`` returned into the record: both protocols and what training cost."""
-    record.epochs, record.last = result.epochs, result.epochs[-1]
+def _note_training(record: Record, trainee: "Trainee") -> None:
+    """Put the curves and costs of training into the record."""
+    record.epochs, record.last = trainee.epochs, trainee.epochs[-1]
     first = next(iter(record.last["scores"]))
-    record.best = max(
-        result.epochs, key=lambda epoch: epoch["scores"][first]
-    )  # the earliest of equals
-    record.train_seconds, record.eval_seconds = result.train_seconds, result.eval_seconds
-    record.examples_per_second = result.examples / result.train_seconds
-    record.tokens_per_second = result.tokens / result.train_seconds
+    # max returns the earliest of equals, as BestEpoch keeps it
+    record.best = max(trainee.epochs, key=lambda epoch: epoch["scores"][first])
+    record.streams = trainee.streams.used
+    record.train_seconds, record.eval_seconds = trainee.train_seconds, trainee.eval_seconds
+    record.examples_per_second = trainee.examples / trainee.train_seconds
+    record.tokens_per_second = trainee.tokens / trainee.train_seconds
 
 
-def build(spec: Spec, task, method):
-    """A seeded model that ``method`` has prepared, on its device. Returns: (LoraWrapperRoberta, method)."""
-    import torch
+def _rebuilt(spec: Spec, prepared: Prepared) -> "LoraWrapperRoberta":
+    """A fresh model of the run, as it was before training."""
+    from ..methods import get_method
+    from ..model.build import build
+    from ..model.streams import Streams
 
-    from ..model import dropout
-    from ..model.encoder import load_encoder, max_tokens
-    from ..model.wrapper import LoraWrapperRoberta
-
-    if spec.device.startswith("cuda") and not torch.cuda.is_available():
-        raise SpecError("device", spec.device, "no CUDA device is available; must be cpu here")
-    torch.manual_seed(spec.seed)
-    dropout.seed(spec.seed)
-    encoder = load_encoder(spec.model, dropout=spec.train.dropout)
-    if spec.train.max_length > max_tokens(encoder):
-        limit = f"{spec.model.name} takes at most {max_tokens(encoder)} tokens"
-        raise SpecError("train.max_length", spec.train.max_length, limit)
-    model = LoraWrapperRoberta(
-        task.task_type, task.outputs, spec.train.dropout, encoder, lora_rank=None, head=spec.head
-    )
-    method.prepare(model, spec)
-    return model.to(spec.device), method
+    return build(spec, prepared.task, get_method(spec.method), Streams(spec.seed))
 
 
-def encode(spec: Spec, task, tokenizer, rows: list[dict]):
-    from ..tasks.encoding import cached
-
-    dependencies = [
-        task.encoding_settings,
-        rows,
-        spec.train.max_length,
-        tokenizer.backend_tokenizer.to_str(),
-    ]
-    return cached(
-        Path(spec.cache_dir),
-        dependencies,
-        lambda: task.encode(rows, tokenizer, spec.train.max_length),
-    )
+def _check_reloaded(record: Record, scores: dict[str, float]) -> None:
+    """Note the scores of the saved adapter. Raises: RuntimeError: they are not those of the run."""
+    assert record.last is not None
+    record.reloaded = scores
+    for name, value in scores.items():
+        before = record.last["scores"][name]
+        if abs(value - before) > TOLERANCE:
+            raise RuntimeError(f"{name} was {before} and is {value} after saving and loading")
 
 
-def _score(
-    model, task, encoded, splits: dict[str, Rows], spec: Spec, folder: Path | None = None
-) -> dict[str, float]:
-    """Scores of every reported split; names get the split's suffix: ``accuracy_mismatched``.
+@dataclass
+class Evaluation:
+    """Scores by name, the predictions of each split, and the threshold behind the scores."""
 
-    Args: folder: also write the prediction files of tasks that have an official format (SQuAD) there.
+    scores: dict[str, float]
+    predictions: dict[str, Any]
+    threshold: float | None
+
+
+def evaluate(model: "LoraWrapperRoberta", prepared: Prepared, spec: Spec) -> Evaluation:
+    """Predict and score every split that a run reports on.
+
+    A score's name ends in the split's suffix, as in ``accuracy_mismatched``.
+
+    Args:
+        model: of the run.
+        prepared: its data.
+        spec: batch size and precision of scoring.
     """
-    from .fit import predict
+    from .trainee import predict
 
-    def decoded(split: str):
-        return task.decode(
-            predict(model, task, encoded[split], spec), splits[split].rows, encoded[split]
-        )
+    task, splits = prepared.task, prepared.splits
 
-    tuned = (
-        {"threshold": task.tune(decoded(HELD_OUT), splits[HELD_OUT].rows)}
-        if HELD_OUT in splits
-        else {}
-    )
-    scores = {}
-    for split in scored(splits):
-        predictions, rows = decoded(split), splits[split].rows
-        for name, value in task.score(predictions, rows, split, **tuned).items():
-            scores[name + suffix_of(split)] = value
-        if folder is not None and spec.task.kind == "span":
-            task.write_predictions(folder, predictions, rows, **{"threshold": None, **tuned})
-    return scores
+    def decoded(split: str) -> Any:
+        encoded = prepared.encoded[split]
+        return task.decode(predict(model, task, encoded, spec), splits[split].rows, encoded)
+
+    threshold = None
+    if HELD_OUT in splits:
+        threshold = task.tune(decoded(HELD_OUT), splits[HELD_OUT].rows)
+    predictions = {split: decoded(split) for split in prepared.scored}
+    scores = {
+        name + suffix_of(split): value
+        for split, found in predictions.items()
+        for name, value in task.score(found, splits[split].rows, split, threshold).items()
+    }
+    return Evaluation(scores, predictions, threshold)
 
 
-def scored(splits: Iterable[str]) -> list[str]:
-    """The splits that a run reports on: all but training data."""
-    return [split for split in splits if split not in ("train", HELD_OUT)]
+class BestEpoch:
+    """Scores a trainee after each epoch and keeps the best epoch's adapter and predictions.
+
+    The first metric decides, on the data that it is reported on; the earliest of equals stays.
+    """
+
+    def __init__(self, planned: Run):
+        self.planned = planned
+        self.best: Evaluation | None = None
+
+    def score(self, trainee: "Trainee") -> dict[str, float]:
+        """The scores of the trainee's model now."""
+        from ..checkpoint import save_adapter
+
+        planned = self.planned
+        found = evaluate(trainee.model, planned.prepared, planned.spec)
+        if self.best is None or _first(found) > _first(self.best):
+            self.best = found
+            folder = planned.folder / BEST_ADAPTER
+            save_adapter(folder, trainee.model, planned.spec, planned.identity.cell)
+        return found.scores
+
+
+def _first(found: Evaluation) -> float:
+    return next(iter(found.scores.values()))
+
+
+def _write_predictions(planned: Run, last: Evaluation, best: Evaluation | None) -> None:
+    """Write each split's references and predictions, and files of an official format."""
+    assert best is not None
+    task, splits = planned.prepared.task, planned.prepared.splits
+    folder = planned.folder / PREDICTIONS
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, predictions in last.predictions.items():
+        rows = splits[split].rows
+        table = task.stored(predictions, rows)
+        table["best_prediction"] = task.stored(best.predictions[split], rows)["prediction"]
+        table.to_parquet(folder / f"{split}.parquet")
+        task.write_predictions(folder, predictions, rows, last.threshold)
 
 
 def announce(record: Record, folder: Path, *, skipped: bool) -> None:
-    """One line for people: the run, its score, where it lies."""
+    """Print one line: the run, its scores, its folder."""
+    assert record.last is not None
     scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in record.last["scores"].items())
     verb = "already done" if skipped else f"trained in {record.train_seconds:.0f} s"
-    print(f"{record.key}: {scores} ({verb}; {folder})", file=sys.stderr if skipped else sys.stdout)
+    out = sys.stderr if skipped else sys.stdout
+    print(f"{record.key}: {scores} ({verb}; {folder})", file=out)

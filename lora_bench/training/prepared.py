@@ -1,0 +1,165 @@
+"""Prepared: a run's data, read and encoded once for all runs that share it. No model yet."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..data import HELD_OUT, Rows, load
+from ..data import fingerprint as data_fingerprint
+from ..model import source
+from ..record import folder_of
+from ..spec import Identity, Spec, SpecError, Start
+from ..tasks import Task, make_task
+from ..tasks.encoding import Encoded, cached
+
+
+class Prepared:
+    """Rows, encodings and reference points of one task on one source, for any number of runs.
+
+    Rows are read at once, so that a broken file is reported before torch is imported; encodings and
+    reference points follow on first use.
+
+    Args:
+        spec: of any of the runs.
+
+    Raises:
+        DataError: the data cannot be read.
+        UserError: the encoder's files cannot be found.
+    """
+
+    def __init__(self, spec: Spec):
+        self.spec = spec
+        self.task: Task = make_task(spec.task)
+        self.splits: dict[str, Rows] = load(self.task, spec.data)
+        self.fingerprint = data_fingerprint(self.splits)
+        self.model_fingerprint = source.fingerprint(spec.model)
+
+    @property
+    def scored(self) -> list[str]:
+        """The splits that a run reports on: all but training data."""
+        return [split for split in self.splits if split not in ("train", HELD_OUT)]
+
+    @cached_property
+    def encoded(self) -> dict[str, Encoded]:
+        """Every split as token ids."""
+        return {name: self.encode(split.rows) for name, split in self.splits.items()}
+
+    def encode(self, rows: list[dict[str, Any]]) -> Encoded:
+        """Rows as token ids, from the cache where they were encoded before."""
+        length = self.spec.train.max_length
+        tokenizer = self._tokenizer
+        dependencies = [
+            self.task.encoding_settings,
+            rows,
+            length,
+            tokenizer.backend_tokenizer.to_str(),
+        ]
+        folder = Path(self.spec.cache_dir)
+        return cached(folder, dependencies, lambda: self.task.encode(rows, tokenizer, length))
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from ..model.encoder import load_tokenizer
+
+        return load_tokenizer(self.spec.model)
+
+    @cached_property
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """What a record says of each split; of a scored one also its reference points."""
+        facts = {
+            name: {
+                "source": split.source,
+                "fingerprint": split.fingerprint(),
+                "rows": len(split.rows),
+                "skipped": split.skipped,
+            }
+            for name, split in self.splits.items()
+        }
+        train = self.splits["train"].rows
+        for name in self.scored:
+            facts[name] |= self.task.reference_points(train, self.splits[name].rows, name)
+        return facts
+
+
+class DataCache:
+    """What the runs of one process share: each dataset is read and encoded once."""
+
+    def __init__(self) -> None:
+        self._prepared: dict[str, Prepared] = {}
+
+    def __reduce__(self) -> tuple[type["DataCache"], tuple[()]]:
+        """Sent to another process it arrives empty, since that process reads its own data."""
+        return DataCache, ()
+
+    def prepared(self, spec: Spec) -> Prepared:
+        """The prepared data of a run.
+
+        Raises:
+            UserError: see ``Prepared``.
+        """
+        name = repr([spec.task, spec.data, spec.model, spec.train.max_length, spec.cache_dir])
+        if name not in self._prepared:
+            self._prepared[name] = Prepared(spec)
+        return self._prepared[name]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A validated Spec with its data and its identity: all that is known before training."""
+
+    spec: Spec
+    prepared: Prepared
+    identity: Identity
+    start: dict[str, Any] | None  # facts of the adapter it starts from, as the record has them
+
+    @property
+    def key(self) -> str:
+        """Name of the run."""
+        return self.identity.key
+
+    @property
+    def folder(self) -> Path:
+        """The folder for record, adapters and predictions."""
+        return folder_of(Path(self.spec.out_dir), self.identity)
+
+
+def prepare(spec: Spec, cache: DataCache | None = None) -> Run:
+    """Read the data of a run and work out its identity.
+
+    Args:
+        spec: validated.
+        cache: shares data with other runs of the process.
+
+    Raises:
+        UserError: the data, the encoder or the adapter to start from cannot be read.
+    """
+    prepared = (cache or DataCache()).prepared(spec)
+    start = None
+    if spec.init_from is not None:
+        from ..checkpoint import start_of
+
+        start = start_of(adapter_behind(spec))
+    known = start and Start(start["cell"], start["fingerprint"])
+    identity = spec.identity(
+        data=prepared.fingerprint, model=prepared.model_fingerprint, start=known
+    )
+    return Run(spec, prepared, identity, start)
+
+
+def adapter_behind(spec: Spec) -> Path:
+    """The adapter folder that ``init_from`` names, by folder or by the key of a run.
+
+    Raises:
+        SpecError: there is neither.
+    """
+    from ..checkpoint import adapter_of
+
+    assert spec.init_from is not None
+    given = Path(spec.init_from)
+    if given.is_dir():
+        return adapter_of(given)
+    for found in (Path(spec.out_dir) / "runs").glob(f"*/{given.name}"):
+        return adapter_of(found)
+    allowed = f"must be the key of a run below {spec.out_dir}, or a folder with an adapter"
+    raise SpecError("init_from", spec.init_from, allowed)

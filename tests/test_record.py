@@ -1,0 +1,227 @@
+"""Identity and records: what a run is, and reading every format that was ever written."""
+
+import dataclasses
+import functools
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lora_bench import record
+from lora_bench.compose import compose
+from lora_bench.record import Record, RecordError
+from lora_bench.spec import NOT_IN_IDENTITY, PROCEDURE, Identity, Spec, Start, part_of, settings
+
+COMMITTED = Path(__file__).parent.parent / "results"
+
+
+def identity_of(spec: Spec) -> Identity:
+    return spec.identity(data="d", model="m")
+
+
+def record_of(spec: Spec, status: str = "ok", **more) -> Record:
+    found = identity_of(spec)
+    parts = {"where": found.where, "system": found.system, "seed": found.seed}
+    facts = {"spec": spec.to_dict(), "command": "c", "started": "now", "provenance": {}}
+    return Record(key=found.key, status=status, **parts, **facts, **more)
+
+
+def changed(spec: Spec, path: str) -> Spec:
+    """The spec with another value of one setting."""
+    spec = Spec.from_dict(spec.to_dict())
+    *parents, leaf = path.split(".")
+    node = functools.reduce(getattr, parents, spec)
+    other = 977 if path == "seed" else "changed" if isinstance(getattr(node, leaf), str) else ["x"]
+    setattr(node, leaf, other)
+    return spec
+
+
+def test_the_identity_holds_every_setting_that_can_change_a_score():
+    spec = compose([])
+    before, paths = identity_of(spec), settings(spec)
+    for path in paths:
+        after = identity_of(changed(spec, path))
+        assert (after.key == before.key) == (part_of(path) is None), path
+        assert (after.cell == before.cell) == (part_of(path) in (None, "seed")), path
+        for part in ("where", "system"):
+            assert (getattr(after, part) != getattr(before, part)) == (part_of(path) == part), path
+    sections = {path.rpartition(".")[0] for path in paths}
+    assert all(name in paths or name in sections for name in NOT_IN_IDENTITY)
+
+
+def test_arguments_of_methods_and_tasks_are_settings():
+    relora, squad = compose(["method=relora"]), compose(["task=squad_v2"])
+    assert identity_of(relora).system["method.args.every"] == 100
+    assert identity_of(squad).where["task.args.held_out"] == 0.5
+    assert "task.args.stride" in identity_of(squad).where  # a default of the kind is stated too
+
+
+def test_data_model_procedure_and_start_are_part_of_the_identity():
+    spec = compose([])
+    start = Start("mnli-tiny-lora-r8-0123456789", "weights")
+    found = [
+        spec.identity(data="d", model="m"),
+        spec.identity(data="e", model="m"),
+        spec.identity(data="d", model="n"),
+        spec.identity(data="d", model="m", start=start),
+        spec.identity(data="d", model="m", start=dataclasses.replace(start, fingerprint="others")),
+    ]
+    assert len({identity.key for identity in found}) == 5
+    assert len({identity.cell for identity in found}) == 4  # two starts of one cell are one system
+    assert found[0].system["procedure"] == PROCEDURE
+    assert found[0].key.startswith("cola-minilm-lora-r8-s0-")
+
+
+def test_what_only_validates_or_locates_renames_no_run():
+    spec = compose(["task=cola"])
+    key = identity_of(spec).key
+    spec.task.local.patterns["source"] = ".*"
+    spec.task.hub.revision = "main"
+    spec.model.revision = "main"
+    spec.data.root = "/elsewhere"
+    spec.task.official_rows["train"] = 1
+    assert identity_of(spec).key == key
+
+
+def test_a_new_setting_renames_no_old_run(monkeypatch):
+    spec = compose([])
+    before = identity_of(spec)
+
+    @dataclasses.dataclass
+    class Newer(Spec):
+        novelty: int = 3
+
+    monkeypatch.setattr("lora_bench.spec.Spec", Newer)
+    newer = Newer(**{f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)})
+    assert identity_of(newer).key == before.key and identity_of(newer).system["novelty"] == 3
+    newer.novelty = 4
+    assert identity_of(newer).key != before.key
+
+
+def test_a_record_reads_back_as_written(tmp_path):
+    before = record_of(compose([]), start={"task": "mnli", "cell": "c", "fingerprint": "f"})
+    record.write(tmp_path, before)
+    after = record.read(tmp_path)
+    assert after == before and after.identity.start == "f"
+    assert record.read(tmp_path / "nowhere") is None
+
+
+def test_a_write_that_breaks_off_leaves_the_old_record(tmp_path, monkeypatch):
+    old = record_of(compose([]))
+    record.write(tmp_path, old)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        record.write(tmp_path, record_of(compose([]), status="failed"))
+    assert record.read(tmp_path) == old
+
+
+def test_a_number_that_is_none_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="Out of range float"):
+        record.write(tmp_path, record_of(compose([]), train_seconds=float("nan")))
+
+
+def every_field_broken() -> list[tuple[str, object]]:
+    """(field, a value of another type) for every field of a record."""
+    broken = [(field.name, object) for field in dataclasses.fields(Record)]
+    return [
+        (name, {"a": []} if name in ("key", "status", "seed", "format") else 7.5)
+        for name, _ in broken
+    ]
+
+
+@pytest.mark.parametrize(("name", "value"), every_field_broken())
+def test_a_field_of_another_type_is_one_line_that_names_it(tmp_path, name, value):
+    if name.endswith("seconds") or name.endswith("per_second"):
+        value = "fast"
+    content = dataclasses.asdict(record_of(compose([]))) | {name: value}
+    (tmp_path / record.FILE).write_text(json.dumps(content))
+    with pytest.raises(RecordError) as caught:
+        record.read(tmp_path)
+    assert "\n" not in str(caught.value) and record.FILE in str(caught.value)
+    assert name in str(caught.value) or name == "format"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read .* move it away to run again"),
+        ("{", "cannot be read"),
+        ("[]", "is no record"),
+        ('{"key": "x"}', "is no record; it must be an object with a format number"),
+        ('{"format": 99}', "has format 99; this version reads up to 2: update it"),
+        ('{"format": 1}', "format 1 lacks or garbles 'spec'"),
+        ('{"format": 2, "novelty": 1}', "novelty|key"),
+    ],
+)
+def test_what_is_no_record_is_refused_and_listed(tmp_path, text, message):
+    """Neither skipped in silence nor taken for a run that is still to do."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / record.FILE).write_text(text)
+    with pytest.raises(RecordError, match=message):
+        record.read(tmp_path / "a")
+    record.write(tmp_path / "b", record_of(compose([])))
+    found, problems = record.read_all(tmp_path)
+    assert len(found) == 1 and len(problems) == 1 and str(tmp_path / "a") in problems[0]
+
+
+def test_an_unreadable_record_is_not_overwritten(tmp_path):
+    spec = compose([])
+    folder = record.folder_of(tmp_path, identity_of(spec))
+    folder.mkdir(parents=True)
+    (folder / record.FILE).write_text('{"format": 99}')
+    with pytest.raises(RecordError, match="has format 99"):
+        record.find(tmp_path, identity_of(spec))
+
+
+def test_format_1_is_upgraded_with_its_identity():
+    """The committed results of the first version: none is lost, all are of procedure 1."""
+    found, problems = record.read_all(COMMITTED)
+    old = [r for r in found if r.system["procedure"] == 1]
+    if not old:
+        pytest.skip("no results of format 1 are committed any more")
+    assert problems == []
+    for one in old:
+        assert one.where["task.name"] == one.spec["task"]["name"]
+        assert one.system["train.lr"] == one.spec["train"]["lr"]
+        assert one.where["model.fingerprint"] == "unknown"
+    keys = {one.key: one.identity.key for one in old}
+    assert len(set(keys.values())) == len(set(keys))
+
+
+FORMAT_1 = {
+    "key": "rte-tiny-lora-r8-s3-0123456789",
+    "status": "ok",
+    "spec": {
+        "task": {"name": "squad_v2", "kind": "span", "unanswerable": True, "stride": 64},
+        "model": {"name": "tiny", "source": "random:tiny", "revision": None},
+        "method": {
+            "name": "peft_lora", "rank": 4, "alpha": 8.0, "lr_ratio": None,
+            "args": {"r": 4, "lora_alpha": 8.0, "use_dora": True},
+        },
+        "data": {"source": "toy", "seed": 1},
+        "train": {"epochs": 1, "batch_size": 8, "lr": 0.1},
+        "init_from": "out/runs/mnli/mnli-tiny-lora-r8-s3-0123456789/adapter",
+        "seed": 3,
+    },
+    "command": "c",
+    "started": "now",
+    "provenance": {},
+    "data": {"train": {"fingerprint": "aa"}, "validation": {"fingerprint": "bb"}},
+    "format": 1,
+}  # fmt: skip
+
+
+def test_every_change_since_format_1_is_translated(tmp_path):
+    (tmp_path / record.FILE).write_text(json.dumps(FORMAT_1))
+    found = record.read(tmp_path)
+    assert found.where["task.args.unanswerable"] is True and found.where["task.args.stride"] == 64
+    assert found.system["method.args.use_dora"] is True
+    assert "method.args.r" not in found.system and "method.args.lr_ratio" not in found.system
+    assert found.system["procedure"] == 1 and found.seed == 3
+    assert found.start["task"] == "mnli" and found.start["cell"] == "mnli-tiny-lora-r8"
+    assert found.system["init_from"] == "mnli-tiny-lora-r8"
+    plus = json.loads(json.dumps(FORMAT_1))
+    plus["spec"]["method"] = {"name": "lora_plus", "rank": 4, "alpha": 8.0, "lr_ratio": 16.0}
+    (tmp_path / record.FILE).write_text(json.dumps(plus))
+    assert record.read(tmp_path).system["method.args.lr_ratio"] == 16.0
