@@ -80,14 +80,17 @@ class LoraLinear(nn.Linear):
         layer.reset_lora()
         return layer.train(linear.training)
 
-    def reset_lora(self) -> None:
-        """Draw A anew and set B to zero."""
+    def reset_lora(self, generator: torch.Generator | None = None) -> None:
+        """Initialise A at random and set B to zero.
+
+        Args:
+            generator: source of the random numbers; None: torch's global generator.
+        """
         if self.init == "kaiming":
-            nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+            nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5), generator=generator)
         elif self.init in ("gaussian", "gaussian_rank"):
-            nn.init.normal_(
-                self.lora_a, std=1.0 if self.init == "gaussian" else 1 / math.sqrt(self.rank)
-            )
+            std = 1.0 if self.init == "gaussian" else 1 / math.sqrt(self.rank)
+            nn.init.normal_(self.lora_a, std=std, generator=generator)
         else:
             raise ValueError(f"init={self.init}: must be kaiming, gaussian or gaussian_rank")
         nn.init.zeros_(self.lora_b)
