@@ -1,4 +1,4 @@
-"""Which values a Spec may hold, and the errors for others. Imports no other module of the project."""
+"""Which values a Spec may hold, and the errors for others."""
 
 import math
 from typing import Any
@@ -97,27 +97,19 @@ def _check_choices(spec: Any) -> None:
 
 
 def _check_method(method: Any) -> None:
-    unknown = [t for t in method.targets if t not in TARGETS]
-    if unknown:
+    """What holds for every method; lora_bench/methods/ checks what one method reads and needs."""
+    if unknown := [target for target in method.targets if target not in TARGETS]:
         raise SpecError("method.targets", unknown, f"must be among {', '.join(TARGETS)}")
-    by_peft = (method.file or "").startswith("peft")
-    if (method.peft_type is None) == by_peft:
-        raise SpecError(
-            "method.peft_type", method.peft_type, "belongs to method.file=peft, which needs it"
-        )
     if method.rank is not None and method.rank < 1:
         raise SpecError("method.rank", method.rank, "must be 1 or more")
     if method.alpha is not None and not (method.alpha > 0 and math.isfinite(method.alpha)):
         raise SpecError("method.alpha", method.alpha, "must be a finite number above 0")
-    for path, value in (("method.rank", method.rank), ("method.alpha", method.alpha)):
-        if method.targets and value is None and not by_peft:
-            raise SpecError(path, value, f"method={method.name} has targets and needs it")
-        if not method.targets and value is not None:
-            raise SpecError(
-                path,
-                value,
-                f"method={method.name} has no targets for a low-rank update; leave it out",
-            )
+    if method.layers == []:
+        raise SpecError("method.layers", [], "must name a layer; null stands for all")
     for layer in method.layers or ():
         if layer < 0:
             raise SpecError("method.layers", layer, "must be layer indices from 0")
+    for name in ("targets", "layers"):
+        chosen = getattr(method, name) or []
+        if len(set(chosen)) < len(chosen):
+            raise SpecError(f"method.{name}", chosen, "must not name one twice")

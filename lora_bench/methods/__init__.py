@@ -1,114 +1,210 @@
-"""Methods: how an encoder is made trainable. One file each; the training loop knows none by name.
+"""Methods: how an encoder is made trainable.
 
-A method is a class with three hooks, and its file names it ``METHOD``::
+Each family of methods is one file, and training knows none of them by name. A method is a class
+that declares the settings it reads and implements hooks; its file names it ``METHOD``::
 
     class Mine(Method):
+        reads = POLICY | {"rank"}
+
         def prepare(self, model, spec): ...
 
     METHOD = Mine
 
-Its preset ``conf/method/<file name>.yaml`` sets the fields of ``MethodSpec`` that it reads; settings that only it has stand
-under ``args`` and are read with ``arguments``. Another distribution adds one through the entry-point group
-``lora_bench.methods``.
+Its preset ``conf/method/<file name>.yaml`` sets fields of ``MethodSpec``; settings that only this
+method has stand under ``args`` and are declared in its ``Args`` dataclass. Another distribution
+adds a method through the entry-point group ``lora_bench.methods``.
+
+No file of this package imports torch, transformers or a method's own library at module level: a
+command line is validated by importing the method's class, and a wrong setting is then refused
+within a second. Hooks import what they need, and annotations stand under ``TYPE_CHECKING``.
 """
 
-import dataclasses
+from __future__ import annotations
+
 import importlib
-import importlib.util
 import logging
 import pkgutil
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from ..spec import MethodSpec, Spec, SpecError
+from ._checks import arguments as arguments
+from ._checks import at_least as at_least
+from ._checks import check_installed, check_read
+from ._checks import one_of as one_of
+from ._checks import positive as positive
+from ._checks import require as require
 
-from ..model.wrapper import FreezePolicy, LoraWrapperRoberta
-from ..spec import MethodSpec, Spec, SpecError, UserError
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from ..model.streams import Streams
+    from ..model.wrapper import LoraWrapperRoberta
 
 ENTRY_POINTS = "lora_bench.methods"
-T = TypeVar("T")
 
-# bitsandbytes, which PEFT imports too where it is installed, reports at every start that it goes without the package
-# ``kernels``; its own path gives the same numbers.
+# The freezing policy of model/wrapper.py, which most methods apply to the encoder's own parameters.
+POLICY = frozenset({"biases", "layer_norms", "embeddings"})
+
+# bitsandbytes, which PEFT imports where it is installed, reports at every start that the package
+# ``kernels`` is missing; it computes the same numbers without it.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 class Method:
-    """The defaults: nothing added, the spec's freezing policy, AdamW, no work after a step."""
+    """A method that adds nothing: the freezing policy, AdamW, no work after a step.
 
-    steps: (
-        int  # optimizer steps of the whole run; the loop says it before it asks for the optimizer
-    )
+    Attributes:
+        reads: fields of ``MethodSpec`` that the method uses; any other one must keep its default.
+        needs: fields of ``MethodSpec`` that must be set.
+        ignores: paths of settings outside of ``method`` that have no effect on this method.
+        packages: optional packages that it needs, with the extra that installs each.
+        Args: dataclass of the settings under ``method.args``; None: there are none.
+        streams: random numbers of the run; set before ``prepare``.
+        steps: optimizer steps of the whole run; set before ``optimizer``.
+    """
+
+    reads: ClassVar[frozenset[str]] = POLICY
+    needs: ClassVar[frozenset[str]] = frozenset()
+    ignores: ClassVar[frozenset[str]] = frozenset()
+    packages: ClassVar[Mapping[str, str]] = {}
+    Args: ClassVar[type | None] = None
+
+    streams: Streams
+    steps: int
+
+    @classmethod
+    def reads_in(cls, spec: Spec) -> frozenset[str]:
+        """``reads``, for a method whose other settings decide about it."""
+        return cls.reads
+
+    @classmethod
+    def needs_in(cls, spec: Spec) -> frozenset[str]:
+        """``needs``, for a method whose other settings decide about it."""
+        return cls.needs
+
+    @classmethod
+    def check(cls, spec: Spec) -> None:
+        """Check the settings of this method, without torch.
+
+        An override calls this one first and then checks its own values.
+
+        Raises:
+            SpecError: a setting without effect, a missing one or a wrong value.
+            UserError: a package that the method needs is not installed.
+        """
+        for package, extra in cls.packages.items():
+            check_installed(package, extra, f"method={spec.method.name}")
+        check_read(spec, cls.reads_in(spec), cls.ignores)
+        for name in sorted(cls.needs_in(spec)):
+            value = getattr(spec.method, name)
+            if value is None or value == []:
+                raise SpecError(f"method.{name}", value, f"method={spec.method.name} needs it")
+        if spec.method.biases == "adapted" and not spec.method.targets:
+            reason = f"method={spec.method.name} adapts no linear layer; must be none or all"
+            raise SpecError("method.biases", "adapted", reason)
+        cls.check_args(spec)
+
+    @classmethod
+    def check_args(cls, spec: Spec) -> None:
+        """Check names and types of ``method.args``.
+
+        Raises:
+            SpecError: an entry is missing, unknown or of another type.
+        """
+        if cls.Args is not None:
+            arguments(spec, cls.Args)
+        for name, value in spec.method.args.items() if cls.Args is None else ():
+            raise SpecError(
+                f"method.args.{name}", value, f"method={spec.method.name} takes no args"
+            )
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
-        """Add what is trained and freeze the rest; called once, before the first step."""
-        FreezePolicy(spec.method.biases, spec.method.layer_norms, spec.method.embeddings).apply(
-            model
-        )
+        """Add what is trained and freeze the rest; called once, before the first step.
+
+        Everything drawn from torch's global generator in here comes from the run's stream ``init``.
+
+        Args:
+            model: a plain encoder with a task head.
+            spec: settings of the run.
+        """
+        from ..model.wrapper import FreezePolicy
+
+        m = spec.method
+        FreezePolicy(m.biases, m.layer_norms, m.embeddings).apply(model)
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
-        """The optimizer over the trained parameters; its groups' ``lr`` are peak values, the schedule scales them."""
+        """The optimizer over the trained parameters.
+
+        Args:
+            model: after ``prepare``, on its device.
+            spec: settings of the run.
+
+        Returns:
+            An optimizer whose groups have peak learning rates; the schedule scales them.
+        """
+        import torch
+
+        decay, lr = spec.train.weight_decay, spec.train.lr
         trained = [p for p in model.parameters() if p.requires_grad]
+        matrices = [p for p in trained if p.ndim > 1]
+        vectors = [p for p in trained if p.ndim <= 1]  # biases and LayerNorms
         groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": spec.train.weight_decay},
-            {
-                "params": [p for p in trained if p.ndim <= 1],
-                "weight_decay": 0.0,
-            },  # biases and LayerNorms
+            {"params": parameters, "weight_decay": rate}
+            for parameters, rate in ((matrices, decay), (vectors, 0.0))
+            if parameters
         ]
-        groups = [group for group in groups if group["params"]]
-        if (
-            spec.train.optimizer == "adamw8bit"
-        ):  # states of 8 bits (Dettmers et al. 2021, arXiv 2110.02861)
-            return require("bitsandbytes", "qlora", "train.optimizer=adamw8bit").optim.AdamW8bit(
-                groups, lr=spec.train.lr
-            )
-        return torch.optim.AdamW(groups, lr=spec.train.lr, fused=True)
+        if spec.train.optimizer == "adamw8bit":  # Dettmers et al. 2021, arXiv 2110.02861
+            package = require("bitsandbytes", "qlora", "train.optimizer=adamw8bit")
+            return package.optim.AdamW8bit(groups, lr=lr)
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
 
     def after_step(self, model: LoraWrapperRoberta, step: int) -> None:
-        """Called after each optimizer step, from 1."""
+        """Called after each optimizer step.
+
+        Args:
+            model: after the step.
+            step: number of the step, from 1.
+        """
 
 
-def get_method(spec: MethodSpec) -> Method:
-    """A fresh method by the name of its file or entry point. Raises: SpecError: there is none of that name."""
+def method_class(spec: MethodSpec) -> type[Method]:
+    """The class of a method, by the name of its file or entry point.
+
+    Raises:
+        SpecError: there is none of that name.
+    """
     name = spec.file or spec.name
-    built_in = {module.name for module in pkgutil.iter_modules(__path__)}
+    files = {module.name for module in pkgutil.iter_modules(__path__)}
+    built_in = {file for file in files if not file.startswith("_")}
     if name in built_in:
-        return importlib.import_module(f"{__name__}.{name}").METHOD()
+        return importlib.import_module(f"{__name__}.{name}").METHOD
     plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name in plugins:
-        return plugins[name].load()()
+        return plugins[name].load()
     path = "method.file" if spec.file else "method.name"
     raise SpecError(path, name, f"must be one of {', '.join(sorted(built_in | set(plugins)))}")
 
 
-def check_method(spec: Spec) -> None:
-    """Check what the method reads."""
+def get_method(spec: MethodSpec) -> Method:
+    """A new instance of the method of a spec.
 
-
-def arguments(spec: Spec, schema: type[T]) -> T:
-    """``method.args`` as an instance of ``schema``, a dataclass of the settings that only this method has.
-
-    Raises: SpecError: a setting is missing, unknown or of another type.
+    Raises:
+        SpecError: there is none of that name.
     """
-    given = spec.method.args
-    names = [field.name for field in dataclasses.fields(schema)]
-    if set(given) != set(names):
-        raise SpecError(
-            "method.args", given, f"method={spec.method.name} takes exactly {', '.join(names)}"
-        )
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
-    except OmegaConfBaseException as error:
-        raise SpecError(
-            f"method.args.{error.full_key}", given[error.full_key], str(error).splitlines()[0]
-        ) from None
+    return method_class(spec)()
 
 
-def require(package: str, extra: str, wanted_by: str):
-    """Import an optional package. Raises: UserError: it is not installed; names the extra that brings it."""
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"{wanted_by} needs {package}: pip install 'lora-bench[{extra}]'")
-    return importlib.import_module(package)
+def check_method(spec: Spec) -> None:
+    """Check the settings of the method, without torch.
+
+    Raises:
+        SpecError: there is no such method, it does not read a setting that was changed, it needs
+            one that is not set, or a value is wrong.
+        UserError: a package that the run needs is not installed.
+    """
+    method_class(spec.method).check(spec)
+    if spec.train.optimizer == "adamw8bit":
+        check_installed("bitsandbytes", "qlora", "train.optimizer=adamw8bit")

@@ -1,4 +1,4 @@
-"""BitFit (Ben Zaken et al. 2021, arXiv 2106.10199): the preset's policy ``biases=all`` is the whole method."""
+"""BitFit (Ben Zaken et al. 2021, arXiv 2106.10199): the preset's ``biases=all`` is the method."""
 
 from . import Method
 

@@ -1,11 +1,21 @@
 """Full fine-tuning: every parameter of encoder and head."""
 
-from ..model.wrapper import LoraWrapperRoberta
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ..spec import Spec
 from . import Method
 
+if TYPE_CHECKING:
+    from ..model.wrapper import LoraWrapperRoberta
+
 
 class Full(Method):
+    """Trains everything, so no freezing policy applies."""
+
+    reads = frozenset()
+
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         model.requires_grad_(True)
 

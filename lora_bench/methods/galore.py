@@ -1,43 +1,64 @@
-"""GaLore (Zhao et al. 2024, arXiv 2403.03507) by its authors' ``galore-torch``: every weight is trained, but AdamW's moments
-of the linear layers live in a low-rank projection of the gradient that is found anew every few steps."""
+"""GaLore (Zhao et al. 2024, arXiv 2403.03507) by its authors' package ``galore-torch``.
+
+Every weight is trained, but AdamW's moments of the linear layers live in a low-rank projection of
+the gradient, which is computed again every few steps.
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
-from ..model.lora import target_modules
-from ..model.wrapper import LoraWrapperRoberta
-from ..spec import Spec, SpecError
-from . import arguments, require
+from ..spec import Spec
+from . import arguments, at_least, require
 from .full import Full
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model.wrapper import LoraWrapperRoberta
 
 
 @dataclass
-class Args:
+class GaloreArgs:
+    """Settings of GaLore alone."""
+
     update_gap: int  # optimizer steps between two projections (T of the paper)
 
 
 class GaLore(Full):
-    """``method.rank`` is the projection's, ``method.alpha`` the paper's scale factor alpha, ``method.targets`` what is
-    projected."""
+    """Projects ``targets`` to ``rank``; ``alpha`` is the paper's scale factor."""
+
+    reads = frozenset({"rank", "alpha", "targets", "layers"})
+    needs = frozenset({"rank", "alpha", "targets"})
+    ignores = frozenset({"train.optimizer"})  # the package's own AdamW
+    packages: ClassVar[dict[str, str]] = {"galore_torch": "galore"}
+    Args = GaloreArgs
+
+    @classmethod
+    def check(cls, spec: Spec) -> None:
+        super().check(spec)
+        at_least("method.args.update_gap", arguments(spec, GaloreArgs).update_gap, 1)
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
-        """Raises: SpecError; UserError: galore-torch is not installed."""
-        package, m, gap = (
-            require("galore_torch", "galore", "method=galore"),
-            spec.method,
-            arguments(spec, Args).update_gap,
-        )
-        if gap < 1:
-            raise SpecError("method.args.update_gap", gap, "must be 1 or more")
+        """AdamW over a low-rank projection of the targets' gradients (paper, algorithm 2)."""
+        from ..model.lora import target_modules
+
+        package = require("galore_torch", "galore", "method=galore")
+        m, decay = spec.method, spec.train.weight_decay
         paths = target_modules(model.encoder, m.targets, m.layers)
         projected = [model.encoder.get_submodule(path).weight for path in paths]
         chosen = {id(p) for p in projected}
         rest = [p for p in model.parameters() if id(p) not in chosen]
-        low_rank = {"rank": m.rank, "scale": m.alpha, "update_proj_gap": gap, "proj_type": "std"}
+        projection = {
+            "rank": m.rank,
+            "scale": m.alpha,
+            "update_proj_gap": arguments(spec, GaloreArgs).update_gap,
+            "proj_type": "std",
+        }
         groups = [
-            {"params": projected, "weight_decay": spec.train.weight_decay, **low_rank},
-            {"params": [p for p in rest if p.ndim > 1], "weight_decay": spec.train.weight_decay},
+            {"params": projected, "weight_decay": decay, **projection},
+            {"params": [p for p in rest if p.ndim > 1], "weight_decay": decay},
             {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
         ]
         return package.GaLoreAdamW(groups, lr=spec.train.lr, no_deprecation_warning=True)

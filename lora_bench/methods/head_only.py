@@ -1,4 +1,4 @@
-"""Linear probing: the default policy freezes the whole encoder, so only the head learns."""
+"""Linear probing: the default policy freezes the whole encoder, so only the head is trained."""
 
 from . import Method
 

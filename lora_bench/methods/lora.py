@@ -1,13 +1,30 @@
-"""LoRA on any of the encoder's linear layers (lora_bench/lora.py), the spec's freezing policy on the rest."""
+"""LoRA (model/lora.py) on any of the encoder's linear layers, the freezing policy on the rest."""
 
-from ..model.lora import inject_lora
-from ..model.wrapper import LoraWrapperRoberta
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ..spec import Spec, SpecError
-from . import Method
+from . import POLICY, Method
+
+if TYPE_CHECKING:
+    from ..model.wrapper import LoraWrapperRoberta
 
 
 class Lora(Method):
+    """LoRA (Hu et al. 2021, arXiv 2106.09685)."""
+
+    needs = frozenset({"rank", "alpha", "targets"})
+    reads = POLICY | needs | {"rank_stabilized", "dropout", "init", "layers"}
+
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
+        """Give the chosen linear layers a low-rank update and freeze the rest.
+
+        Raises:
+            SpecError: a layer that this encoder does not have.
+        """
+        from ..model.lora import inject_lora
+
         m = spec.method
         try:
             inject_lora(
@@ -20,7 +37,7 @@ class Lora(Method):
                 init=m.init,
                 rank_stabilized=m.rank_stabilized,
             )
-        except ValueError as error:  # a layer that this encoder does not have
+        except ValueError as error:
             raise SpecError("method.layers", m.layers, str(error)) from None
         super().prepare(model, spec)
 

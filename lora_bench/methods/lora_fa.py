@@ -1,13 +1,22 @@
-"""LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): A is frozen as drawn, B is trained."""
+"""LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): A stays as it was initialised, B is trained."""
 
-from ..model.lora import lora_layers
-from ..model.wrapper import LoraWrapperRoberta
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ..spec import Spec
 from .lora import Lora
 
+if TYPE_CHECKING:
+    from ..model.wrapper import LoraWrapperRoberta
+
 
 class LoraFA(Lora):
+    """LoRA with a frozen A."""
+
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
+        from ..model.lora import lora_layers
+
         super().prepare(model, spec)
         for layer in lora_layers(model):
             layer.lora_a.requires_grad_(False)

@@ -1,37 +1,48 @@
-"""LoRA+ (Hayou et al. 2024, arXiv 2402.12354): one learning rate for A and everything else, a larger one for B."""
+"""LoRA+ (Hayou et al. 2024, arXiv 2402.12354): B has a larger learning rate than all the rest."""
 
-import math
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from ..model.lora import lora_layers
-from ..model.wrapper import LoraWrapperRoberta
-from ..spec import Spec, SpecError
-from . import arguments
+from ..spec import Spec
+from . import arguments, positive
 from .lora import Lora
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model.wrapper import LoraWrapperRoberta
 
 
 @dataclass
-class Args:
+class LoraPlusArgs:
+    """Settings of LoRA+ alone."""
+
     lr_ratio: float  # learning rate of B over that of A
 
 
 class LoraPlus(Lora):
+    """LoRA whose B matrices are an optimizer group of their own."""
+
+    Args = LoraPlusArgs
+
+    @classmethod
+    def check(cls, spec: Spec) -> None:
+        super().check(spec)
+        positive("method.args.lr_ratio", arguments(spec, LoraPlusArgs).lr_ratio)
+
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
-        """Method's AdamW with the B matrices in a group of their own. Raises: SpecError."""
-        ratio = arguments(spec, Args).lr_ratio
-        if not (ratio > 0 and math.isfinite(ratio)):
-            raise SpecError("method.args.lr_ratio", ratio, "must be a finite number above 0")
+        from ..model.lora import lora_layers
+
         optimizer = super().optimizer(model, spec)
         fast = [layer.lora_b for layer in lora_layers(model)]
         moved = {id(b) for b in fast}
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in moved]
+        rate = spec.train.lr * arguments(spec, LoraPlusArgs).lr_ratio
         decay = spec.train.weight_decay
-        optimizer.add_param_group(
-            {"params": fast, "lr": spec.train.lr * ratio, "weight_decay": decay}
-        )
+        optimizer.add_param_group({"params": fast, "lr": rate, "weight_decay": decay})
         return optimizer
 
 

@@ -1,19 +1,76 @@
-"""Any method of Hugging Face's PEFT that injects into linear layers or LayerNorms, in our loop, on our packed batches.
+"""Methods of Hugging Face's PEFT that inject into linear layers or LayerNorms.
 
-A preset names the ``PeftConfig`` by ``method.peft_type`` and gives its arguments in ``method.args``; targets are ours.
+They train in our loop on our packed batches. A preset names the ``PeftConfig`` by
+``method.peft_type``. Settings of ``MethodSpec`` that it has too are translated (``TRANSLATED``),
+targets, layers and the freezing policy are ours, and ``method.args`` gives the rest.
 """
 
-import dataclasses
-import warnings
+from __future__ import annotations
 
-from ..model.lora import target_modules
-from ..model.wrapper import FreezePolicy, LoraWrapperRoberta
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar
+
 from ..spec import Spec, SpecError
-from . import Method, require
+from . import POLICY, Method, one_of, require
+from ._peft_source import config_fields, peft_types
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+
+    from ..model.wrapper import LoraWrapperRoberta
 
 ADAPTER = "default"  # PEFT's name for the one adapter
-# Not what they report on, and nothing a user can act on: LN tuning's LayerNorms are no linear layers; BOFT tries a CUDA
-# kernel and does without.
+
+# PEFT's name for a setting of MethodSpec, by type. ``init`` has no equivalent: PEFT's "gaussian"
+# is N(0, 1 / rank^2).
+_LOW_RANK = {"rank": "r", "alpha": "alpha"}
+TRANSLATED: dict[str, dict[str, str]] = {
+    "LORA": {
+        "rank": "r",
+        "alpha": "lora_alpha",
+        "rank_stabilized": "use_rslora",
+        "dropout": "lora_dropout",
+    },
+    "ADALORA": {"alpha": "lora_alpha", "dropout": "lora_dropout"},
+    "BOFT": {"dropout": "boft_dropout"},
+    "DELORA": {"rank": "r"},
+    "GRALORA": {**_LOW_RANK, "dropout": "gralora_dropout"},
+    "HIRA": {"rank": "r", "dropout": "hira_dropout"},
+    "HRA": {"rank": "r"},
+    "LOHA": _LOW_RANK,
+    "LOKR": _LOW_RANK,
+    "MISS": {"rank": "r", "dropout": "miss_dropout"},
+    "OFT": {"dropout": "module_dropout"},
+    "RANDLORA": {"rank": "r", "alpha": "randlora_alpha", "dropout": "randlora_dropout"},
+    "SHIRA": {"rank": "r"},
+    "VBLORA": {"rank": "r", "dropout": "vblora_dropout"},
+    "VERA": {"rank": "r", "dropout": "vera_dropout"},
+}
+# PEFT's fields that our freezing policy and layer selection replace.
+REPLACED = {"bias": "biases", "layers_to_transform": "layers"}
+# Fields that seed a random projection or mask. Their defaults are constants, so all seeds of a
+# system would share one; here they come from the run's own stream unless args sets them.
+SEEDS = (
+    "generator_seed",
+    "proj_seed",
+    "projection_prng_key",
+    "projection_seed",
+    "random_loc_seed",
+    "random_seed",
+)
+# Types that a method of their own drives from step to step.
+DRIVEN = {"ADALORA": "peft_adalora"}
+# Annotations of PEFT that are checked, with the types of values that fit.
+PLAIN: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+}
+
+# Warnings that report nothing a user can act on: LN tuning's LayerNorms are no linear layers, and
+# BOFT falls back from a CUDA kernel.
 NOISE = (
     "Unsupported layer type",
     "Failed to load the CUDA extension",
@@ -22,74 +79,151 @@ NOISE = (
 
 
 class Peft(Method):
+    """The method behind ``method.peft_type``."""
+
+    packages: ClassVar[dict[str, str]] = {"peft": "peft"}
+    types: ClassVar[tuple[str, ...]] = ()  # that this class is for; empty: all but DRIVEN
+    own: ClassVar[tuple[str, ...]] = ()  # args with another type than in PEFT, checked by the class
+
+    @classmethod
+    def reads_in(cls, spec: Spec) -> frozenset[str]:
+        """What the type has an equivalent for, and our policy.
+
+        Raises:
+            SpecError: PEFT has no such type, or not one for this class.
+        """
+        kind = spec.method.peft_type
+        cls._check_type(kind)
+        reads = POLICY | {"peft_type", "targets", *TRANSLATED.get(str(kind), {})}
+        if spec.method.targets:
+            reads |= {"layers"}
+        if kind == "LN_TUNING":  # trains copies of the LayerNorms in their place
+            reads -= {"layer_norms"}
+        return reads
+
+    @classmethod
+    def needs_in(cls, spec: Spec) -> frozenset[str]:
+        """Rank and alpha where the type has them: PEFT's defaults would hide a setting."""
+        return cls.reads_in(spec) & {"rank", "alpha"}
+
+    @classmethod
+    def check(cls, spec: Spec) -> None:
+        super().check(spec)
+        if bool(spec.method.targets) == ("target_modules" in spec.method.args):
+            reason = "either this or method.args.target_modules must be set"
+            raise SpecError("method.targets", spec.method.targets, reason)
+        seeds = [name for name in cls._seeds(spec) if name not in spec.method.args]
+        if spec.init_from is not None and seeds:
+            reason = f"the start has its own random projection; set method.args.{seeds[0]} for both"
+            raise SpecError("init_from", spec.init_from, reason)
+
+    @classmethod
+    def check_args(cls, spec: Spec) -> None:
+        """Check names and plain types against PEFT's own configuration."""
+        kind, fields = spec.method.peft_type, config_fields(str(spec.method.peft_type))
+        ours = {theirs: name for name, theirs in TRANSLATED.get(str(kind), {}).items()} | REPLACED
+        for name, value in spec.method.args.items():
+            path = f"method.args.{name}"
+            if name in ours:
+                raise SpecError(path, value, f"use method.{ours[name]}")
+            if name not in fields:
+                allowed = ", ".join(sorted(fields.keys() - ours.keys()))
+                raise SpecError(path, value, f"peft_type={kind} takes {allowed}")
+            if name not in cls.own and type(value) not in PLAIN.get(fields[name], (type(value),)):
+                raise SpecError(path, value, f"must be of type {fields[name]}")
+
+    @classmethod
+    def _check_type(cls, kind: str | None) -> None:
+        known = peft_types()
+        if kind not in (cls.types or known):
+            usable = [name for name in known if "target_modules" in config_fields(name)]
+            one_of("method.peft_type", kind, cls.types or tuple(usable))
+        if "target_modules" not in config_fields(str(kind)):
+            reason = "adds to a model's input, which packed batches have no place for"
+            raise SpecError("method.peft_type", kind, reason)
+        if not cls.types and kind in DRIVEN:
+            raise SpecError("method.peft_type", kind, f"needs method.file={DRIVEN[kind]}")
+
+    @staticmethod
+    def _seeds(spec: Spec) -> list[str]:
+        fields = config_fields(str(spec.method.peft_type))
+        return [name for name in SEEDS if name in fields]
+
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
-        """Raises: UserError: PEFT is not installed; SpecError: an unknown type or argument."""
+        """Let PEFT's tuner inject its layers and declare their parameters as the adapter.
+
+        Raises:
+            UserError: PEFT is not installed.
+            SpecError: PEFT refuses a value, or a size that does not fit this encoder.
+        """
+        from ._peft_draws import StreamedForward
+
         require("peft", "peft", f"method={spec.method.name}")
-        config = _config(spec, model, self.config_arguments(spec))
         with warnings.catch_warnings():
             for message in NOISE:
                 warnings.filterwarnings("ignore", message=message)
             from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
-            # PeftModel would wrap the encoder; its tuner injects in place. It is kept because VeRA's and VB-LoRA's layers
-            # share what it holds.
+            config = self.config(model, spec)
+            # PeftModel would wrap the encoder; its tuner injects in place. It is kept because the
+            # layers of VeRA and VB-LoRA share what it holds.
             try:
-                self.tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](
-                    model.encoder, config, ADAPTER
-                )
-            except (TypeError, ValueError) as error:  # sizes that do not fit this encoder
-                reason = " ".join(str(error).split())
-                raise SpecError(
-                    "method.peft_type",
-                    spec.method.peft_type,
-                    f"cannot go into {spec.model.name}: {reason}",
-                ) from None
-        added = {
-            name
-            for name, p in model.encoder.named_parameters(remove_duplicate=False)
-            if p.requires_grad
-        }
-        for path, module in model.encoder.named_modules():
-            names = tuple(
-                n for n, _ in module.named_parameters(recurse=False) if f"{path}.{n}" in added
-            )
-            if names:
-                module.adapter_names = names
-        FreezePolicy(spec.method.biases, spec.method.layer_norms, spec.method.embeddings).apply(
-            model
-        )
+                tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+                self.tuner = tuner(model.encoder, config, ADAPTER)
+            except (TypeError, ValueError) as error:
+                kind, reason = spec.method.peft_type, " ".join(str(error).split())
+                allowed = f"cannot go into {spec.model.name}: {reason}"
+                raise SpecError("method.peft_type", kind, allowed) from None
+        _declare_adapter(model.encoder)
+        super().prepare(model, spec)
+        if spec.method.biases == "adapted":
+            for module in model.encoder.modules():
+                if hasattr(module, "base_layer") and module.base_layer.bias is not None:
+                    module.base_layer.bias.requires_grad_(True)
+        StreamedForward(model.encoder, self.streams)
 
-    def config_arguments(self, spec: Spec) -> dict:
-        """What the PeftConfig is made with."""
+    def config(self, model: LoraWrapperRoberta, spec: Spec) -> PeftConfig:
+        """The PeftConfig of a spec.
+
+        Raises:
+            SpecError: PEFT refuses a value, or a layer that this encoder does not have.
+        """
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+
+        from ..model.lora import target_modules
+
+        m = spec.method
+        chosen: dict[str, Any] = {}
+        try:
+            if m.targets:
+                chosen["target_modules"] = target_modules(model.encoder, m.targets, m.layers)
+        except ValueError as error:
+            raise SpecError("method.layers", m.layers, str(error)) from None
+        for name, theirs in TRANSLATED.get(str(m.peft_type), {}).items():
+            chosen[theirs] = getattr(m, name)
+        for name in self._seeds(spec):
+            chosen[name] = self.streams.torch_seed("init") % 2**31
+        config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(m.peft_type)]
+        try:
+            return config_class(**{**chosen, **self.config_arguments(spec)})
+        except (TypeError, ValueError) as error:
+            raise SpecError("method.args", m.args, " ".join(str(error).split())) from None
+
+    def config_arguments(self, spec: Spec) -> dict[str, Any]:
+        """The arguments of the PeftConfig that ``method.args`` gives."""
         return spec.method.args
 
 
-def _config(spec: Spec, model: LoraWrapperRoberta, given: dict):
-    """The PeftConfig of the spec. Raises: SpecError."""
-    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-
-    kind = spec.method.peft_type
-    usable = {name.value: name for name in PEFT_TYPE_TO_TUNER_MAPPING}
-    if kind not in usable:
-        raise SpecError("method.peft_type", kind, f"must be one of {', '.join(sorted(usable))}")
-    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[usable[kind]]
-    known = {entry.name for entry in dataclasses.fields(config_class)}
-    if "target_modules" not in known:
-        raise SpecError(
-            "method.peft_type",
-            kind,
-            "adds to a model's input and not to its layers; a packed batch has no place for it",
-        )
-    for name in given:
-        if name not in known:
-            raise SpecError(
-                f"method.args.{name}", given[name], f"{kind} takes {', '.join(sorted(known))}"
-            )
-    targets = target_modules(model.encoder, spec.method.targets, spec.method.layers)
-    try:
-        return config_class(**{"target_modules": targets or None, **given})
-    except (TypeError, ValueError) as error:
-        raise SpecError("method.args", given, " ".join(str(error).split())) from None
+def _declare_adapter(encoder: nn.Module) -> None:
+    """List what PEFT left trainable in ``adapter_names`` of the modules that hold it."""
+    added = {
+        name for name, p in encoder.named_parameters(remove_duplicate=False) if p.requires_grad
+    }
+    for path, module in encoder.named_modules():
+        own = [name for name, _ in module.named_parameters(recurse=False)]
+        names = tuple(name for name in own if f"{path}.{name}" in added)
+        if names:
+            module.adapter_names = names  # type: ignore[assignment]
 
 
 METHOD = Peft

@@ -1,56 +1,85 @@
-"""ReLoRA (Lialin et al. 2023, arXiv 2307.05695): merge the update into the weight, start a new one, warm up again."""
+"""ReLoRA (Lialin et al. 2023, arXiv 2307.05695): merge the update, start a new one, warm up."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from ..model.lora import lora_layers
-from ..model.wrapper import LoraWrapperRoberta
-from ..spec import Spec, SpecError
-from . import arguments
+from ..spec import Spec
+from . import arguments, at_least
 from .lora import Lora
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model.wrapper import LoraWrapperRoberta
 
 
 @dataclass
-class Args:
+class ReloraArgs:
+    """Settings of ReLoRA alone."""
+
     every: int  # optimizer steps between two restarts
     warmup: int  # steps over which the learning rate rises again after a restart
 
 
 class Relora(Lora):
+    """LoRA that merges its update into the weight and restarts, every few steps."""
+
+    Args = ReloraArgs
+
+    @classmethod
+    def check(cls, spec: Spec) -> None:
+        super().check(spec)
+        args = arguments(spec, ReloraArgs)
+        at_least("method.args.every", args.every, 1)
+        at_least("method.args.warmup", args.warmup, 0)
+
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
-        """Raises: SpecError."""
-        self.args, self.restarted = arguments(spec, Args), None
-        for name, value, low in (("every", self.args.every, 1), ("warmup", self.args.warmup, 0)):
-            if value < low:
-                raise SpecError(f"method.args.{name}", value, f"must be {low} or more")
+        from ..model.lora import lora_layers
+
         super().prepare(model, spec)
+        self.args = arguments(spec, ReloraArgs)
+        self.restarted: int | None = None
         for layer in lora_layers(model):
-            # The sum of several updates has a higher rank than one: an adapter file must carry the weight it went into.
+            # The sum of several updates has a higher rank than one update: an adapter file must
+            # hold the weight that the earlier ones were merged into.
             layer.adapter_names = (*layer.adapter_names, "weight")
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
+        import torch
+
+        device = next(model.parameters()).device
+        self.generator = torch.Generator(device)
+        self.generator.manual_seed(self.streams.torch_seed("restart"))
         self.adamw, self.step = super().optimizer(model, spec), 0
-        self.adamw.register_step_pre_hook(self._warm_up_again)
+        self.adamw.register_step_pre_hook(self._warm_up)
         return self.adamw
 
-    def _warm_up_again(self, *_) -> None:
-        """Lower the learning rate of a step soon after a restart; the loop's schedule sets it anew for the next one."""
+    def _warm_up(self, *_: object) -> None:
+        """Lower the rate of a step soon after a restart; the schedule resets it for the next."""
         self.step += 1
         if self.restarted is not None and self.step <= self.restarted + self.args.warmup:
             for group in self.adamw.param_groups:
                 group["lr"] *= (self.step - self.restarted) / (self.args.warmup + 1)
 
-    @torch.no_grad()
     def after_step(self, model: LoraWrapperRoberta, step: int) -> None:
-        """Merge, draw A anew, B = 0, forget their moments. Not after the last step, which would leave nothing to train."""
+        """Merge, draw a new A, set B to zero and forget their moments.
+
+        Not after the last step, which would leave an untrained update.
+        """
+        import torch
+
+        from ..model.lora import lora_layers
+
         if step % self.args.every or step == self.steps:
             return
-        for layer in lora_layers(model):
-            layer.weight += layer.delta()
-            layer.reset_lora()
-            for name in ("lora_a", "lora_b"):
-                self.adamw.state.pop(layer.get_parameter(name), None)
+        with torch.no_grad():
+            for layer in lora_layers(model):
+                layer.weight += layer.delta()
+                layer.reset_lora(self.generator)
+                for name in ("lora_a", "lora_b"):
+                    self.adamw.state.pop(layer.get_parameter(name), None)
         self.restarted = step
 
 

@@ -11,14 +11,16 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-PURPOSES = ("init", "head", "order", "dropout")
+PURPOSES = ("init", "head", "order", "dropout", "restart", "forward")
 
 
 class Streams:
     """The streams of one run.
 
     ``init`` draws what a method adds (LoRA's A), ``head`` the task head, ``order`` the order of the
-    training examples and ``dropout`` the masks. ``used`` lists the purposes that were asked for.
+    training examples, ``dropout`` the masks, ``restart`` what ReLoRA initialises again and
+    ``forward`` what the layers of other libraries draw in a forward pass. ``used`` lists the
+    purposes that were asked for.
     """
 
     def __init__(self, seed: int):

@@ -1,0 +1,125 @@
+"""Checks of settings that several methods share. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..spec import MethodSpec, Spec, SpecError, UserError, settings
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+T = TypeVar("T")
+
+# They name the method, or are checked against its Args.
+ALWAYS_READ = frozenset({"name", "file", "args"})
+
+
+def check_read(spec: Spec, reads: frozenset[str], ignores: frozenset[str]) -> None:
+    """Refuse a setting that was changed although the method does not read it.
+
+    Args:
+        spec: settings of the run.
+        reads: fields of ``MethodSpec`` that the method reads.
+        ignores: paths of settings outside of ``method`` that it does not read.
+
+    Raises:
+        SpecError: names the setting, and those that the method reads.
+    """
+    name, default = spec.method.name, MethodSpec()
+    read = [f.name for f in dataclasses.fields(MethodSpec) if f.name in reads]
+    for entry in dataclasses.fields(MethodSpec):
+        value = getattr(spec.method, entry.name)
+        if entry.name in reads | ALWAYS_READ or value == getattr(default, entry.name):
+            continue
+        reason = f"method={name} does not read it; it reads {', '.join(read) or 'no such setting'}"
+        raise SpecError(f"method.{entry.name}", value, reason)
+    given, defaults = settings(spec), settings(Spec())
+    for path in sorted(ignores):
+        if given[path] != defaults[path]:
+            reason = f"method={name} does not read it; leave it at {defaults[path]}"
+            raise SpecError(path, given[path], reason)
+
+
+def arguments(spec: Spec, schema: type[T]) -> T:
+    """``method.args`` as an instance of ``schema``, a dataclass whose fields must all be given.
+
+    Raises:
+        SpecError: a setting is missing, unknown or of another type.
+    """
+    given, method = spec.method.args, f"method={spec.method.name}"
+    names = [entry.name for entry in dataclasses.fields(schema)]  # type: ignore[arg-type]
+    for name in given:
+        if name not in names:
+            raise SpecError(
+                f"method.args.{name}", given[name], f"{method} takes {', '.join(names)}"
+            )
+    if missing := [name for name in names if name not in given]:
+        raise SpecError("method.args", given, f"{method} needs {', '.join(missing)} too")
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise SpecError(f"method.args.{error.full_key}", given[error.full_key], reason) from None
+
+
+def at_least(path: str, value: float, low: int) -> None:
+    """Refuse a value below ``low``.
+
+    Raises:
+        SpecError: names the setting.
+    """
+    if value < low:
+        raise SpecError(path, value, f"must be {low} or more")
+
+
+def positive(path: str, value: float) -> None:
+    """Refuse a value that is not a finite number above 0.
+
+    Raises:
+        SpecError: names the setting.
+    """
+    if not (value > 0 and math.isfinite(value)):
+        raise SpecError(path, value, "must be a finite number above 0")
+
+
+def one_of(path: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Refuse a value that is not among the allowed ones.
+
+    Raises:
+        SpecError: names the setting and the allowed values.
+    """
+    if value not in allowed:
+        raise SpecError(path, value, f"must be one of {', '.join(map(str, allowed))}")
+
+
+def check_installed(package: str, extra: str, wanted_by: str) -> None:
+    """Refuse a setting whose optional package is missing, without importing it.
+
+    Args:
+        package: import name.
+        extra: extra of this distribution that installs it.
+        wanted_by: the setting that needs it.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{wanted_by} needs {package}: pip install 'lora-bench[{extra}]'")
+
+
+def require(package: str, extra: str, wanted_by: str) -> ModuleType:
+    """Import an optional package; arguments as those of ``check_installed``.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    check_installed(package, extra, wanted_by)
+    return importlib.import_module(package)
