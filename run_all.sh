@@ -16,7 +16,7 @@ usage() {
 ./run_all.sh slow     install, then run the slow tests too
 ./run_all.sh install  install only
 ./run_all.sh help     this text
-Every command can be repeated: what is there already is kept, and finished runs are not done again.
+Every command can be repeated: an existing installation is kept, and finished runs are not repeated.
 TEXT
 }
 
@@ -37,7 +37,7 @@ install() {
 
 quickstart() {
     say "Quick start: three toy tasks, LoRA beside full fine-tuning and a frozen encoder, on MiniLM (a few minutes) ..."
-    local failed="a run failed; its reason stands above, its traceback in outputs/quickstart/runs/"
+    local failed="a run failed; see its reason above, its traceback is in outputs/quickstart/runs/"
     local common=(-m +sweep=quickstart out_dir=outputs/quickstart)
     local cores
     cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
@@ -49,17 +49,21 @@ quickstart() {
     $PYTHON -m lora_bench "${common[@]}" task=sst2 method=full || { kill $other; fail "$failed"; }
     wait $other || fail "$failed"
     say ""
-    $PYTHON -m lora_bench.report --runs outputs/quickstart || fail "the table could not be made"
-    say "What to see: LoRA, whose adapter has under one percent of the encoder's parameters, is far above the frozen"
-    say "encoder (head_only) and near full fine-tuning; nothing passes the ceiling. One seed, short runs: no claim."
+    $PYTHON -m lora_bench.report --runs outputs/quickstart || fail "the report failed"
+    say "What to look for: LoRA, whose adapter has under one percent of the encoder's parameters, is far above the"
+    say "frozen encoder (head_only) and near full fine-tuning; nothing passes the ceiling. One seed and short runs"
+    say "are not enough for a claim."
 }
+
+# One worker per core, each with one thread: the models of the tests are too small for more.
+tests() { OMP_NUM_THREADS=1 $PYTHON -m pytest -n auto "$@"; }
 
 command=${1:-all}
 [ $# -gt 0 ] && shift
 case $command in
     all) install; quickstart ;;
-    test) install; $PYTHON -m pytest -m "not slow" "$@" ;;
-    slow) install; $PYTHON -m pytest "$@" ;;
+    test) install; tests -m "not slow" "$@" ;;
+    slow) install; tests "$@" ;;
     install) install ;;
     help | -h | --help) usage ;;
     *) usage >&2; fail "unknown command '$command'" ;;

@@ -1,6 +1,6 @@
 """LoRA written by hand on RoBERTa, benchmarked over GLUE and SQuAD.
 
-The public names load on first use, so that ``lora_bench.report`` builds tables on a machine without torch.
+The public names load on first use, so that ``lora_bench.report`` builds tables without torch.
 """
 
 import importlib
@@ -22,7 +22,7 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'lora_bench' has no attribute {name!r}")
     return getattr(importlib.import_module(f"lora_bench.{_HOME[name]}"), name)

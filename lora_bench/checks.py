@@ -1,4 +1,4 @@
-"""Which values a Spec may hold, and the errors for others. Imports no other module of the project."""
+"""Which values a Spec may hold, and the errors for others."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""``python -m lora_bench.predict RUN ...``: GLUE submission files from finished runs, and the zip that the server takes."""
+"""``python -m lora_bench.predict RUN ...``: files for the GLUE server from finished runs."""
 
 import argparse
 import sys
@@ -25,56 +25,60 @@ EVERY_FILE = (
 
 
 def write_submission(folder: Path, out: Path, root: str | None = None) -> list[Path]:
-    """Predict every test split of a run's task that its data has; one TSV for each.
+    """Predict every test split of a run's task that its data has.
 
-    Args: folder: of a finished run. root: where the official files lie now (data=local). Raises: UserError.
+    Args:
+        folder: of a finished run.
+        out: where to write a TSV file for each split.
+        root: folder of the official files now (data=local); None: as for the run.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: there is no finished run or adapter, or the data has no test split.
     """
     from .checkpoint import load_adapter
     from .methods import get_method
+    from .model.build import build
     from .model.encoder import load_tokenizer
+    from .model.streams import Streams
     from .tasks import make_task
-    from .training.fit import predict
-    from .training.run import build, encode
+    from .training.trainee import predict
 
     record = records.read(folder)
     if record is None or record.status != "ok":
-        raise UserError(
-            f"{folder}: no finished run there; must hold {records.FILE} of a run that ended well"
-        )
-    spec = Spec.from_config(record.spec)
+        raise UserError(f"{folder}: holds no finished run ({records.FILE} with status ok)")
+    spec = Spec.from_dict(record.spec)
     spec.data.root = root or spec.data.root
-    splits = [
-        split
-        for split in spec.task.submission
-        if source_of(spec.data).has(spec.task, spec.data, split)
-    ]
+    source = source_of(spec.data)
+    splits = [s for s in spec.task.submission if source.has(spec.task, spec.data, s)]
     if not splits:
         raise DataError(f"{folder}: data={spec.data.source} has no test split of {spec.task.name}")
     if not (folder / "adapter").is_dir():
-        raise UserError(f"{folder}: the adapter is gone; run again: {record.command}")
+        raise UserError(f"{folder}: the adapter is missing; run again: {record.command}")
     task, tokenizer = make_task(spec.task), load_tokenizer(spec.model)
-    model, _ = build(spec, task, get_method(spec.method))
+    model = build(spec, task, get_method(spec.method), Streams(spec.seed))
     load_adapter(folder / "adapter", model)
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for split in splits:
-        rows = load_split(spec.task, spec.data, split).rows
-        encoded = encode(spec, task, tokenizer, rows)
+        rows = load_split(task, spec.data, split).rows
+        encoded = task.encode(rows, tokenizer, spec.train.max_length)
         predictions = task.decode(predict(model, task, encoded, spec), rows, encoded)
-        lines = [f"{index}\t{_shown(value, spec)}" for index, value in enumerate(predictions)]
+        lines = [f"{i}\t{task.submission_value(value)}" for i, value in enumerate(predictions)]
         path = out / spec.task.submission[split]
         path.write_text("\n".join(["index\tprediction", *lines]) + "\n")
         written.append(path)
     return written
 
 
-def _shown(value, spec: Spec) -> str:
-    """As the server wants it: the label as the official files write it, or a number with three decimals."""
-    return spec.task.local.label_values[value] if spec.task.labels else f"{value:.3f}"
-
-
 def write_zip(out: Path) -> tuple[Path, list[str]]:
-    """Zip the submission files in ``out``; returns the zip and the names of those that the server still misses."""
+    """Zip the submission files in ``out``.
+
+    Returns:
+        The zip file, and the names of the files that the server needs besides.
+    """
     path = out / "submission.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(out.glob("*.tsv")):
@@ -83,6 +87,7 @@ def write_zip(out: Path) -> tuple[Path, list[str]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m lora_bench.predict", description=__doc__)
     parser.add_argument(
         "runs", type=Path, nargs="+", help="folders of finished runs: <out_dir>/runs/<task>/<key>"
@@ -94,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="folder for the files (default: %(default)s)",
     )
     parser.add_argument(
-        "--data-root", help="where the official files lie now, if elsewhere than for the run"
+        "--data-root", help="folder of the official files, if another one than for the run"
     )
     args = parser.parse_args(arguments)
     try:
@@ -104,11 +109,8 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     path, missing = write_zip(args.out)
-    print(
-        path
-        if not missing
-        else f"{path} (the server wants {len(missing)} more: {', '.join(missing)})"
-    )
+    needs = f" (the server needs {len(missing)} more: {', '.join(missing)})"
+    print(f"{path}{needs if missing else ''}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Where the presets are, and the tasks among them for those who need their facts without composing a run."""
+"""The folder of the presets, and the tasks in it for code that composes no run."""
 
 from pathlib import Path
+from typing import cast
 
 from omegaconf import OmegaConf
 
@@ -10,16 +11,19 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def task_presets() -> dict[str, TaskSpec]:
-    """Every task under ``conf/task/``, by its name."""
-    found = (
-        OmegaConf.merge(OmegaConf.structured(TaskSpec), OmegaConf.load(p))
-        for p in sorted(CONF.glob("task/*.yaml"))
-    )
-    return {task.name: task for task in map(OmegaConf.to_object, found)}
+    """Every task under ``conf/task/`` by its name."""
+    schema = OmegaConf.structured(TaskSpec)
+    merged = (OmegaConf.merge(schema, OmegaConf.load(p)) for p in sorted(CONF.glob("task/*.yaml")))
+    found = [cast(TaskSpec, OmegaConf.to_object(config)) for config in merged]
+    return {task.name: task for task in found}
 
 
 def task_preset(name: str) -> TaskSpec:
-    """Raises: SpecError: there is none of that name."""
+    """The task of that name.
+
+    Raises:
+        SpecError: there is no such preset.
+    """
     tasks = task_presets()
     if name not in tasks:
         raise SpecError("task", name, f"must be one of {', '.join(tasks)}")

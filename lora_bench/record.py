@@ -1,4 +1,4 @@
-"""Record: what one run did and how it went, as one JSON file that is written whole or not at all."""
+"""Record: what one run did and how it went, as one JSON file, written whole or not at all."""
 
 import hashlib
 import json

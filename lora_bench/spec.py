@@ -199,8 +199,8 @@ class Spec:
             start: the adapter behind ``init_from``; None without one.
         """
         where = {**self.where(), "data.fingerprint": data, "model.fingerprint": model}
-        system = {**self.system(), "init_from": start and start.cell}
-        return Identity(where, system, self.seed, start and start.fingerprint)
+        cell, weights = (None, None) if start is None else (start.cell, start.fingerprint)
+        return Identity(where, {**self.system(), "init_from": cell}, self.seed, weights)
 
 
 @dataclass(frozen=True)
@@ -244,12 +244,14 @@ class Identity:
         return "-".join(names) + ("" if rank is None else f"-r{rank}")
 
 
-def _from_dict(kind: type, nested: dict[str, Any]) -> Any:
-    parts = {entry.name: entry.default_factory for entry in dataclasses.fields(kind)}
+def _from_dict(kind: Any, nested: dict[str, Any]) -> Any:
+    sections: dict[str, Any] = {
+        entry.name: entry.default_factory
+        for entry in dataclasses.fields(kind)
+        if dataclasses.is_dataclass(entry.default_factory)
+    }
     values = {
-        name: _from_dict(parts[name], value)
-        if dataclasses.is_dataclass(parts.get(name))
-        else value
+        name: _from_dict(sections[name], value) if name in sections else value
         for name, value in nested.items()
     }
     return kind(**values)

@@ -13,10 +13,13 @@ from lora_bench import checkpoint
 from lora_bench.checkpoint.__main__ import main
 from lora_bench.checkpoint.restore import load_model
 from lora_bench.methods import get_method
+from lora_bench.model.build import build
 from lora_bench.model.encoder import tiny_config
+from lora_bench.model.streams import Streams
 from lora_bench.spec import SpecError
 from lora_bench.tasks import make_task
-from lora_bench.training.run import build, run
+from lora_bench.training.prepared import prepare
+from lora_bench.training.run import run
 
 from .helpers import random_batch
 
@@ -46,7 +49,7 @@ def adapter(tiny_spec, tmp_path, base):
 
     def make(*overrides: str, model=f"model.source={base}") -> Path:
         spec = tiny_spec(*overrides, model)
-        instance, _ = build(spec, make_task(spec.task), get_method(spec.method))
+        instance = build(spec, make_task(spec.task), get_method(spec.method), Streams(spec.seed))
         with torch.no_grad():
             for parameter in instance.trained_state().values():
                 parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -326,8 +329,8 @@ def test_our_own_folder_is_checked_as_well(adapter, tmp_path, tiny_spec):
     refused(r"lora_a is \(8, 32\), must be \(4, 32\)")
     facts.write_text(text[:-20])
     refused("adapter.json: is damaged")
-    facts.write_text(text.replace('"format": 1', '"format": 9'))
-    refused("has format 9; this version reads 1")
+    facts.write_text(text.replace('"format": 2', '"format": 9'))
+    refused("has format 9; this version reads up to 2")
     facts.write_text(text.replace(json.loads(text)["base_model"]["source"], "random:tiny"))
     refused("was trained on another base model")
     facts.unlink()
@@ -343,7 +346,7 @@ def test_our_own_folder_is_checked_as_well(adapter, tmp_path, tiny_spec):
         (
             ["method=adapter_houlsby"],
             ["merge"],
-            "method=adapter_houlsby: a stock RoBERTa has no place for roberta",
+            "method=adapter_houlsby: a stock RoBERTa has no roberta",
         ),
         (["head=article"], ["merge"], "head=article: transformers has no such head"),
         (
@@ -359,13 +362,13 @@ def test_our_own_folder_is_checked_as_well(adapter, tmp_path, tiny_spec):
         (
             ["method.embeddings=true"],
             ["convert", "--to", "peft"],
-            "no place for trained embeddings",
+            "cannot hold trained embeddings",
         ),
         ([], ["convert"], "--from ours --to ours: exactly one of them must be ours"),
         (
             [],
             ["convert", "--from", "peft"],
-            "--from peft: needs --task, which the file does not say",
+            "--from peft: needs --task, which the file does not state",
         ),
         (
             [],
@@ -386,7 +389,7 @@ def test_what_cannot_be_done_is_one_line(adapter, tmp_path, overrides, command, 
         main([command[0], str(folder), *command[1:], "--out", str(tmp_path / "out")])
     assert "\n" not in str(caught.value)
     (tmp_path / "there").mkdir()
-    with pytest.raises(SystemExit, match="is there already; choose another folder"):
+    with pytest.raises(SystemExit, match="exists already; choose another folder"):
         main(["merge", str(folder), "--out", str(tmp_path / "there")])
 
 
@@ -439,12 +442,66 @@ def test_inspect_says_what_it_is(adapter, capsys):
 def test_a_run_starts_from_an_imported_adapter_and_from_a_key(tiny_spec, tmp_path):
     first = tiny_spec("task=mnli")
     run(first)
-    key = first.key()
+    key = prepare(first).key
     by_key, by_folder = (
         tiny_spec("task=rte", f"init_from={start}", "train.epochs=1")
         for start in (key, f"{first.out_dir}/runs/mnli/{key}/adapter")
     )
-    assert by_key.key() == by_folder.key() != tiny_spec("task=rte", "train.epochs=1").key()
-    assert run(by_key).status == "ok"
+    plain = tiny_spec("task=rte", "train.epochs=1")
+    assert prepare(by_key).key == prepare(by_folder).key != prepare(plain).key
+    done = run(by_key)
+    assert done.status == "ok" and done.start == checkpoint.start_of(
+        prepare(first).folder / "adapter"
+    )
+    assert done.start["cell"] == prepare(first).identity.cell and done.start["task"] == "mnli"
     with pytest.raises(SpecError, match="init_from=nosuch: must be the key of a run below"):
         run(tiny_spec("task=rte", "init_from=nosuch"))
+
+
+def test_an_adapter_of_another_project_is_a_cell_of_its_own(adapter, tmp_path):
+    folder = adapter("task=cola")
+    start = checkpoint.start_of(folder)
+    assert start["cell"] == f"cola-tiny-lora-r8-{start['fingerprint']}"
+    weights = folder / checkpoint.WEIGHTS
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
+    assert checkpoint.start_of(folder)["fingerprint"] != start["fingerprint"]
+    weights.unlink()
+    with pytest.raises(checkpoint.AdapterError, match="no adapter.safetensors there"):
+        checkpoint.start_of(folder)
+
+
+FORMAT_1 = {
+    "squad_v2": ({"unanswerable": True}, {"unanswerable": True}, "lora", {}, {}),
+    "squad_v1": ({"unanswerable": False}, {}, "lora", {}, {}),
+    "cola": (
+        {"unanswerable": False},
+        {},
+        "peft_vera",
+        {"r": 8, "d_initial": 0.1},
+        {"d_initial": 0.1},
+    ),
+}
+
+
+@pytest.mark.parametrize("task", FORMAT_1)
+def test_an_adapter_of_format_1_still_loads(adapter, task):
+    """Format 1 kept ``unanswerable`` beside the task's name, and repeated the rank in PEFT's args."""
+    old_task, args, method, old_args, new_args = FORMAT_1[task]
+    folder = adapter(f"task={task}", "head=article")
+    before = ours(folder)
+    path = folder / checkpoint.FACTS
+    facts = json.loads(path.read_text())
+    del facts["cell"], facts["task"]["args"]
+    facts["format"] = 1
+    facts["task"] |= old_task
+    path.write_text(json.dumps(facts))
+    assert torch.equal(ours(folder), before)
+    assert checkpoint.spec_of(folder).task.args == args
+    facts["method"] |= {"name": method, "args": old_args}
+    path.write_text(json.dumps(facts))
+    assert checkpoint.spec_of(folder).method.args == new_args
+    assert checkpoint.read_facts(folder)["cell"] is None
+    del facts["task"]["unanswerable"]
+    path.write_text(json.dumps(facts))
+    with pytest.raises(checkpoint.AdapterError, match="format 1 lacks or garbles 'unanswerable'"):
+        checkpoint.spec_of(folder)

@@ -4,9 +4,10 @@ import datasets
 import pytest
 from datasets.arrow_writer import ArrowWriter
 
-from lora_bench.__main__ import compose
+from lora_bench.compose import compose
 from lora_bench.data import DataError, load, load_split
 from lora_bench.spec import TaskSpec
+from lora_bench.tasks import make_task
 from lora_bench.training.run import run
 
 from .test_spec import GLUE, SQUAD
@@ -68,7 +69,7 @@ def fill(
 def test_every_task_loads_from_the_cache(cache, name):
     spec = compose([f"task={name}", "data=hub"])
     cache(spec.task)
-    splits = load(spec.task, spec.data)
+    splits = load(make_task(spec.task), spec.data)
     assert set(splits) == {"train", *spec.task.validation}
     row = splits["train"].rows[5]
     assert row == {
@@ -91,7 +92,7 @@ def test_squad_loads_from_the_cache(tmp_path, monkeypatch, name):
     row = {"id": "1", "title": "t", "context": "Ann sleeps.", "question": "Who?"}
     row["answers"] = {"text": ["Ann"], "answer_start": [0]}
     fill(tmp_path, spec.task, features, {"train": [row], "validation": [row]})
-    assert load_split(spec.task, spec.data, "validation").rows == [row]
+    assert load_split(make_task(spec.task), spec.data, "validation").rows == [row]
 
 
 def test_a_hub_run_records_the_revision(cache, tiny_spec):
@@ -105,12 +106,12 @@ def test_an_empty_cache_another_revision_and_other_labels_are_one_line(cache):
     with pytest.raises(
         DataError, match="cannot be loaded .* offline choices: data=toy, or data=local"
     ) as caught:
-        load_split(spec.task, spec.data, "train")
+        load_split(make_task(spec.task), spec.data, "train")
     assert "\n" not in str(caught.value)
     cache(spec.task, labels=["not_entailment", "entailment"])
     with pytest.raises(DataError, match=r"labels are \['not_entailment', 'entailment'\]; must be"):
-        load_split(spec.task, spec.data, "train")
+        load_split(make_task(spec.task), spec.data, "train")
     other = compose(["task=wnli", "data=hub"])
     cache(other.task, revision="0" * 40)
     with pytest.raises(DataError, match="the cache holds another revision|cannot be loaded"):
-        load_split(other.task, other.data, "train")
+        load_split(make_task(other.task), other.data, "train")

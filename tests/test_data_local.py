@@ -2,10 +2,11 @@
 
 import pytest
 
-from lora_bench.__main__ import compose
+from lora_bench.compose import compose
 from lora_bench.data import DataError, load, load_split
 from lora_bench.data.__main__ import check
 from lora_bench.data.__main__ import main as data_main
+from lora_bench.tasks import make_task
 
 from .helpers import official_rows, write_official
 from .test_spec import GLUE
@@ -302,4 +303,4 @@ def test_check_agrees_with_what_is_known_of_the_real_files(real_glue):
 
 
 def two(spec):
-    return spec.task, spec.data
+    return make_task(spec.task), spec.data

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lora_bench.__main__ import compose
+from lora_bench.compose import compose
 from lora_bench.model.packing import Batch
 from lora_bench.tasks import make_task
 from lora_bench.tasks.metrics import accuracy, f1, matthews, pearson, spearman

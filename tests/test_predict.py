@@ -6,10 +6,15 @@ import pytest
 
 from lora_bench.predict import EVERY_FILE, main, write_submission
 from lora_bench.spec import UserError
-from lora_bench.training.run import folder_of, run
+from lora_bench.training.prepared import prepare
+from lora_bench.training.run import run
 
 from .helpers import write_official
 from .test_spec import GLUE
+
+
+def folder_of(spec):
+    return prepare(spec).folder
 
 
 def finished(tiny_spec, tmp_path, task):
@@ -43,7 +48,7 @@ def test_the_zip_holds_all_and_says_what_is_missing(tiny_spec, tmp_path, capsys)
     with zipfile.ZipFile(tmp_path / "out" / "submission.zip") as archive:
         assert sorted(archive.namelist()) == ["AX.tsv", "CoLA.tsv", "MNLI-m.tsv", "MNLI-mm.tsv"]
     assert (
-        "the server wants 7 more: MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI"
+        "the server needs 7 more: MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI"
         in capsys.readouterr().out
     )
 
@@ -57,7 +62,7 @@ def test_the_presets_together_fill_the_servers_list():
 
 
 def test_a_run_without_test_split_record_or_adapter_is_one_line(tiny_spec, tmp_path):
-    with pytest.raises(UserError, match="no finished run there"):
+    with pytest.raises(UserError, match="holds no finished run"):
         write_submission(tmp_path, tmp_path / "out")
     toy = tiny_spec()
     run(toy)
@@ -67,5 +72,5 @@ def test_a_run_without_test_split_record_or_adapter_is_one_line(tiny_spec, tmp_p
     for file in (folder_of(spec) / "adapter").iterdir():
         file.unlink()
     (folder_of(spec) / "adapter").rmdir()
-    with pytest.raises(UserError, match="the adapter is gone; run again"):
+    with pytest.raises(UserError, match="the adapter is missing; run again"):
         write_submission(folder_of(spec), tmp_path / "out")

@@ -40,7 +40,7 @@ def changed(spec: Spec, path: str) -> Spec:
 def test_the_identity_holds_every_setting_that_can_change_a_score():
     spec = compose([])
     before, paths = identity_of(spec), settings(spec)
-    for path in paths:
+    for path in paths.keys() - {"init_from"}:  # stands for the adapter behind it, see below
         after = identity_of(changed(spec, path))
         assert (after.key == before.key) == (part_of(path) is None), path
         assert (after.cell == before.cell) == (part_of(path) in (None, "seed")), path

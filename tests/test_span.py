@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from transformers import RobertaForQuestionAnswering
 
-from lora_bench.__main__ import compose
+from lora_bench.compose import compose
 from lora_bench.data import HELD_OUT, DataError, load, load_split
 from lora_bench.model.encoder import load_tokenizer, tiny_config
-from lora_bench.model.heads import SpanHead
+from lora_bench.model.heads import TokenHead
 from lora_bench.tasks import make_task
 from lora_bench.tasks.metrics import exact_match, normalize_answer, token_f1
-from lora_bench.tasks.span import Answer, best_spans
-from lora_bench.training.run import encode, folder_of, run
+from lora_bench.tasks.answers import Answer, best_spans
+from lora_bench.training.prepared import Prepared, prepare
+from lora_bench.training.run import run
 
 from . import official_squad as official
 from .conftest import MINILM, REAL_DATA, TINY
@@ -106,7 +107,10 @@ def compare_v2(task, rows, answers, threshold):
 @pytest.mark.parametrize("name", ["squad_v1", "squad_v2"])
 def test_the_real_dev_files_score_as_the_official_rules_say(real_squad, name, kind):
     spec = compose([f"task={name}", "data=local", f"data.root={real_squad}"])
-    task, rows = make_task(spec.task), load_split(spec.task, spec.data, "validation").rows
+    task, rows = (
+        make_task(spec.task),
+        load_split(make_task(spec.task), spec.data, "validation").rows,
+    )
     assert len(rows) == spec.task.official_rows["validation"]
     rng = random.Random(1)
     texts = [rng.choice(row["answers"]["text"]) if row["answers"]["text"] else "" for row in rows]
@@ -192,7 +196,7 @@ def gold_text(encoded, window, rows):
 def test_gold_spans_of_the_real_files_come_back(real_squad, model, file):
     name, split = file.split()
     spec = compose([f"task={name}", "data=local", f"data.root={real_squad}"])
-    task, rows = make_task(spec.task), load_split(spec.task, spec.data, split).rows
+    task, rows = make_task(spec.task), load_split(make_task(spec.task), spec.data, split).rows
     encoded = task.encode(rows, load_tokenizer(model), 384 if model is MINILM else 512)
     found = [(w, gold_text(encoded, w, rows)) for w in range(len(encoded))]
     found = [(w, text) for w, text in found if text is not None]
@@ -219,7 +223,9 @@ def test_gold_spans_of_the_real_files_come_back(real_squad, model, file):
 
 def test_windows_overlap_by_the_stride_and_cover_the_passage():
     context = " ".join(f"w{i}" for i in range(300))
-    task = make_task(compose(["task=squad_v1", "task.stride=20", "train.max_length=120"]).task)
+    task = make_task(
+        compose(["task=squad_v1", "+task.args.stride=20", "train.max_length=120"]).task
+    )
     encoded = task.encode([row("1", "What?", context, "w7")], load_tokenizer(MINILM), 120)
     spans = [
         encoded.offsets[encoded.starts[w] : encoded.starts[w + 1]] for w in range(len(encoded))
@@ -235,9 +241,9 @@ def test_other_windows_are_not_taken_from_the_cache(tiny_spec):
 
     def windows(*overrides):
         spec = tiny_spec("task=squad_v1", "train.max_length=240", *overrides)
-        return len(encode(spec, make_task(spec.task), load_tokenizer(TINY), rows))
+        return len(Prepared(spec).encode(rows))
 
-    assert windows("task.stride=10") == windows("task.stride=10") < windows("task.stride=128")
+    assert windows("+task.args.stride=10") == windows("+task.args.stride=10") < windows()
 
 
 def test_a_question_longer_than_its_share_is_cut():
@@ -268,7 +274,7 @@ def test_best_spans_are_the_best_of_all_and_keep_to_their_length():
 
 
 def test_the_answer_comes_from_the_best_window_and_the_null_score_from_the_least_sure_one():
-    task = make_task(compose(["task=squad_v2", "task.stride=20"]).task)
+    task = make_task(compose(["task=squad_v2", "+task.args.stride=20"]).task)
     rows = [row("1", "What?", " ".join(f"w{i}" for i in range(100)), "w7")]
     encoded = task.encode(rows, load_tokenizer(TINY), 120)
     outputs = [torch.zeros(int(n), 2) for n in encoded.lengths]
@@ -301,7 +307,7 @@ def test_loss_is_that_of_transformers_head_on_a_padded_batch():
     ours = LoraWrapperRoberta(
         "squad_v1", model_id=theirs.roberta, lora_rank=None, head="standard"
     ).eval()
-    assert isinstance(ours.head, SpanHead)
+    assert isinstance(ours.head, TokenHead)
     ours.head.load_state_dict(theirs.qa_outputs.state_dict())
     labels = np.array([[1, 3], [0, 0], [2, 2]])
     batch = random_batch([5, 9, 3], labels=labels)
@@ -331,9 +337,12 @@ def test_the_articles_head_adds_a_weighted_no_answer_loss():
 def test_a_run_writes_files_that_the_official_rules_score_alike(tiny_spec, overrides):
     spec = tiny_spec(*overrides, "data.toy_train=80", "train.epochs=1", "train.lr=1e-2")
     done = run(spec)
-    rows = load_split(spec.task, spec.data, "validation").rows
+    rows = load_split(make_task(spec.task), spec.data, "validation").rows
     golds = {row["id"]: row["answers"]["text"] for row in rows}
-    files = {p.stem: json.loads(p.read_text()) for p in (folder_of(spec) / "predictions").iterdir()}
+    files = {
+        p.stem: json.loads(p.read_text())
+        for p in (prepare(spec).folder / "predictions").glob("*.json")
+    }
     scores = done.last["scores"]
     if spec.task.name == "squad_v1":
         assert set(files) == {"predictions", "nbest"}
@@ -352,20 +361,21 @@ def test_a_run_writes_files_that_the_official_rules_score_alike(tiny_spec, overr
 
 def test_the_threshold_comes_from_other_articles_than_training():
     spec = compose(["task=squad_v2", "data.toy_train=200"])
-    splits = load(spec.task, spec.data)
+    splits = load(make_task(spec.task), spec.data)
     titles = {name: {row["title"] for row in rows.rows} for name, rows in splits.items()}
     assert (
         not titles["train"] & titles[HELD_OUT]
         and len(titles["train"]) == len(titles[HELD_OUT]) == 5
     )
     assert len(splits["train"].rows) + len(splits[HELD_OUT].rows) == 200
-    assert HELD_OUT not in load(compose(["task=squad_v1"]).task, compose(["task=squad_v1"]).data)
+    plain = compose(["task=squad_v1"])
+    assert HELD_OUT not in load(make_task(plain.task), plain.data)
 
 
 @pytest.mark.parametrize("name", ["squad_v1", "squad_v2"])
 def test_toy_passages_hold_their_answers_and_have_a_ceiling(name):
     spec = compose([f"task={name}", "data=toy"])
-    task, splits = make_task(spec.task), load(spec.task, spec.data)
+    task, splits = make_task(spec.task), load(make_task(spec.task), spec.data)
     everything = [row for rows in splits.values() for row in rows.rows]
     for r in everything:
         for text, start in zip(r["answers"]["text"], r["answers"]["answer_start"], strict=True):
@@ -424,7 +434,7 @@ def break_question(**changes):
         (break_question(is_impossible=True), "is_impossible is True with 1 answers"),
         (break_question(question=" "), "question is ' '; must be a text"),
         (break_question(id=7), "id is 7; must be a text"),
-        (break_question(id="q1"), "this id stands in the file before"),
+        (break_question(id="q1"), "an earlier question of the file has this id"),
     ],
 )
 def test_a_broken_question_is_named_or_left_out_and_counted(tmp_path, change, message):
@@ -434,7 +444,7 @@ def test_a_broken_question_is_named_or_left_out_and_counted(tmp_path, change, me
     path.write_text(json.dumps(data))
     spec = compose(["task=squad_v2", "data=local", f"data.root={tmp_path}"])
     with pytest.raises(DataError) as caught:
-        load_split(spec.task, spec.data, "train")
+        load_split(make_task(spec.task), spec.data, "train")
     text = str(caught.value)
     assert (
         message in text
@@ -443,7 +453,7 @@ def test_a_broken_question_is_named_or_left_out_and_counted(tmp_path, change, me
         and "\n" not in text
     )
     spec.data.skip_bad = True
-    found = load_split(spec.task, spec.data, "train")
+    found = load_split(make_task(spec.task), spec.data, "train")
     assert len(found.rows) == 2 and len(found.skipped) == 1 and message in found.skipped[0]
 
 
@@ -463,7 +473,7 @@ def test_a_file_that_is_no_squad_is_one_line(tmp_path, text, message):
     (tmp_path / "train-v1.1.json").write_text(text)
     spec = compose(["task=squad_v1", "data=local", f"data.root={tmp_path}"])
     with pytest.raises(DataError, match=message) as caught:
-        load_split(spec.task, spec.data, "train")
+        load_split(make_task(spec.task), spec.data, "train")
     assert "\n" not in str(caught.value)
 
 
@@ -473,4 +483,4 @@ def test_v1_wants_an_answer_to_every_question(tmp_path):
     with pytest.raises(
         DataError, match="question 'q3': has no answer; every question of squad_v1 must have one"
     ):
-        load_split(spec.task, spec.data, "train")
+        load_split(make_task(spec.task), spec.data, "train")

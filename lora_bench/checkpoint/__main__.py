@@ -1,4 +1,4 @@
-"""``python -m lora_bench.checkpoint``: look into adapters, convert them, merge them into a plain transformers model."""
+"""``python -m lora_bench.checkpoint``: inspect, convert and merge adapters."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from ..spec import ModelSpec, UserError
 from . import WEIGHTS, adapter_of, read_facts, read_weights
 
 EXAMPLES = """\
-examples (a run's folder is <out_dir>/runs/<task>/<key>; its adapter/ does as well):
+examples (the source is a run's folder, <out_dir>/runs/<task>/<key>, or the adapter/ in it):
   python -m lora_bench.checkpoint inspect outputs/runs/cola/<key>
   python -m lora_bench.checkpoint merge outputs/runs/cola/<key> --out merged
   python -m lora_bench.checkpoint convert outputs/runs/cola/<key> --to peft --out for_peft
@@ -23,6 +23,7 @@ FORMATS = ("ours", "peft", "loralib", "article")
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
     args = _parser().parse_args(arguments)
     try:
         print({"inspect": _inspect, "merge": _merge, "convert": _convert}[args.command](args))
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lora_bench.checkpoint",
-        description="Look into adapters, convert them, merge them into a plain transformers model.",
+        description="Inspect adapters, convert them, merge them into a plain transformers model.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     for command in (merge, convert):
         command.add_argument(
-            "--out", type=Path, required=True, help="folder to write; must not be there yet"
+            "--out", type=Path, required=True, help="folder to write; must not exist"
         )
     convert.add_argument(
         "--from", dest="origin", choices=FORMATS, default="ours", help="default: %(default)s"
@@ -63,14 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--to", choices=FORMATS[:2], default="ours", help="default: %(default)s")
     convert.add_argument(
         "--task",
-        help="what the head is for: a name under conf/task/ (needed by all but --from ours)",
+        help="task of the head, a name under conf/task/ (for all but --from ours)",
     )
     convert.add_argument(
         "--base",
-        help="hub id or folder of the base model (loralib; peft: instead of the one it names)",
+        help="hub id or folder of the base model (for loralib; overrides the one of peft)",
     )
     convert.add_argument(
-        "--alpha", type=float, help="of LoRA's scaling alpha / rank: not in loralib's files"
+        "--alpha", type=float, help="of LoRA's scaling alpha / rank; loralib's files lack it"
     )
     return parser
 
@@ -89,8 +90,8 @@ def _merge(args: argparse.Namespace) -> str:
     from .export import merge
 
     _refuse_existing(args.out)
-    merge(adapter_of(args.source), args.out)
-    return f"{args.out}: load it with transformers' AutoModelForSequenceClassification or AutoModelForQuestionAnswering"
+    name = merge(adapter_of(args.source), args.out)
+    return f"{args.out}: load it with transformers.{name}.from_pretrained"
 
 
 def _convert(args: argparse.Namespace) -> str:
@@ -107,13 +108,14 @@ def _convert(args: argparse.Namespace) -> str:
     )
     if missing := [name for name, value in needed.items() if value is None]:
         raise UserError(
-            f"--from {args.origin}: needs {' and '.join(missing)}, which the file does not say"
+            f"--from {args.origin}: needs {' and '.join(missing)}, which the file does not state"
         )
     task = task_preset(args.task)
     base = None if args.base is None else ModelSpec(name=Path(args.base).name, source=args.base)
     if args.origin == "peft":
         foreign.import_peft(args.source, args.out, task, base)
     elif args.origin == "loralib":
+        assert base is not None
         foreign.import_loralib(args.source, args.out, task, base, args.alpha)
     else:
         foreign.import_article(args.source, args.out, task)
@@ -122,7 +124,7 @@ def _convert(args: argparse.Namespace) -> str:
 
 def _refuse_existing(out: Path) -> None:
     if out.exists():
-        raise UserError(f"--out {out}: is there already; choose another folder")
+        raise UserError(f"--out {out}: exists already; choose another folder")
 
 
 if __name__ == "__main__":

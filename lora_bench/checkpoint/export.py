@@ -1,26 +1,39 @@
-"""Our adapters for other people: a PEFT folder, or a plain transformers model with the adapter merged in."""
+"""Our adapters for other projects: a PEFT folder, or a plain model of transformers."""
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from ..methods import require
 from ..methods.peft import Peft
-from ..model.encoder import load_encoder, load_tokenizer, resolve, stock_architecture
+from ..model.encoder import load_encoder, load_tokenizer, stock_architecture
 from ..model.lora import LoraLinear, adapter_parameters, lora_layers
-from ..spec import Spec
+from ..model.source import locate
+from ..model.wrapper import LoraWrapperRoberta
+from ..spec import MethodSpec, Spec
+from ..tasks import Stock
 from . import AdapterError
-from .restore import STOCK_HEADS, load_model, plain_encoder, stock_model, to_stock
+from .restore import load_model, plain_encoder, stock_model, stock_of, to_stock
 
-PEFT_TASKS = {"text": "SEQ_CLS", "span": "QUESTION_ANS"}
 PEFT_BIASES = {"none": "none", "adapted": "lora_only", "all": "all"}
 
 
-def merge(folder: Path, out: Path) -> None:
-    """Write a plain transformers folder that does what base model and adapter do together; tokenizer included.
+def merge(folder: Path, out: Path) -> str:
+    """Write a plain transformers folder that computes the same, tokenizer included.
 
-    Raises: AdapterError: a method whose modules cannot be merged into weights, or the article's head.
+    Args:
+        folder: of the adapter.
+        out: to write to.
+
+    Returns:
+        Name of the class of transformers that loads it.
+
+    Raises:
+        AdapterError: the method's modules cannot be merged into weights, or transformers has no
+            such head.
     """
     model, spec, method = load_model(folder)
     try:
@@ -32,50 +45,41 @@ def merge(folder: Path, out: Path) -> None:
         raise AdapterError(f"method={spec.method.name}: cannot be merged: {error}") from None
     stock_model(plain_encoder(model), model.head, spec).save_pretrained(out)
     load_tokenizer(spec.model).save_pretrained(out)
+    return stock_of(spec.task).model
 
 
 def export_peft(folder: Path, out: Path) -> None:
-    """Write a LoRA adapter as a PEFT folder, which ``PeftModel.from_pretrained`` loads onto the base model it names.
+    """Write a LoRA adapter as a PEFT folder for ``PeftModel.from_pretrained``.
 
-    A base model that transformers would not load as a RoBERTa (a BERT, a random one) is written to ``out/base_model``.
-    Raises: AdapterError: another method than LoRA, trained embeddings, or the article's head; UserError: no PEFT.
+    A base model that transformers does not load as a RoBERTa (a BERT, a random one) is written to
+    ``out/base_model``.
+
+    Args:
+        folder: of the adapter.
+        out: to write to.
+
+    Raises:
+        AdapterError: another method than LoRA, trained embeddings, or the article's head.
+        UserError: PEFT is not installed.
     """
     peft = require("peft", "peft", "a PEFT folder")
     model, spec, _ = load_model(folder)
     adapters = adapter_parameters(model).keys()
     if not adapters or any(not name.endswith((".lora_a", ".lora_b")) for name in adapters):
         raise AdapterError(
-            f"method={spec.method.name}: only an adapter of plain LoRA layers can be a PEFT LoRA folder"
+            f"method={spec.method.name}: only an adapter of plain LoRA layers can be a PEFT LoRA "
+            "folder"
         )
     if spec.method.embeddings:
         raise AdapterError(
-            "method.embeddings=True: a PEFT LoRA folder has no place for trained embeddings"
+            "method.embeddings=True: a PEFT LoRA folder cannot hold trained embeddings"
         )
-    state = {
-        to_stock(name, spec.task.kind): tensor for name, tensor in model.trained_state().items()
-    }
-    config = peft.LoraConfig(
-        r=spec.method.rank,
-        lora_alpha=spec.method.alpha,
-        use_rslora=spec.method.rank_stabilized,
-        lora_dropout=spec.method.dropout,
-        target_modules=[
-            name for name, layer in model.encoder.named_modules() if isinstance(layer, LoraLinear)
-        ],
-        bias=PEFT_BIASES[spec.method.biases],
-        task_type=PEFT_TASKS[spec.task.kind],
-        modules_to_save=[
-            STOCK_HEADS[spec.task.kind][0].rstrip("."),
-            *["LayerNorm"] * spec.method.layer_norms,
-        ],
-    )
-    stock = stock_model(plain_encoder(model), model.head, spec)
-    stock.name_or_path = _base(spec, out)  # from where PEFT takes the base model's name
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", category=FutureWarning
-        )  # of transformers, about what PEFT calls
-        wrapped = peft.get_peft_model(stock, config)
+    stock = stock_of(spec.task)
+    state = {to_stock(name, stock): tensor for name, tensor in model.trained_state().items()}
+    config = _lora_config(peft, spec.method, model, stock)
+    target = stock_model(plain_encoder(model), model.head, spec)
+    target.name_or_path = _base(spec, out)  # from where PEFT takes the base model's name
+    wrapped = _wrapped(peft, target, config)
     with torch.no_grad():
         for name, parameter in wrapped.base_model.model.named_parameters():
             ours = name.replace(".lora_A.default.weight", ".lora_a").replace(
@@ -86,11 +90,34 @@ def export_peft(folder: Path, out: Path) -> None:
     wrapped.save_pretrained(out)
 
 
+def _lora_config(peft: Any, method: MethodSpec, model: LoraWrapperRoberta, stock: Stock) -> Any:
+    """The LoraConfig of an adapter; ``model`` still has its LoraLinear layers."""
+    layers = model.encoder.named_modules()
+    return peft.LoraConfig(
+        r=method.rank,
+        lora_alpha=method.alpha,
+        use_rslora=method.rank_stabilized,
+        lora_dropout=method.dropout,
+        target_modules=[name for name, layer in layers if isinstance(layer, LoraLinear)],
+        bias=PEFT_BIASES[method.biases],
+        task_type=stock.peft,
+        modules_to_save=[stock.head, *["LayerNorm"] * method.layer_norms],
+    )
+
+
+def _wrapped(peft: Any, target: PreTrainedModel, config: Any) -> Any:
+    with warnings.catch_warnings():
+        # transformers warns about functions that PEFT calls
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        return peft.get_peft_model(target, config)
+
+
 def _base(spec: Spec, out: Path) -> str:
-    """What a PEFT folder names as its base: where ours came from, or a copy beside it in RoBERTa's own layout."""
+    """The base model of a PEFT folder: its source, or a copy beside it in RoBERTa's layout."""
+    source = spec.model.source
     if stock_architecture(spec.model):
-        return resolve(spec.model.source)
-    torch.manual_seed(spec.seed)  # as run.build does: a random base is another one for each seed
+        of_hub = not source.startswith("package:") and not Path(source).expanduser().is_dir()
+        return source if of_hub else str(locate(spec.model))
     base = load_encoder(spec.model, dropout=0.0)
     base.config.architectures = None
     base.save_pretrained(out / "base_model")

@@ -1,7 +1,8 @@
-"""Adapters of other projects into ours: PEFT folders, loralib state dicts and the article's ``.pth`` files.
+"""Adapters of other projects into ours: PEFT, loralib and the article's ``.pth`` files.
 
-Each reader translates names and says what the file does not; ``write_checked`` then loads the result into a model, which
-accounts for every parameter. Files that could hold code are opened weights-only: nothing in them is executed.
+Each reader translates names and adds what the file does not state; ``write_checked`` then loads the
+result into a model, which accounts for every parameter. Files that could hold code are opened
+weights-only: nothing in them is executed.
 """
 
 import json
@@ -10,6 +11,7 @@ import re
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from torch import Tensor
 from ..model.lora import MODULES
 from ..spec import TARGETS, MethodSpec, ModelSpec, Spec, TaskSpec
 from . import AdapterError, base_fingerprint, read_weights, write
-from .restore import STOCK_HEADS, from_stock, load_model
+from .restore import from_stock, load_model, stock_of
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ORIGINAL = ".original_module."  # of modules_to_save: as they were before training
@@ -35,7 +37,17 @@ NOT_OURS = (
 
 
 def import_peft(folder: Path, out: Path, task: TaskSpec, base: ModelSpec | None = None) -> None:
-    """A PEFT LoRA folder into ours. Args: base: the base model; None: the one that the folder names. Raises: AdapterError."""
+    """A PEFT LoRA folder into ours.
+
+    Args:
+        folder: of PEFT.
+        out: to write to.
+        task: of the head.
+        base: the base model; None: the one that the folder names.
+
+    Raises:
+        AdapterError: the folder is damaged, or holds what our layer does not have.
+    """
     try:
         config = json.loads((folder / PEFT_CONFIG).read_text())
     except (OSError, ValueError) as error:
@@ -49,7 +61,7 @@ def import_peft(folder: Path, out: Path, task: TaskSpec, base: ModelSpec | None 
         for name, tensor in read_weights(folder / PEFT_WEIGHTS).items()
         if ORIGINAL not in name
     }
-    state = _ours(stock, task.kind, folder)
+    state = _ours(stock, task, folder)
     method = _method(
         state, config["lora_alpha"], folder, rank_stabilized=config.get("use_rslora", False)
     )
@@ -61,7 +73,10 @@ def import_peft(folder: Path, out: Path, task: TaskSpec, base: ModelSpec | None 
 
 
 def _unwrapped(name: str) -> str:
-    """PEFT's name of a parameter without its wrappers; with bias=all it saves some LayerNorms under two of them."""
+    """PEFT's name of a parameter without its wrappers.
+
+    With bias=all it saves some LayerNorms under two of them.
+    """
     name = re.sub(
         r"\.(modules_to_save(\.default)?|base_layer)\.", ".", name.removeprefix("base_model.model.")
     )
@@ -69,16 +84,33 @@ def _unwrapped(name: str) -> str:
 
 
 def import_loralib(path: Path, out: Path, task: TaskSpec, base: ModelSpec, alpha: float) -> None:
-    """A state dict as ``loralib.lora_state_dict`` returns it (microsoft/LoRA's ``.bin`` files) into ours.
+    """A state dict of ``loralib.lora_state_dict`` (microsoft/LoRA's ``.bin`` files) into ours.
 
-    Args: alpha: is not in the file; the released GLUE scripts take 16. Raises: AdapterError.
+    Args:
+        path: of the file.
+        out: to write to.
+        task: of the head.
+        base: the base model.
+        alpha: not in the file; the released GLUE scripts use 16.
+
+    Raises:
+        AdapterError: the file is damaged or does not fit.
     """
-    state = _ours(_tensors(path), task.kind, path)
+    state = _ours(_tensors(path), task, path)
     write_checked(out, state, Spec(task=task, model=base, method=_method(state, alpha, path)))
 
 
 def import_article(path: Path, out: Path, task: TaskSpec) -> None:
-    """The article's ``.pth`` file into ours: its head, scaling 1, its base model. Raises: AdapterError."""
+    """The article's ``.pth`` file into ours: its head, scaling 1, its base model.
+
+    Args:
+        path: of the file.
+        out: to write to.
+        task: of the head.
+
+    Raises:
+        AdapterError: the file is damaged or does not fit.
+    """
     loaded = _tensors(path, ARTICLE_FACTS)
     if missing := [name for name in ARTICLE_FACTS if name not in loaded]:
         raise AdapterError(f"{path}: lacks {', '.join(missing)}, which the article's files have")
@@ -99,7 +131,16 @@ def import_article(path: Path, out: Path, task: TaskSpec) -> None:
 
 
 def write_checked(out: Path, state: dict[str, Tensor], spec: Spec) -> None:
-    """Write our adapter folder and load it into a fresh model. Raises: UserError: it does not fit; nothing is left."""
+    """Write our adapter folder and load it into a fresh model.
+
+    Args:
+        out: to write to.
+        state: parameters by name.
+        spec: of the adapter.
+
+    Raises:
+        UserError: it does not fit; the folder is removed.
+    """
     try:
         write(out, state, spec)
         model, spec, _ = load_model(out)
@@ -109,13 +150,21 @@ def write_checked(out: Path, state: dict[str, Tensor], spec: Spec) -> None:
         raise
 
 
-def _tensors(path: Path, other: tuple[str, ...] = ()) -> dict:
-    """A torch file as a dict of tensors, and of plain values under the names in ``other``. Raises: AdapterError."""
+def _tensors(path: Path, other: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A torch file as a dict of tensors.
+
+    Args:
+        path: of the file.
+        other: names of entries that are plain values.
+
+    Raises:
+        AdapterError: the file does not exist, is damaged or holds anything else.
+    """
     if not path.is_file():
         raise AdapterError(f"{path}: no such file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols: what matters is an error
+            warnings.simplefilter("ignore")  # about pickle protocols; only errors matter here
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise AdapterError(
@@ -130,28 +179,33 @@ def _tensors(path: Path, other: tuple[str, ...] = ()) -> dict:
     return {name: t.float() if torch.is_tensor(t) else t for name, t in loaded.items()}
 
 
-def _ours(stock: dict[str, Tensor], kind: str, path: Path) -> dict[str, Tensor]:
-    """Rename a state dict of stock names, with ``lora_A`` and ``lora_B`` as loralib writes them.
+def _ours(tensors: dict[str, Tensor], task: TaskSpec, path: Path) -> dict[str, Tensor]:
+    """Our names for those of transformers, with ``lora_A`` and ``lora_B`` as loralib writes them.
 
-    Raises: AdapterError: a name that belongs to neither encoder nor head, or no head of this kind of task.
+    Raises:
+        AdapterError: a name belongs to neither encoder nor head, or the head is missing.
     """
-    state = {}
-    for name, tensor in stock.items():
-        new = from_stock(name, kind)
+    state, stock = {}, stock_of(task)
+    for name, tensor in tensors.items():
+        new = from_stock(name, stock)
         if new is None:
             raise AdapterError(
-                f"{path}: {name} is no parameter of a RoBERTa encoder or of a {kind} head"
+                f"{path}: {name} is no parameter of a RoBERTa encoder or of a {task.kind} head"
             )
         state[new.replace(".lora_A", ".lora_a").replace(".lora_B", ".lora_b")] = tensor
     if not any(name.startswith("head.") for name in state):
-        raise AdapterError(f"{path}: has no head ({STOCK_HEADS[kind][0]}*)")
+        raise AdapterError(f"{path}: has no head ({stock.head}.*)")
     return state
 
 
 def _method(
     state: dict[str, Tensor], alpha: float, path: Path, *, rank_stabilized: bool = False
 ) -> MethodSpec:
-    """The method that has exactly these parameters, as far as names tell. Raises: AdapterError: no or several ranks."""
+    """The method that has exactly these parameters, as far as their names tell.
+
+    Raises:
+        AdapterError: the matrices have no rank or several ranks.
+    """
     adapted = {
         name.removesuffix(".lora_a"): tensor
         for name, tensor in state.items()
@@ -160,10 +214,9 @@ def _method(
     ranks = sorted({tensor.shape[0] for tensor in adapted.values()})
     if len(ranks) != 1:
         raise AdapterError(f"{path}: has LoRA matrices of ranks {ranks}; must be one rank")
-    places = [
-        name.partition(".layer.")[2].partition(".") for name in adapted
-    ]  # (layer, ".", module in the layer)
-    inside = {module for _, _, module in places}
+    # (layer, ".", module in the layer)
+    paths = [name.partition(".layer.")[2].partition(".") for name in adapted]
+    inside = {module for _, _, module in paths}
     biases = {
         name.removesuffix(".bias")
         for name in state
@@ -176,7 +229,7 @@ def _method(
         alpha=float(alpha),
         rank_stabilized=rank_stabilized,
         targets=[target for target in TARGETS if MODULES[target] in inside],
-        layers=sorted({int(layer) for layer, _, _ in places if layer.isdigit()}),
+        layers=sorted({int(layer) for layer, _, _ in paths if layer.isdigit()}),
         biases="all" if biases - adapted.keys() else "adapted" if biases else "none",
         layer_norms=any(name.endswith("LayerNorm.weight") for name in state),
         embeddings=any(name.endswith("embeddings.weight") for name in state),

@@ -1,8 +1,11 @@
-"""Examples of a run: rows are plain dicts ``{column: text, ..., "label": ...}``, whatever their source; those of SQuAD are
-``{"id", "title", "question", "context", "answers": {"text": [...], "answer_start": [...]}}``.
+"""The rows of a run: plain dicts, whatever their source.
 
-A source is a file of this folder with ``load(task, data, split) -> Rows`` and ``has(task, data, split)`` for the optional
-splits; a new one needs no edit here.
+Rows of a text task are ``{column: text, ..., "label": ...}``; those of SQuAD are ``{"id", "title",
+"question", "context", "answers": {"text": [...], "answer_start": [...]}}``.
+
+A source is a file of this folder with ``READS`` (the settings of DataSpec that it reads besides
+those that all sources share), ``load(task, data, split) -> Rows`` and ``has(task, data, split)``
+for optional splits; a new one needs no edit here. What a row holds is up to the task.
 """
 
 import hashlib
@@ -10,85 +13,129 @@ import importlib
 import json
 import pkgutil
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..spec import DataSpec, SpecError, TaskSpec, UserError
+from ..record_formats import fingerprint_of
+from ..spec import DataSpec, Spec, SpecError, TaskSpec, UserError
 
-HELD_OUT = "held_out"  # a split made of training articles: it is not reported on
+if TYPE_CHECKING:
+    from ..tasks import Task
+
+HELD_OUT = "held_out"  # a part of the training data that is neither trained on nor reported
+
+# Settings that are applied here, so that every source has them. ``seed`` is checked with the task.
+SHARED = frozenset({"source", "train_rows", "validation_rows", "seed"})
 
 
 class DataError(UserError):
-    """Data that cannot be used: says file, line, value and what is allowed."""
+    """Data that cannot be used: names the file, the line, the value and what is allowed."""
 
 
 @dataclass
 class Rows:
-    """One split. Labels are class indices or floats; ``clean_label`` stands in toy rows: the label before noise."""
+    """One split."""
 
-    rows: list[dict]
-    source: str  # where they come from, without a path of this machine
-    skipped: list[str] = field(
-        default_factory=list
-    )  # one line for each malformed row left out (data.skip_bad)
+    rows: list[dict[str, Any]]
+    source: str  # where they come from, without a folder of this machine
+    # one line for each malformed row that was left out (data.skip_bad)
+    skipped: list[str] = field(default_factory=list)
 
     def fingerprint(self) -> str:
-        """Hash of the content, independent of where it lies."""
+        """Hash of the content; where it is stored does not matter."""
         return hashlib.sha256(json.dumps(self.rows, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def source_of(data: DataSpec):
-    """The module behind ``data.source``. Raises: SpecError: there is none of that name."""
-    known = sorted(
-        module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
-    )
+class Source(Protocol):
+    """What a source's module holds."""
+
+    READS: frozenset[str]
+
+    def load(self, task: "Task", data: DataSpec, split: str) -> Rows:
+        """Rows of one split."""
+
+    def has(self, task: TaskSpec, data: DataSpec, split: str) -> bool:
+        """Whether an optional or a test split is available."""
+
+
+def source_of(data: DataSpec) -> Source:
+    """The module of ``data.source``.
+
+    Raises:
+        SpecError: there is no such source.
+    """
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    names = [name for name in names if not name.startswith("_")]
+    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    known = {name: module for name, module in modules.items() if hasattr(module, "READS")}
     if data.source not in known:
         raise SpecError("data.source", data.source, f"must be one of {', '.join(known)}")
-    return importlib.import_module(f"{__name__}.{data.source}")
+    return cast(Source, known[data.source])
 
 
-def check_source(spec) -> None:
-    """Check what the source reads."""
+def check_source(spec: Spec) -> None:
+    """Check that the source exists and that it reads every setting that was changed.
+
+    Raises:
+        SpecError: names the setting, its value and what is allowed.
+    """
+    reads = source_of(spec.data).READS | SHARED
+    default = DataSpec()
+    for name in (entry.name for entry in fields(DataSpec)):
+        value = getattr(spec.data, name)
+        if name not in reads and value != getattr(default, name):
+            raise SpecError(
+                f"data.{name}", value, f"data={spec.data.source} does not read it; leave it out"
+            )
 
 
-def load_split(task: TaskSpec, data: DataSpec, split: str) -> Rows:
-    """Rows of one split, ``data.train_rows`` or ``data.validation_rows`` applied. Raises: DataError, SpecError."""
+def draws_rows(data: DataSpec) -> bool:
+    """Whether rows depend on ``data.seed``: they are generated, or a random part is used."""
+    limited = (data.train_rows, data.validation_rows) != (None, None)
+    return limited or "seed" in source_of(data).READS
+
+
+def load_split(task: "Task", data: DataSpec, split: str) -> Rows:
+    """Rows of one split, ``data.train_rows`` or ``data.validation_rows`` applied.
+
+    Args:
+        task: that the rows are for.
+        data: source and limits.
+        split: name; the limits do not apply to test splits.
+
+    Raises:
+        DataError: the data cannot be read, or has no row.
+        SpecError: the source does not have this task.
+    """
     found = source_of(data).load(task, data, split)
     if not found.rows:
-        raise DataError(f"{found.source}: split {split} of {task.name} is empty")
-    limit = (
-        data.train_rows
-        if split == "train"
-        else None
-        if split.startswith("test")
-        else data.validation_rows
-    )
+        raise DataError(f"{found.source}: split {split} of {task.spec.name} is empty")
+    if split.startswith("test"):
+        return found
+    limit = data.train_rows if split == "train" else data.validation_rows
     if limit is not None and limit < len(found.rows):
         drawn = random.Random(data.seed).sample(range(len(found.rows)), limit)
         found.rows = [found.rows[i] for i in sorted(drawn)]
     return found
 
 
-def load(task: TaskSpec, data: DataSpec) -> dict[str, Rows]:
-    """The training split and every split to score, the optional ones where the data has them; ``held_out``: the share
-    ``task.held_out`` of the training articles, which is not trained on."""
-    optional = [split for split in task.optional if source_of(data).has(task, data, split)]
-    splits = {
-        split: load_split(task, data, split) for split in ("train", *task.validation, *optional)
-    }
-    if task.held_out > 0:
-        splits["train"], splits[HELD_OUT] = _by_article(splits["train"], task.held_out, data.seed)
-    return splits
+def load(task: "Task", data: DataSpec) -> dict[str, Rows]:
+    """Training data and every split to score, optional splits where the source has them.
+
+    Args:
+        task: may divide the splits further, as SQuAD v2 does to tune its threshold (HELD_OUT).
+        data: source and limits.
+
+    Raises:
+        DataError: the data cannot be read.
+        SpecError: the source does not have this task.
+    """
+    source = source_of(data)
+    optional = [split for split in task.spec.optional if source.has(task.spec, data, split)]
+    names = ("train", *task.spec.validation, *optional)
+    return task.divide({name: load_split(task, data, name) for name in names}, data.seed)
 
 
-def _by_article(found: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
-    titles = sorted({row["title"] for row in found.rows})
-    if len(titles) < 2:
-        raise DataError(f"{found.source}: has one article; task.held_out={share} needs two or more")
-    random.Random(seed).shuffle(titles)
-    kept = set(titles[min(len(titles) - 1, max(1, round(len(titles) * share))) :])
-    parts = [
-        [row for row in found.rows if (row["title"] in kept) == train] for train in (True, False)
-    ]
-    return Rows(parts[0], found.source, found.skipped), Rows(
-        parts[1], f"{found.source}, held-out articles"
-    )
+def fingerprint(splits: dict[str, Rows]) -> str:
+    """One fingerprint of all splits of a run, by name."""
+    return fingerprint_of({name: splits[name].fingerprint() for name in sorted(splits)})

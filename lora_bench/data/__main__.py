@@ -1,51 +1,67 @@
-"""``python -m lora_bench.data check ROOT``: read a folder of official files and say what is in it and what is not official."""
+"""``python -m lora_bench.data check ROOT``: what a folder of official files holds.
+
+It reads every split that is there, counts rows, labels, lengths and repeated texts, and says which
+files are not the official ones.
+"""
 
 import argparse
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..model.encoder import load_tokenizer
 from ..presets import task_presets
 from ..report.formats import to_markdown
 from ..report.tables import Table
-from ..spec import DataSpec, SpecError, TaskSpec, UserError
+from ..spec import DataSpec, ModelSpec, TaskSpec, UserError
+from ..tasks import Task, make_task
 from . import DataError
 from .local import file_of, load
 
+EXPECTED = "must hold CoLA/, MNLI/ ... or train-v1.1.json ..."
 
-def describe(task: TaskSpec, data: DataSpec, split: str, tokenizer) -> dict:
-    """Facts of one split: rows, labels, lengths, repeated texts. Raises: DataError: the file is broken."""
+
+def describe(task: Task, data: DataSpec, split: str, tokenizer: Any) -> dict[str, Any]:
+    """Facts of one split.
+
+    Args:
+        task: that the split belongs to.
+        data: the folder.
+        split: name.
+        tokenizer: whose tokens are counted.
+
+    Raises:
+        DataError: the file is broken.
+    """
+    spec = task.spec
     found = load(task, data, split)
-    texts = [tuple(row[column] for column in task.columns) for row in found.rows]
-    lengths = (
-        [
-            len(ids)
-            for ids in tokenizer(*map(list, zip(*texts, strict=True)), verbose=False)["input_ids"]
-        ]
-        if texts
-        else [0]
-    )
-    official = task.official_rows.get(split)
+    texts = [tuple(row[column] for column in spec.columns) for row in found.rows]
+    lengths = [0]
+    if texts:
+        ids = tokenizer(*map(list, zip(*texts, strict=True)), verbose=False)["input_ids"]
+        lengths = list(map(len, ids))
+    official = spec.official_rows.get(split)
     total = len(found.rows) + len(found.skipped)
     return {
-        "task": task.name,
+        "task": spec.name,
         "split": split,
-        "file": str(Path(task.local.folder, task.local.files[split])),
+        "file": str(Path(spec.local.folder, spec.local.files[split])),
         "rows": len(found.rows),
         "bad rows": len(found.skipped),
         "official rows": official,
         "verdict": "official count" if total == official else "NOT the official split",
-        "labels": _balance(task, found.rows),
+        "labels": _balance(spec, found.rows),
         "tokens, median / max": f"{np.median(lengths):.0f} / {max(lengths)}",
         "repeated": len(texts) - len(set(texts)),
         "texts": set(texts),
     }
 
 
-def _balance(task: TaskSpec, rows: list[dict]) -> str:
+def _balance(task: TaskSpec, rows: list[dict[str, Any]]) -> str:
     labels = [row["label"] for row in rows if "label" in row]
     if not labels:
         return "none"
@@ -59,20 +75,27 @@ def _balance(task: TaskSpec, rows: list[dict]) -> str:
 
 
 def check(root: Path, model: str) -> tuple[pd.DataFrame, list[str]]:
-    """One row for each split that is there, and a line for each one that cannot be read."""
-    from ..model.encoder import load_tokenizer
-    from ..spec import ModelSpec
+    """Describe every split of every task that a folder holds.
 
+    Args:
+        root: the folder.
+        model: source of the model whose tokens are counted.
+
+    Returns:
+        A row for each split, and a line for each file that cannot be read.
+    """
     tokenizer = load_tokenizer(ModelSpec(name=model, source=model))
     data = DataSpec(source="local", root=str(root), skip_bad=True)
-    rows, problems = [], []
-    for task in task_presets().values():
-        train: set = set()
-        for split in task.local.files:
+    rows: list[dict[str, Any]] = []
+    problems = []
+    for spec in task_presets().values():
+        task = make_task(spec)
+        train: set[tuple[Any, ...]] = set()
+        for split in spec.local.files:
             try:
-                file_of(task, root, split)
+                file_of(spec, root, split)
             except DataError:
-                continue  # a split that is not there is no problem: most folders lack the test files
+                continue  # most folders lack the test files
             try:
                 facts = describe(task, data, split, tokenizer)
             except UserError as error:
@@ -87,7 +110,10 @@ def check(root: Path, model: str) -> tuple[pd.DataFrame, list[str]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m lora_bench.data", description=__doc__)
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lora_bench.data", description="Look into data files."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     checker = commands.add_parser(
         "check", help="read a folder of official files and describe each split"
@@ -100,21 +126,17 @@ def main(arguments: list[str] | None = None) -> None:
     )
     args = parser.parse_args(arguments)
     if not args.root.is_dir():
-        sys.exit(
-            f"error: {args.root}: no such folder; must hold CoLA/, MNLI/ ... or train-v1.1.json ..."
-        )
+        sys.exit(f"error: {args.root}: no such folder; {EXPECTED}")
     try:
         table, problems = check(args.root, args.tokenizer)
-    except SpecError as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
     if len(table):
         print(to_markdown(Table("check", "What is in the folder", table)))
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if table.empty and not problems:
-        sys.exit(
-            f"error: {args.root}: holds no file of any task; must hold CoLA/, MNLI/ ... or train-v1.1.json ..."
-        )
+        sys.exit(f"error: {args.root}: holds no file of any task; {EXPECTED}")
     if problems:
         sys.exit(1)
 

@@ -1,50 +1,60 @@
-"""``data=hub``: the Hugging Face hub through ``datasets``, at a pinned revision; a filled cache needs no network."""
+"""``data=hub``: the Hugging Face hub at a pinned revision; a filled cache needs no network."""
+
+from typing import TYPE_CHECKING, Any
 
 from ..network import hub_reachable
 from ..spec import DataSpec, TaskSpec
 from . import DataError, Rows
 
+if TYPE_CHECKING:
+    from ..tasks import Task
+
+READS = frozenset[str]()
 OFFLINE = "offline choices: data=toy, or data=local data.root=/path/to/the/official/files"
 
 
-def load(task: TaskSpec, data: DataSpec, split: str) -> Rows:
-    """Rows of one split. Raises: DataError: it cannot be had, is another revision, or has other columns or labels."""
-    hub = task.hub
+def load(task: "Task", data: DataSpec, split: str) -> Rows:
+    """Rows of one split.
+
+    Raises:
+        DataError: it cannot be loaded, is of another revision, or has other columns or labels.
+    """
+    hub, labels = task.spec.hub, task.spec.labels
+    if not hub.path:
+        raise DataError(f"task={task.spec.name}: conf/task names no repository on the hub")
     name = f"{hub.path} {hub.name or ''} {split}"
-    found = _download(task, split, name)
+    found = _download(task.spec, split, name)
     if not any(hub.revision in file["filename"] for file in found.cache_files):
         raise DataError(
-            f"{name}: the cache holds another revision than {hub.revision}, and the hub cannot be reached"
+            f"{name}: the cache holds another revision than {hub.revision}, and the hub cannot be "
+            "reached"
         )
-    if task.kind == "span":
-        wanted = ["id", "title", "question", "context", "answers"]
-    else:  # GLUE's test labels are all -1
-        wanted = [*task.columns] if split.startswith("test") else [*task.columns, "label"]
+    wanted = task.hub_columns(split)
     missing = [column for column in wanted if column not in found.column_names]
     if missing:
         raise DataError(f"{name}: has columns {found.column_names}; lacks {missing}")
     names = getattr(found.features.get("label"), "names", None)
-    if task.labels and names != task.labels:
-        raise DataError(f"{name}: labels are {names}; must be {task.labels}")
+    if labels and names != labels:
+        raise DataError(f"{name}: labels are {names}; must be {labels}")
     return Rows(found.select_columns(wanted).to_list(), f"hub {name}@{hub.revision[:10]}")
 
 
 def has(task: TaskSpec, data: DataSpec, split: str) -> bool:
-    """Test splits are there; none of the optional splits has labels."""
+    """Test splits are available; no optional split has labels."""
     return split.startswith("test")
 
 
-def _download(task: TaskSpec, split: str, name: str):
+def _download(task: TaskSpec, split: str, name: str) -> Any:
+    """The ``datasets.Dataset`` of a split."""
     import datasets
 
     if not hub_reachable():
-        datasets.config.HF_HUB_OFFLINE = (
-            True  # go to the cache at once instead of after a minute of retries
-        )
+        # Use the cache at once instead of after a minute of retries.
+        datasets.config.HF_HUB_OFFLINE = True
     datasets.disable_progress_bars()
-    configuration, theirs = (
-        (task.hub.other[split], "test") if split in task.hub.other else (task.hub.name, split)
-    )
+    configuration, theirs = task.hub.name, split
+    if split in task.hub.other:
+        configuration, theirs = task.hub.other[split], "test"
     try:
         return datasets.load_dataset(
             task.hub.path, configuration, split=theirs, revision=task.hub.revision

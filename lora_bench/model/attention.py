@@ -82,10 +82,10 @@ def packed_attention(
     scaling: float,
     dropout: float = 0.0,
     stream: DropoutStream | None = None,
-    **_: Any,
+    **_kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention within each packed example: query, key, value (1, h, T, d) -> (1, T, h, d)."""
-    _, heads, tokens, size = query.shape
+    heads, tokens, size = query.shape[1:]
     flat = [x.transpose(1, 2).reshape(tokens, heads * size) for x in (query, key, value)]
     outs = []
     for grid in layout.grids:

@@ -69,10 +69,7 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
 
 def stock_architecture(model: ModelSpec) -> bool:
     """Whether transformers itself loads ``model`` as a RoBERTa: not a BERT, and not random."""
-    return (
-        model.source != TINY
-        and _load(AutoConfig, model).model_type == "roberta"
-    )
+    return model.source != TINY and _load(AutoConfig, model).model_type == "roberta"
 
 
 def roberta_from_bert(bert: BertModel) -> RobertaModel:

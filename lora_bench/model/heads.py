@@ -5,9 +5,10 @@ from torch import Tensor, nn
 
 
 class SequenceHead(nn.Module):
-    """transformers' RobertaClassificationHead, same names: dropout, dense, tanh, dropout, out_proj on the first token.
+    """transformers' RobertaClassificationHead, with the same parameter names.
 
-    roberta-base with two classes: 592,130 parameters, as microsoft/LoRA trains them beside the adapter.
+    Dropout, dense, tanh, dropout and out_proj on the first token. On roberta-base with two classes
+    it has 592,130 parameters, as microsoft/LoRA trains them beside the adapter.
     """
 
     def __init__(self, hidden_size: int, outputs: int, dropout: float):
@@ -21,36 +22,43 @@ class SequenceHead(nn.Module):
         return self.out_proj(self.dropout(torch.tanh(self.dense(self.dropout(first)))))
 
 
-class ArticleSequenceHead(nn.Module):
-    """The article's head: LayerNorm, dropout, linear on the first token; one output (STS-B) is 5 * sigmoid of it."""
+class TokenHead(nn.Linear):
+    """transformers' head of RobertaForQuestionAnswering: one linear layer, without dropout.
+
+    (T, D) -> (T, outputs), a row for every token.
+    """
+
+    def __init__(self, hidden_size: int, outputs: int, dropout: float):
+        super().__init__(hidden_size, outputs)
+
+
+class ArticleTokenHead(nn.Module):
+    """The article's head: LayerNorm, dropout, linear."""
 
     def __init__(self, hidden_size: int, outputs: int, dropout: float):
         super().__init__()
-        self.regression = outputs == 1
         self.norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(hidden_size, outputs)
 
-    def forward(self, first: Tensor) -> Tensor:
-        """first (B, D) -> (B, outputs)."""
-        logits = self.classifier(self.dropout(self.norm(first)))
-        return 5 * torch.sigmoid(logits) if self.regression else logits
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (T, D) -> (T, outputs)."""
+        return self.classifier(self.dropout(self.norm(hidden)))
 
 
-class SpanHead(nn.Linear):
-    """transformers' RobertaForQuestionAnswering head: start and end logit of every token."""
+class ArticleSequenceHead(ArticleTokenHead):
+    """The article's head on the first token; a single output (STS-B) is 5 * sigmoid of it."""
 
-    def __init__(self, hidden_size: int, outputs: int | None, dropout: float):
-        super().__init__(hidden_size, 2)
-
-
-class ArticleSpanHead(ArticleSequenceHead):
-    """The article's head on every token: start and end logit, and for SQuAD v2 a no-answer logit."""
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (B, D), the first token of each example -> (B, outputs)."""
+        logits = super().forward(hidden)
+        return 5 * torch.sigmoid(logits) if self.classifier.out_features == 1 else logits
 
 
-HEADS = {
-    ("text", "standard"): SequenceHead,
-    ("text", "article"): ArticleSequenceHead,
-    ("span", "standard"): SpanHead,
-    ("span", "article"): ArticleSpanHead,
+# (level, style): what the head sees, and whose head it is.
+HEADS: dict[tuple[str, str], type[nn.Module]] = {
+    ("sequence", "standard"): SequenceHead,
+    ("sequence", "article"): ArticleSequenceHead,
+    ("token", "standard"): TokenHead,
+    ("token", "article"): ArticleTokenHead,
 }

@@ -1,13 +1,14 @@
-"""LoRA by hand (Hu et al. 2021, arXiv 2106.09685): the layer, the attention that uses it, and how it gets in."""
+"""LoRA by hand (Hu et al. 2021, arXiv 2106.09685): the layer, its attention, its injection."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import RobertaModel
+from transformers import RobertaConfig, RobertaModel
 from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
 
 from ..spec import TARGETS
@@ -25,15 +26,27 @@ MODULES = {  # of a target within its layer
 class LoraLinear(nn.Linear):
     """A linear layer plus a low-rank update: ``x W^T + b + scaling (x A^T) B^T``.
 
-    ``weight`` (out, in) and ``bias`` keep their names, so a base checkpoint still fits; only ``lora_a`` (rank, in) and
-    ``lora_b`` (out, rank) are new. B starts at zero: a fresh layer computes exactly what its base layer does.
+    ``weight`` (out, in) and ``bias`` keep their names, so a base checkpoint still fits; only
+    ``lora_a`` (rank, in) and ``lora_b`` (out, rank) are new. B starts at zero: a fresh layer computes
+    exactly what its base layer does.
 
     Args:
-        rank: r, columns of B. alpha: numerator of the scaling, no unit.
-        dropout: on the input of the low-rank branch only (the base branch sees the full input).
-        init: of A. ``kaiming``: uniform with a = sqrt(5), as loralib and PEFT do; ``gaussian``: N(0, 1), as the article
-            does; ``gaussian_rank``: N(0, 1/rank), which keeps ``B A`` at one size over ranks.
-        rank_stabilized: scaling alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732) instead of alpha / rank.
+        in_features: width of the input.
+        out_features: width of the output.
+        bias: whether the base layer has one.
+        rank: r, number of columns of B.
+        alpha: numerator of the scaling, no unit.
+        dropout: probability on the input of the low-rank branch; the base branch sees all of it.
+        init: of A. ``kaiming``: uniform with a = sqrt(5), as loralib and PEFT do; ``gaussian``:
+            N(0, 1), as the article does; ``gaussian_rank``: N(0, 1/rank), which keeps the size of
+            ``B A`` over ranks.
+        rank_stabilized: scaling alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732) instead
+            of alpha / rank.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: rank is below 1, or init is unknown.
     """
 
     adapter_names = ("lora_a", "lora_b")
@@ -49,7 +62,7 @@ class LoraLinear(nn.Linear):
         dropout: float = 0.0,
         init: str = "kaiming",
         rank_stabilized: bool = False,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         if rank < 1:
@@ -65,9 +78,9 @@ class LoraLinear(nn.Linear):
         self.reset_lora()
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, **lora) -> "LoraLinear":
-        """Wrap ``linear`` without a copy: the new layer holds the very same weight and bias parameters."""
-        # On the meta device no memory is taken and no random number drawn for a weight that is replaced at once.
+    def from_linear(cls, linear: nn.Linear, **lora: Any) -> "LoraLinear":
+        """A layer that holds the very weight and bias of ``linear``; ``lora`` as in the class."""
+        # the meta device takes no memory and draws no numbers for weights that are replaced
         layer = cls(
             linear.in_features, linear.out_features, linear.bias is not None, device="meta", **lora
         )
@@ -100,14 +113,11 @@ class LoraLinear(nn.Linear):
         base = self.base(x)
         if self.merged or not self.enabled:
             return base
-        low = F.linear(
-            self.lora_dropout(x), self.lora_a
-        )  # (..., rank); B A first would cost an (out, in) product
-        rows = base.reshape(-1, self.out_features)
-        # One matrix product that adds into the base output: no second (..., out) tensor and no scaling pass over it.
-        out = torch.addmm(
-            rows, low.reshape(-1, self.rank), self.lora_b.t(), alpha=self.lora_scaling
-        )
+        # (..., rank); forming B A first would cost an (out, in) product
+        low = F.linear(self.lora_dropout(x), self.lora_a)
+        rows, low = base.reshape(-1, self.out_features), low.reshape(-1, self.rank)
+        # One product that adds to the base output: no second (..., out) tensor, no scaling pass.
+        out = torch.addmm(rows, low, self.lora_b.t(), alpha=self.lora_scaling)
         return out.view(base.shape)
 
     def base(self, x: Tensor) -> Tensor:
@@ -120,43 +130,63 @@ class LoraLinear(nn.Linear):
         return self.lora_b @ self.lora_a * self.lora_scaling
 
     def merge(self) -> None:
-        """Add the update to the weight: inference then costs what the base layer costs (LoRA paper, section 4.1)."""
+        """Add the update to the weight, so that inference costs what the base layer costs.
+
+        Source: LoRA paper, section 4.1.
+
+        Raises:
+            RuntimeError: it is merged already.
+        """
         if self.merged:
             raise RuntimeError("already merged")
         self.weight.data += self.delta()
         self.merged = True
 
     def unmerge(self) -> None:
-        """Take the update out again, to float rounding."""
+        """Subtract the update again, up to float rounding.
+
+        Raises:
+            RuntimeError: it is not merged.
+        """
         if not self.merged:
             raise RuntimeError("not merged")
         self.weight.data -= self.delta()
         self.merged = False
 
     def extra_repr(self) -> str:
+        """What ``print`` shows."""
         return f"{super().extra_repr()}, rank={self.rank}, alpha={self.alpha}"
 
 
 class LoraRobertaSelfAttention(RobertaSelfAttention):
-    """RoBERTa's self-attention with a low-rank update on some projections; the rest, softmax scale and attention
-    dropout included, stays transformers' own, which is why nothing here is called ``scaling`` or ``dropout``."""
+    """RoBERTa's self-attention with a low-rank update on some projections.
+
+    The rest, softmax scale and attention dropout included, stays transformers' own, which is why
+    nothing here is called ``scaling`` or ``dropout``.
+
+    Args:
+        config: of the encoder.
+        targets: projections with an update, among query, key and value.
+        layer_idx: index of the layer.
+        lora: rank, alpha, dropout, init, rank_stabilized of :class:`LoraLinear`.
+    """
 
     def __init__(
         self,
-        config,
+        config: RobertaConfig,
         *,
         targets: Iterable[str] = ("query", "value"),
         layer_idx: int | None = None,
-        **lora,
+        **lora: Any,
     ):
         super().__init__(config, layer_idx=layer_idx)
         self._adapt(targets, lora)
 
     @classmethod
     def from_attention(
-        cls, base: RobertaSelfAttention, targets: Iterable[str], **lora
+        cls, base: RobertaSelfAttention, targets: Iterable[str], **lora: Any
     ) -> "LoraRobertaSelfAttention":
-        """Wrap ``base`` without a copy: same projections, same mode."""
+        """An attention that holds the very projections of ``base``, in the same mode."""
         with torch.device("meta"):
             attention = cls(base.config, targets=(), layer_idx=base.layer_idx)
         attention.is_causal = base.is_causal
@@ -165,7 +195,7 @@ class LoraRobertaSelfAttention(RobertaSelfAttention):
         attention._adapt(targets, lora)
         return attention
 
-    def _adapt(self, targets: Iterable[str], lora: dict) -> None:
+    def _adapt(self, targets: Iterable[str], lora: dict[str, Any]) -> None:
         for name in targets:
             setattr(self, name, LoraLinear.from_linear(getattr(self, name), **lora))
 
@@ -175,14 +205,21 @@ def inject_lora(
     *,
     targets: Sequence[str] = ("query", "value"),
     layers: Sequence[int] | None = None,
-    **lora,
+    **lora: Any,
 ) -> list[str]:
     """Give the encoder's linear layers a low-rank update, in place.
 
     Args:
-        targets: among query, key, value, attention_output, intermediate, output. layers: indices; None: all of them.
+        encoder: in which to replace layers.
+        targets: among query, key, value, attention_output, intermediate, output.
+        layers: indices; None: all of them.
         lora: rank, alpha, dropout, init, rank_stabilized of :class:`LoraLinear`.
-    Returns: names of the adapted modules. Raises: ValueError: an unknown target, or a layer that is not there.
+
+    Returns:
+        Names of the adapted modules.
+
+    Raises:
+        ValueError: an unknown target, or a layer that the encoder does not have.
     """
     attention = [name for name in targets if name in ATTENTION_TARGETS]
     for path in target_modules(encoder, targets, layers):
@@ -199,9 +236,15 @@ def inject_lora(
 def target_modules(
     encoder: RobertaModel, targets: Iterable[str], layers: Iterable[int] | None = None
 ) -> list[str]:
-    """Full names of the linear layers behind ``targets`` in the chosen ``layers`` (None: all), layer by layer.
+    """Full names of the linear layers behind ``targets``, layer by layer.
 
-    Raises: ValueError: an unknown target, or a layer that is not there.
+    Args:
+        encoder: whose layers are meant.
+        targets: among query, key, value, attention_output, intermediate, output.
+        layers: indices; None: all of them.
+
+    Raises:
+        ValueError: an unknown target, or a layer that the encoder does not have.
     """
     targets = list(targets)
     unknown = sorted(set(targets) - set(TARGETS))
@@ -221,7 +264,7 @@ def lora_layers(model: nn.Module) -> Iterator[LoraLinear]:
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that modules declare in ``adapter_names``, by their full name. Nothing is guessed from names."""
+    """The parameters that modules declare in ``adapter_names``, by their full name."""
     return {
         f"{path}.{name}".lstrip("."): module.get_parameter(name)
         for path, module in model.named_modules()
@@ -231,7 +274,11 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Inside the block, every LoraLinear computes its base layer only. Raises: RuntimeError: a layer is merged."""
+    """Inside the block, every LoraLinear computes its base layer only.
+
+    Raises:
+        RuntimeError: a layer is merged.
+    """
     layers = list(lora_layers(model))
     if any(layer.merged for layer in layers):
         raise RuntimeError("a merged adapter cannot be switched off: unmerge first")

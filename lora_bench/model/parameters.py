@@ -13,9 +13,7 @@ GROUPS = ("adapter", "head", "bias", "norm", "other")
 def parameter_table(model: nn.Module) -> pd.DataFrame:
     """One row per parameter of a wrapper: group, name, shape, count, trained."""
     adapters = {id(p) for p in adapter_parameters(model).values()}
-    norms = {
-        id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()
-    }
+    norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
 
     def group(name: str, parameter: nn.Parameter) -> str:
         if id(parameter) in adapters:

@@ -1,18 +1,103 @@
-"""A task: data facts (``TaskSpec``) with how to encode, decode and score, by ``kind``."""
+"""Tasks: what is predicted from the rows of a data set, and how the predictions are scored.
 
-from ..spec import SpecError, TaskSpec
-from .span import SpanTask
-from .text import TextTask
+Each kind of task is one file of this folder that defines ``TASK``, a subclass of :class:`Task`; the
+settings of a task come from its preset under ``conf/task/``. Nothing else in the project knows a
+kind by name.
 
-KINDS = {"text": TextTask, "span": SpanTask}
+The modules of this folder import torch, pandas, scikit-learn and SciPy inside the functions that
+use them: a command line is checked, and a wrong setting is refused, without loading any of these.
+"""
+
+import importlib
+import pkgutil
+from dataclasses import asdict, fields
+
+from ..data import HELD_OUT, draws_rows
+from ..spec import Spec, SpecError, TaskSpec
+from .base import Stock as Stock
+from .base import Task as Task
+from .base import arguments
+
+# Settings of TaskSpec that only some kinds read: a kind lists its own in ``READS``.
+OPTIONAL_SETTINGS = ("labels", "value_range", "submission")
 
 
-def make_task(spec: TaskSpec):
-    """The task of a spec. Raises: SpecError: unknown kind."""
-    if spec.kind not in KINDS:
-        raise SpecError("task.kind", spec.kind, f"must be one of {', '.join(KINDS)}")
-    return KINDS[spec.kind](spec)
+def kinds() -> dict[str, type[Task]]:
+    """The class of each kind by the name of its file."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return {name: module.TASK for name, module in modules.items() if hasattr(module, "TASK")}
 
 
-def check_task(spec) -> None:
-    """Check what the kind of the task reads."""
+def make_task(spec: TaskSpec) -> Task:
+    """The task of a spec.
+
+    Args:
+        spec: settings of the task; entries that ``spec.args`` lacks have the default of the kind.
+
+    Raises:
+        SpecError: there is no such kind, or an entry of ``spec.args`` is unknown or of another
+            type.
+    """
+    return _kind_of(spec)(spec)
+
+
+def check_task(spec: Spec) -> None:
+    """Check the settings of the task, and complete ``spec.task.args`` with the kind's defaults.
+
+    Args:
+        spec: of the run; its ``task.args`` hold every setting of the kind afterwards, so that the
+            identity of a run never depends on which of them were written down.
+
+    Raises:
+        SpecError: names the setting, its value and what is allowed.
+    """
+    kind = _kind_of(spec.task)
+    given = arguments(spec.task, kind.Args)
+    spec.task.args = {} if given is None else asdict(given)
+    task = kind(spec.task)
+    _check_unused(spec.task, kind)
+    _check_splits(spec.task)
+    _check_metrics(spec.task, task)
+    task.check(spec)
+    if spec.data.seed != 0 and not (draws_rows(spec.data) or task.draws_split):
+        raise SpecError(
+            "data.seed",
+            spec.data.seed,
+            "nothing is generated or drawn at random from this data; leave it out",
+        )
+
+
+def _kind_of(spec: TaskSpec) -> type[Task]:
+    known = kinds()
+    if spec.kind not in known:
+        raise SpecError("task.kind", spec.kind, f"must be one of {', '.join(known)}")
+    return known[spec.kind]
+
+
+def _check_unused(spec: TaskSpec, kind: type[Task]) -> None:
+    defaults = {entry.name: entry for entry in fields(TaskSpec)}
+    for name in OPTIONAL_SETTINGS:
+        value = getattr(spec, name)
+        if name not in kind.READS and value != defaults[name].default_factory():  # type: ignore
+            raise SpecError(f"task.{name}", value, f"kind={spec.kind} does not use it")
+
+
+def _check_splits(spec: TaskSpec) -> None:
+    if not spec.validation:
+        raise SpecError("task.validation", spec.validation, "must name a split to score")
+    for path, names in (("task.validation", spec.validation), ("task.optional", [*spec.optional])):
+        for name in names:
+            if name in ("train", HELD_OUT):
+                raise SpecError(path, names, f"{name} cannot be a split to score")
+
+
+def _check_metrics(spec: TaskSpec, task: Task) -> None:
+    if not spec.metrics:
+        raise SpecError("task.metrics", spec.metrics, "must name a metric")
+    optional = {f"task.optional.{split}": names for split, names in spec.optional.items()}
+    for path, names in {"task.metrics": spec.metrics, **optional}.items():
+        for name in names:
+            if name not in task.metric_names:
+                allowed = ", ".join(task.metric_names)
+                raise SpecError(path, f"[{','.join(names)}]", f"must be among {allowed}")

@@ -1,27 +1,34 @@
-"""Tokenised examples as flat arrays, cached on disk under a hash of everything they depend on."""
+"""Tokenized examples as flat arrays, cached on disk under a hash of everything they depend on."""
 
 import hashlib
 import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 VERSION = 1  # raise it when encoding the same rows would give other arrays
+IGNORED = -100  # a label that F.cross_entropy leaves out
 
 
 @dataclass
 class Encoded:
-    """n examples, ragged arrays stored flat.
+    """n examples; arrays over tokens are stored flat, one example after the other.
 
-    input_ids, token_type_ids (sum of lengths,) int32; starts (n + 1,): example i is starts[i] to starts[i + 1] - 1;
-    labels: (n,) int64 classes, (n,) float32 values or (n, 2) int64 first and last token; None where unlabelled.
-    Of windows of passages also row (n,): which question; offsets (sum of lengths, 2) int32: each token's characters in the
-    passage, -1 outside of it.
+    Attributes:
+        input_ids: (sum of lengths,) int32.
+        token_type_ids: (sum of lengths,) int32.
+        starts: (n + 1,) int64; example i is tokens starts[i] to starts[i + 1] - 1.
+        labels: (n, ...), one entry for each example: (n,) int64 classes, (n,) float32 values,
+            (n, 2) int64 first and last token, or (n, longest) int64 labels of tokens, filled up
+            with IGNORED. None where unlabelled.
+        row: (n,) int64, the row that an example is a part of; None where each row is one example.
+        offsets: (sum of lengths, 2) int32, the characters of each token in its row's text, -1 for
+            tokens of no text; None where the kind needs none.
     """
 
     input_ids: np.ndarray
@@ -45,25 +52,44 @@ class Encoded:
 
     @classmethod
     def from_lists(
-        cls, input_ids: list[list[int]], token_type_ids: list[list[int]], labels=None
+        cls,
+        input_ids: list[list[int]],
+        token_type_ids: list[list[int]] | None,
+        labels: np.ndarray | None = None,
     ) -> "Encoded":
+        """From what a tokenizer returns.
+
+        Args:
+            input_ids: of each example.
+            token_type_ids: of each example; None: all 0.
+            labels: (n, ...), see above.
+        """
         starts = np.concatenate([[0], np.cumsum([len(ids) for ids in input_ids])]).astype(np.int64)
-        flat = [
-            np.concatenate([np.asarray(x, dtype=np.int32) for x in lists])
-            for lists in (input_ids, token_type_ids)
-        ]
-        return cls(*flat, starts, labels)
+        ids = np.concatenate([np.asarray(x, dtype=np.int32) for x in input_ids])
+        if token_type_ids is None:
+            return cls(ids, np.zeros_like(ids), starts, labels)
+        types = np.concatenate([np.asarray(x, dtype=np.int32) for x in token_type_ids])
+        return cls(ids, types, starts, labels)
+
+
+def pad_labels(labels: Sequence[Sequence[int]]) -> np.ndarray:
+    """Labels of tokens as one array, (n, longest) int64, filled up with IGNORED."""
+    padded = np.full((len(labels), max(map(len, labels))), IGNORED, dtype=np.int64)
+    for row, given in zip(padded, labels, strict=True):
+        row[: len(given)] = given
+    return padded
 
 
 def cached(folder: Path, dependencies: object, build: Callable[[], Encoded]) -> Encoded:
-    """``build()``, or what an earlier call with equal dependencies wrote; a damaged file is built anew.
+    """``build()``, or what an earlier call with equal dependencies stored.
 
-    Args: dependencies: JSON-serialisable; everything that the arrays depend on.
+    Args:
+        folder: of the cache; a damaged file in it is replaced.
+        dependencies: JSON-serializable; everything that the arrays depend on.
+        build: encodes the rows.
     """
-    digest = hashlib.sha256(
-        json.dumps([VERSION, dependencies], sort_keys=True).encode()
-    ).hexdigest()[:24]
-    path = folder / f"{digest}.npz"
+    content = json.dumps([VERSION, dependencies], sort_keys=True)
+    path = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:24]}.npz"
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             return Encoded(**arrays)
@@ -71,9 +97,9 @@ def cached(folder: Path, dependencies: object, build: Callable[[], Encoded]) -> 
         pass
     encoded = build()
     folder.mkdir(parents=True, exist_ok=True)
-    # Written beside and renamed: runs of a parallel sweep that build the same file never read half of it.
+    # Written under another name and renamed: a parallel run never reads an unfinished file.
     handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-    with os.fdopen(handle, "wb") as file:
-        np.savez(file, **{k: v for k, v in vars(encoded).items() if v is not None})
+    with os.fdopen(handle, "wb") as out:
+        np.savez(out, **{k: v for k, v in vars(encoded).items() if v is not None})
     os.replace(part, path)
     return encoded

@@ -1,55 +1,71 @@
 """Metrics as pure functions of predictions and references, on scikit-learn and SciPy.
 
-All return a share (1.0 is perfect), as the field's libraries do; tables show percent. The SQuAD rules are those of the
-official scripts (Rajpurkar et al. 2016 for v1.1, 2018 for v2.0), which differ where an answer normalises to nothing.
+All return a share (1.0 is perfect), as the field's libraries do; tables show percent. The SQuAD
+rules are those of the official scripts (Rajpurkar et al. 2016 for v1.1, 2018 for v2.0), which
+differ where an answer normalizes to nothing.
 """
 
 import re
 import string
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from scipy import stats
-from sklearn import metrics
 
 
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
     """Share of equal labels; both (n,) class indices."""
-    return float(metrics.accuracy_score(references, predictions))
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(references, predictions))
 
 
 def f1(predictions: np.ndarray, references: np.ndarray) -> float:
     """F1 of class 1 (GLUE: MRPC, QQP); 0 where class 1 is neither predicted nor present."""
-    return float(metrics.f1_score(references, predictions, zero_division=0.0))
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(references, predictions, zero_division=0.0))
 
 
 def matthews(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Matthews correlation of class indices; 0 for a constant prediction, which carries no information."""
-    return float(metrics.matthews_corrcoef(references, predictions))
+    """Matthews correlation of class indices; 0 for a constant prediction."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(references, predictions))
 
 
 def pearson(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Pearson correlation of values (n,); 0 for a constant prediction, where it is not defined."""
-    return _correlation(stats.pearsonr, predictions, references)
+    """Pearson correlation of values (n,); 0 for a constant prediction, where it is undefined."""
+    from scipy.stats import pearsonr
+
+    return _correlation(pearsonr, predictions, references)
 
 
 def spearman(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Spearman rank correlation of values (n,); 0 for a constant prediction, where it is not defined."""
-    return _correlation(stats.spearmanr, predictions, references)
+    """Spearman correlation of values (n,); 0 for a constant prediction, where it is undefined."""
+    from scipy.stats import spearmanr
+
+    return _correlation(spearmanr, predictions, references)
 
 
-def _correlation(function, predictions: np.ndarray, references: np.ndarray) -> float:
+def _correlation(
+    function: Callable[..., Any], predictions: np.ndarray, references: np.ndarray
+) -> float:
+    from scipy.stats import NearConstantInputWarning
+
     if np.ptp(predictions) == 0 or np.ptp(references) == 0:
         return 0.0
     with warnings.catch_warnings():
-        # an almost constant prediction, as early in training, is a poor score and no reason to stop
-        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+        # An almost constant prediction, as early in training, is a poor score and no error.
+        warnings.simplefilter("ignore", NearConstantInputWarning)
         return float(function(predictions, references).statistic)
 
 
-METRICS = {f.__name__: f for f in (accuracy, f1, matthews, pearson, spearman)}
+CLASSIFICATION = {f.__name__: f for f in (accuracy, f1, matthews)}
+REGRESSION = {f.__name__: f for f in (pearson, spearman)}
+METRICS = {**CLASSIFICATION, **REGRESSION}
 
 
 def normalize_answer(text: str) -> str:
@@ -59,7 +75,7 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1.0 if the prediction equals any reference after normalisation, else 0.0."""
+    """1.0 if the prediction equals any reference after normalization, else 0.0."""
     return max(
         float(normalize_answer(prediction) == normalize_answer(reference))
         for reference in references
@@ -69,7 +85,11 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
 def token_f1(prediction: str, references: Sequence[str], *, version: int) -> float:
     """Best F1 of bags of words over the references.
 
-    Args: version: 1 or 2 of SQuAD. Where either side has no words, v2 asks whether both have none; v1 gives 0.
+    Args:
+        prediction: answer text.
+        references: accepted answer texts.
+        version: of SQuAD, 1 or 2. Where either side has no words, version 2 gives 1.0 if both have
+            none, version 1 gives 0.0.
     """
     return max(
         _one_f1(normalize_answer(prediction).split(), normalize_answer(r).split(), version)
@@ -88,8 +108,11 @@ def _one_f1(predicted: list[str], gold: list[str], version: int) -> float:
 
 
 def references_of(answers: Sequence[str], *, version: int) -> list[str]:
-    """The references that a question is scored against: v2 drops those that normalise to nothing, and an unanswerable
-    question has the empty one."""
+    """The references that a question is scored against.
+
+    Version 2 drops those that normalize to nothing, and gives an unanswerable question the empty
+    reference.
+    """
     if version == 1:
         return list(answers)
     return [a for a in answers if normalize_answer(a)] or [""]
@@ -97,12 +120,20 @@ def references_of(answers: Sequence[str], *, version: int) -> list[str]:
 
 def best_threshold(
     scores: np.ndarray, null_odds: np.ndarray, has_answer: np.ndarray, empty: np.ndarray
-):
-    """The no-answer threshold with the best mean score, by the official sweep.
+) -> tuple[float, float]:
+    """The no-answer threshold with the best mean score, by the official script's search.
 
-    Args (all (n,)): scores: of the answer texts; null_odds: higher means rather no answer; has_answer: bool; empty: bool,
-        the answer text is empty. Questions with null_odds above the threshold count as unanswered.
-    Returns: (best mean score, threshold); the threshold is 0.0 where answering nothing is best, as in the script.
+    A question counts as unanswered where its null_odds are above the threshold.
+
+    Args:
+        scores: (n,), of the answer texts.
+        null_odds: (n,), higher for "no answer".
+        has_answer: (n,) bool.
+        empty: (n,) bool, whether the answer text is empty.
+
+    Returns:
+        The best mean score and its threshold; the threshold is 0.0 where it is best to answer
+        nothing, as in the script.
     """
     order = np.argsort(null_odds, kind="stable")
     gains = np.where(has_answer, scores, np.where(empty, 0.0, -1.0))[order]

@@ -1,133 +1,180 @@
 """SpanTask: find the answer to a question in a passage (SQuAD v1.1 and v2.0).
 
-A long passage becomes overlapping windows (the doc_stride scheme of google-research/bert, run_squad.py). Answers are found
-and cut by character offsets into the original passage, never decoded from tokens.
+Answers are found and cut by character offsets into the original passage, never decoded from tokens.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch.nn.functional as F
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from ..model.packing import Batch
-from ..spec import TaskSpec
+from ..data import HELD_OUT, Rows, squad
+from ..data.toy import reading
+from ..spec import DataSpec, Spec, SpecError, TaskSpec
+from . import windows
+from .answers import Answer, best_spans, merge, write_files
+from .base import Row, Scores, Stock, Task
 from .encoding import Encoded
 from .metrics import best_threshold, exact_match, references_of, token_f1
 
-N_BEST = 5  # candidates that are kept for each question
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from ..model.packing import Batch
+
 NO_ANSWER_WEIGHT = 2.1  # of the article's no-answer loss, beside the mean of start and end loss
 
 
 @dataclass
-class Answer:
-    """The best answer text, and how much rather the question has none: a difference of logits, higher is rather none."""
+class SpanArgs:
+    """Settings of extractive question answering."""
 
-    text: str
-    null_odds: float
-    n_best: list[tuple[str, float]]  # (text, start logit + end logit), best first
+    unanswerable: bool = False  # a question may have no answer (SQuAD v2)
+    # share of the training articles that are not trained on: they choose the no-answer threshold
+    held_out: float = 0.0
+    stride: int = 128  # tokens that neighbouring windows of one passage share
+    max_question: int = 64  # tokens of a question; longer ones are cut
+    max_answer: int = 30  # tokens of a predicted answer
 
 
-class SpanTask:
-    """Extractive question answering; ``spec.unanswerable`` as in SQuAD v2.
+class SpanTask(Task):
+    """Extractive question answering, scored by the official rules.
 
-    Output of the model: (T, 2) start and end logits; (T, 3) with the article's head, whose third output at the first token
-    says that there is no answer.
+    The model's output is (T, 2), start and end logits. The article's head has for SQuAD v2 a third
+    output, whose value at a window's first token is the log-odds that there is no answer.
     """
 
+    Args = SpanArgs
+    READS = frozenset[str]()
+    head = "token"
+    args: SpanArgs
+
     def __init__(self, spec: TaskSpec):
-        self.spec = spec
-        self.task_type = "squad_v2" if spec.unanswerable else "squad_v1"
-        self.outputs = None  # the head knows: two, or three
-        self.squad_version = 2 if spec.unanswerable else 1
-        self.encoding_settings = [spec.kind, spec.stride, spec.max_question]
+        super().__init__(spec)
+        self.squad_version = 2 if self.args.unanswerable else 1
+        self.draws_split = self.args.held_out > 0
+        names = {1: ("f1", "exact_match"), 2: ("f1", "exact", "best_f1", "best_exact")}
+        self.metric_names = names[self.squad_version]
 
-    def encode(self, rows: list[dict], tokenizer, max_length: int) -> Encoded:
-        """Windows of question and passage; a window without the whole (first) answer is labelled (0, 0)."""
-        questions = _cut(
-            [row["question"].strip() for row in rows], tokenizer, self.spec.max_question
-        )
-        tokens = tokenizer(
-            questions,
-            [row["context"] for row in rows],
-            truncation="only_second",
+    def check(self, spec: Spec) -> None:
+        """Check the ranges of ``task.args`` and that a window can hold a question and more."""
+        args, length = self.args, spec.train.max_length
+        for name, low in (("stride", 0), ("max_question", 1), ("max_answer", 1)):
+            if getattr(args, name) < low:
+                value = getattr(args, name)
+                raise SpecError(f"task.args.{name}", value, f"must be {low} or more")
+        if not 0 <= args.held_out < 1:
+            raise SpecError("task.args.held_out", args.held_out, "must be at least 0 and below 1")
+        if args.held_out and not args.unanswerable:
+            raise SpecError(
+                "task.args.held_out",
+                args.held_out,
+                "chooses a no-answer threshold, which needs task.args.unanswerable=true",
+            )
+        least = args.max_question + args.stride + 4  # three special tokens, one of the passage
+        if length < least:
+            message = f"must be {least} or more: question, stride and 4"
+            raise SpecError("train.max_length", length, message)
+
+    # The model.
+
+    def outputs(self, style: str) -> int:
+        """Start and end; of the article's head for SQuAD v2 also "no answer"."""
+        return 3 if style == "article" and self.args.unanswerable else 2
+
+    @property
+    def stock(self) -> Stock:
+        """A question-answering model."""
+        return Stock("RobertaForQuestionAnswering", "qa_outputs", "QUESTION_ANS")
+
+    @property
+    def encoding_settings(self) -> Any:
+        """The settings of windows."""
+        return [self.spec.kind, self.args.stride, self.args.max_question]
+
+    def encode(
+        self, rows: list[Row], tokenizer: "PreTrainedTokenizerBase", max_length: int
+    ) -> Encoded:
+        """Windows of question and passage, labelled with first and last token of the answer."""
+        return windows.encode(
+            rows,
+            tokenizer,
             max_length=max_length,
-            stride=self.spec.stride,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
+            stride=self.args.stride,
+            max_question=self.args.max_question,
         )
-        row_of = tokens["overflow_to_sample_mapping"]
-        ids = tokens["input_ids"]
-        types = tokens.get("token_type_ids") or [[0] * len(x) for x in ids]
-        offsets, labels = [], []
-        for window, row in enumerate(row_of):
-            inside = np.array([part == 1 for part in tokens.sequence_ids(window)])
-            places = np.where(
-                inside[:, None], np.array(tokens["offset_mapping"][window]), -1
-            ).astype(np.int32)
-            offsets.append(places)
-            labels.append(_label(places, rows[row]["answers"]))
-        encoded = Encoded.from_lists(ids, types, np.array(labels, dtype=np.int64))
-        encoded.row, encoded.offsets = np.array(row_of, dtype=np.int64), np.concatenate(offsets)
-        return encoded
 
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean of the start and the end cross-entropy over each window's own tokens: (T, 2 or 3), labels (B, 2) -> ()."""
-        windows = logits.float().split(batch.cu_seqlens.diff().tolist())
-        grid = pad_sequence(
-            windows, batch_first=True, padding_value=float("-inf")
-        )  # (B, L, 2 or 3)
+    def loss(self, logits: "Tensor", batch: "Batch") -> "Tensor":
+        """Mean of start and end cross-entropy, each over a window's own tokens.
+
+        Args:
+            logits: (T, 2 or 3).
+            batch: with labels (B, 2).
+        """
+        import torch.nn.functional as F
+        from torch.nn.utils.rnn import pad_sequence
+
+        assert batch.labels is not None
+        own = logits.float().split(batch.cu_seqlens.diff().tolist())
+        grid = pad_sequence(own, batch_first=True, padding_value=float("-inf"))  # (B, L, 2 or 3)
         start, end = (F.cross_entropy(grid[:, :, i], batch.labels[:, i]) for i in (0, 1))
-        loss = (start + end) / 2
+        loss = (start + end) / 2  # ()
         if logits.shape[1] == 3:
-            none = (batch.labels[:, 0] == 0).float()
+            none = (batch.labels[:, 0] == 0).float()  # (B,)
             no_answer = F.binary_cross_entropy_with_logits(logits.float()[batch.first, 2], none)
             loss = loss + NO_ANSWER_WEIGHT * no_answer
         return loss
 
-    def split(self, logits: Tensor, batch: Batch) -> list[Tensor]:
-        """Model output of each window of the batch: (n, 2 or 3)."""
-        return list(logits.float().cpu().split(batch.cu_seqlens.diff().tolist()))
+    def decode(self, outputs: "list[Tensor]", rows: list[Row], encoded: Encoded) -> list[Answer]:
+        """The best span over all windows of each question.
 
-    def decode(self, outputs: list[Tensor], rows: list[dict], encoded: Encoded) -> list[Answer]:
-        """The best span over all windows of each question, in the order of ``rows``."""
+        Args:
+            outputs: (tokens, 2 or 3) of each window.
+            rows: questions.
+            encoded: their windows.
+        """
+        assert encoded.row is not None and encoded.offsets is not None
         spans: list[list[tuple[float, str]]] = [[] for _ in rows]
-        nulls = np.full(len(rows), np.inf)
+        nulls = np.full(len(rows), np.inf)  # (rows,)
+        with_null = outputs[0].shape[1] == 3
         for window, output in enumerate(outputs):
             row, logits = int(encoded.row[window]), output.numpy()
-            places = encoded.offsets[encoded.starts[window] : encoded.starts[window + 1]]
-            # the window that is least sure of `no answer` decides: the answer may stand in one window only
-            null = logits[0, 2] if logits.shape[1] == 3 else logits[0, 0] + logits[0, 1]
+            offsets = encoded.offsets[encoded.starts[window] : encoded.starts[window + 1]]
+            # The lowest score over the windows counts: the answer may be in only one of them.
+            null = logits[0, 2] if with_null else logits[0, 0] + logits[0, 1]
             nulls[row] = min(nulls[row], float(null))
-            spans[row] += best_spans(logits, places, rows[row]["context"], self.spec.max_answer)
-        article = outputs[0].shape[1] == 3
+            spans[row] += best_spans(logits, offsets, rows[row]["context"], self.args.max_answer)
         return [
-            _answer(found, null, article=article) for found, null in zip(spans, nulls, strict=True)
+            merge(found, null, absolute=with_null) for found, null in zip(spans, nulls, strict=True)
         ]
 
-    def tune(self, answers: list[Answer], rows: list[dict]) -> float:
-        """The no-answer threshold with the best F1 on held-out training questions."""
-        return best_threshold(self._scores(answers, rows)[1], *self._facts(answers, rows))[1]
+    # From answers to numbers.
+
+    def tune(self, predictions: list[Answer], rows: list[Row]) -> float | None:
+        """The no-answer threshold with the best F1; None for SQuAD v1."""
+        if not self.args.unanswerable:
+            return None
+        return best_threshold(self._scores(predictions, rows)[1], *_facts(predictions, rows))[1]
 
     def score(
         self,
-        answers: list[Answer],
-        rows: list[dict],
+        predictions: list[Answer],
+        rows: list[Row],
         split: str = "validation",
         threshold: float | None = None,
-    ) -> dict[str, float]:
-        """The official metrics, as shares; v2 at ``threshold`` (default 0) and, looking at these rows, at the best one.
+    ) -> Scores:
+        """The official metrics under the official names, as shares.
 
-        Names are those of the official scripts; a name that ends in ``_thresh`` is a threshold and no score.
+        Of SQuAD v2 at ``threshold`` (default 0) and, as ``best_*``, at the threshold that is best
+        for these rows; a name that ends in ``_thresh`` is a threshold and no score.
         """
-        exact, f1 = self._scores(answers, rows)
-        if not self.spec.unanswerable:
-            return {"f1": float(f1.mean()), "exact_match": float(exact.mean())}
-        facts = null_odds, has_answer, _ = self._facts(answers, rows)
+        exact, f1 = self._scores(predictions, rows)
+        if not self.args.unanswerable:
+            return self._ordered({"f1": float(f1.mean()), "exact_match": float(exact.mean())})
+        facts = null_odds, has_answer, _ = _facts(predictions, rows)
         threshold = 0.0 if threshold is None else threshold
         unanswered = null_odds > threshold
         scores = {}
@@ -138,119 +185,80 @@ class SpanTask:
                 if chosen.any():
                     scores[f"{part}_{name}"] = float(final[chosen].mean())
             scores[f"best_{name}"], scores[f"best_{name}_thresh"] = best_threshold(values, *facts)
-        ordered = {name: scores[name] for name in (*self.spec.metrics, *scores)}
-        return {**ordered, "chosen_thresh": threshold}
+        return {**self._ordered(scores), "chosen_thresh": threshold}
+
+    def _ordered(self, scores: Scores) -> Scores:
+        return {name: scores[name] for name in (*self.spec.metrics, *scores)}
+
+    def _scores(self, answers: list[Answer], rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+        """Exact match and F1 of the answer texts before any threshold, each (n,)."""
+        version = self.squad_version
+        golds = [references_of(row["answers"]["text"], version=version) for row in rows]
+        pairs = [(answer.text, gold) for answer, gold in zip(answers, golds, strict=True)]
+        exact = [exact_match(text, gold) for text, gold in pairs]
+        return np.array(exact), np.array([token_f1(*pair, version=version) for pair in pairs])
 
     def reference_points(
-        self, train: list[dict], rows: list[dict], split: str
-    ) -> dict[str, dict[str, float] | None]:
-        """``chance``: never answering. Of generated data also ``ceiling``: the answers before noise."""
+        self, train: list[Row], rows: list[Row], split: str
+    ) -> dict[str, Scores | None]:
+        """``chance`` never answers."""
         silent = [Answer("", 1.0, []) for _ in rows]
-        points = {"chance": self.score(silent, rows), "ceiling": None, "bag_of_words": None}
+        chance = self.score(silent, rows)
+        points = {**super().reference_points(train, rows, split), "chance": chance}
         if "clean_answer" in rows[0]:
-            perfect = [
-                Answer(row["clean_answer"], -1.0 if row["clean_answer"] else 1.0, [])
-                for row in rows
-            ]
+            texts = [row["clean_answer"] for row in rows]
+            perfect = [Answer(text, -1.0 if text else 1.0, []) for text in texts]
             points["ceiling"] = self.score(perfect, rows)
         return points
 
+    def stored(self, predictions: list[Answer], rows: list[Row]) -> "pd.DataFrame":
+        """Answer texts before any threshold with their null odds, and all accepted texts."""
+        import pandas as pd
+
+        columns = {
+            "prediction": [answer.text for answer in predictions],
+            "null_odds": [answer.null_odds for answer in predictions],
+            "reference": [list(row["answers"]["text"]) for row in rows],
+        }
+        return pd.DataFrame(columns)
+
     def write_predictions(
-        self, folder: Path, answers: list[Answer], rows: list[dict], threshold: float | None
+        self, folder: Path, predictions: list[Answer], rows: list[Row], threshold: float | None
     ) -> None:
-        """Files that the official scripts read: ``predictions.json``; for v2 with "" above the threshold, beside
-        ``null_odds.json`` and ``answers.json``, the texts before the threshold, which reproduce ``best_*``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        threshold = (threshold or 0.0) if self.spec.unanswerable else np.inf
-        found = {row["id"]: answer for row, answer in zip(rows, answers, strict=True)}
-        files = {
-            "predictions": {i: "" if a.null_odds > threshold else a.text for i, a in found.items()}
-        }
-        files["nbest"] = {
-            i: [{"text": t, "score": s} for t, s in a.n_best] for i, a in found.items()
-        }
-        if self.spec.unanswerable:
-            files["null_odds"] = {i: a.null_odds for i, a in found.items()}
-            files["answers"] = {i: a.text for i, a in found.items()}
-        for name, content in files.items():
-            (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False) + "\n")
+        """Files that the official scripts read (answers.write_files)."""
+        found = {row["id"]: answer for row, answer in zip(rows, predictions, strict=True)}
+        write_files(folder, found, (threshold or 0.0) if self.args.unanswerable else None)
 
-    def _scores(self, answers: list[Answer], rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-        """Exact match and F1 of the answer texts, before any threshold, each (n,)."""
-        version = self.squad_version
-        golds = [references_of(row["answers"]["text"], version=version) for row in rows]
-        exact = [exact_match(a.text, gold) for a, gold in zip(answers, golds, strict=True)]
-        f1 = [
-            token_f1(a.text, gold, version=version) for a, gold in zip(answers, golds, strict=True)
-        ]
-        return np.array(exact), np.array(f1)
+    # Where rows come from.
 
-    def _facts(
-        self, answers: list[Answer], rows: list[dict]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """null_odds, has_answer and empty of :func:`best_threshold`."""
-        return (
-            np.array([a.null_odds for a in answers]),
-            np.array([bool(row["answers"]["text"]) for row in rows]),
-            np.array([not a.text for a in answers]),
-        )
+    def generate(self, data: DataSpec, split: str) -> list[Row]:
+        """Questions with ``answers`` and, before noise, ``clean_answer``."""
+        return reading.rows(self.spec, data, split, unanswerable=self.args.unanswerable)
+
+    def read(self, path: Path, split: str, skip_bad: bool) -> Rows:
+        """Rows of a SQuAD file."""
+        unanswerable = self.args.unanswerable
+        return squad.read(path, self.spec.name, unanswerable=unanswerable, skip_bad=skip_bad)
+
+    def hub_columns(self, split: str) -> list[str]:
+        """The columns of SQuAD's repositories."""
+        return ["id", "title", "question", "context", "answers"]
+
+    def divide(self, splits: dict[str, Rows], seed: int) -> dict[str, Rows]:
+        """Move the share ``held_out`` of the training articles into the split HELD_OUT."""
+        if self.args.held_out == 0:
+            return splits
+        train, held_out = squad.by_article(splits["train"], self.args.held_out, seed)
+        return {**splits, "train": train, HELD_OUT: held_out}
 
 
-def best_spans(
-    logits: np.ndarray, places: np.ndarray, context: str, longest: int
-) -> list[tuple[float, str]]:
-    """The N_BEST spans of one window, exactly: logits (n, 2 or 3), places (n, 2) offsets, -1 outside of the passage."""
-    inside = np.flatnonzero(places[:, 0] >= 0)
-    if not len(inside):
-        return []
-    start, end = logits[inside, 0], logits[inside, 1]
-    count, width = len(inside), min(longest, len(inside))
-    scores = np.full((width, count), -np.inf)  # [k, i]: the span of k + 1 tokens from i
-    for k in range(width):
-        scores[k, : count - k] = start[: count - k] + end[k:]
-    flat = scores.ravel()
-    top = np.argpartition(-flat, min(N_BEST, flat.size) - 1)[:N_BEST]
-    found = []
-    for index in top[np.argsort(-flat[top], kind="stable")]:
-        k, i = divmod(int(index), count)
-        if np.isfinite(flat[index]):
-            found.append(
-                (float(flat[index]), context[places[inside[i], 0] : places[inside[i + k], 1]])
-            )
-    return found
+def _facts(answers: list[Answer], rows: list[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """null_odds, has_answer and empty of :func:`best_threshold`, each (n,)."""
+    return (
+        np.array([answer.null_odds for answer in answers]),
+        np.array([bool(row["answers"]["text"]) for row in rows]),
+        np.array([not answer.text for answer in answers]),
+    )
 
 
-def _answer(found: list[tuple[float, str]], null: float, *, article: bool) -> Answer:
-    """Merge the windows of one question: the same text counts once, with its best score."""
-    best: dict[str, float] = {}
-    for score, text in sorted(found, key=lambda pair: -pair[0]):
-        best.setdefault(text, score)
-    n_best = list(best.items())[:N_BEST]
-    if not n_best:
-        return Answer("", float(null) if article else 0.0, [])
-    text, score = n_best[0]
-    return Answer(text, float(null) if article else float(null) - score, n_best)
-
-
-def _label(places: np.ndarray, answers: dict) -> tuple[int, int]:
-    """First and last token of the first answer; (0, 0) where there is none or the window does not hold it whole."""
-    if not answers["text"]:
-        return 0, 0
-    low = answers["answer_start"][0]
-    high = low + len(answers["text"][0])
-    inside = np.flatnonzero(places[:, 0] >= 0)
-    if not len(inside) or places[inside[0], 0] > low or places[inside[-1], 1] < high:
-        return 0, 0
-    covering = inside[(places[inside, 1] > low) & (places[inside, 0] < high)]
-    return (int(covering[0]), int(covering[-1])) if len(covering) else (0, 0)
-
-
-def _cut(questions: list[str], tokenizer, longest: int) -> list[str]:
-    """Questions of at most ``longest`` tokens, cut at a token's end."""
-    tokens = tokenizer(
-        questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-    )["offset_mapping"]
-    return [
-        q if len(places) <= longest else q[: places[longest - 1][1]]
-        for q, places in zip(questions, tokens, strict=True)
-    ]
+TASK = SpanTask

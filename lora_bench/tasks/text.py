@@ -1,100 +1,175 @@
-"""TextTask: one or two texts in, one label out. All of GLUE is this task with other facts."""
+"""TextTask: one or two texts in, one label out. All of GLUE is this task with other settings."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import torch
-import torch.nn.functional as F
-from sklearn.compose import ColumnTransformer
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
-from torch import Tensor
 
-from ..model.packing import Batch
-from ..spec import TaskSpec
+from ..data import Rows, tsv
+from ..data.toy import texts
+from ..spec import DataSpec, Spec, SpecError, TaskSpec
+from .base import Row, Scores, Stock, Task
 from .encoding import Encoded
-from .metrics import METRICS
+from .metrics import CLASSIFICATION, METRICS, REGRESSION
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from ..model.packing import Batch
 
 
-class TextTask:
+class TextTask(Task):
     """Classification (``spec.labels``) or regression (``spec.value_range``) of one or two texts."""
 
+    READS = frozenset({"labels", "value_range", "submission"})
+
     def __init__(self, spec: TaskSpec):
-        self.spec = spec
+        super().__init__(spec)
         self.regression = not spec.labels
-        self.task_type = "glue"
-        self.encoding_settings = [spec.kind, spec.columns]
-        self.outputs = 1 if self.regression else len(spec.labels)
+        known = REGRESSION if self.regression else CLASSIFICATION
+        # F1 is that of the second of two classes.
+        self.metric_names = [n for n in known if n != "f1" or len(spec.labels) == 2]
 
-    def encode(self, rows: list[dict], tokenizer, max_length: int) -> Encoded:
-        """Tokenise; pairs are cut longest part first to ``max_length`` tokens, special ones included."""
-        texts = [[row[column] for row in rows] for column in self.spec.columns]
+    def check(self, spec: Spec) -> None:
+        """Check labels, columns and metrics against each other."""
+        task = spec.task
+        if len(task.columns) not in (1, 2):
+            raise SpecError("task.columns", task.columns, "must name one or two text columns")
+        if bool(task.labels) == bool(task.value_range):
+            raise SpecError(
+                "task.labels", task.labels, "exactly one of labels and value_range must be set"
+            )
+        low_high = task.value_range
+        if low_high and not (len(low_high) == 2 and low_high[0] < low_high[1]):
+            raise SpecError("task.value_range", low_high, "must be the lowest and highest target")
+        if task.labels and not 1 < len(task.labels) == len(set(task.labels)):
+            raise SpecError("task.labels", task.labels, "must be two or more different names")
+        written = task.local.label_values
+        if written and len(written) != len(task.labels):
+            raise SpecError("task.local.label_values", written, "must be one for each label")
+        if spec.data.source == "toy":
+            texts.generator(task)
+
+    def outputs(self, style: str) -> int:
+        """One for each label; 1 for regression."""
+        return len(self.spec.labels) or 1
+
+    @property
+    def stock(self) -> Stock:
+        """A sequence classifier; for regression one with a single label."""
+        labels = self.spec.labels or [self.spec.name]
+        problem = "regression" if self.regression else "single_label_classification"
+        config = {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: index for index, label in enumerate(labels)},
+            "problem_type": problem,
+        }
+        return Stock("RobertaForSequenceClassification", "classifier", "SEQ_CLS", config)
+
+    def encode(
+        self, rows: list[Row], tokenizer: "PreTrainedTokenizerBase", max_length: int
+    ) -> Encoded:
+        """Tokenize; of a pair that is too long, the longer text is cut first."""
         tokens = tokenizer(
-            *texts, truncation="longest_first", max_length=max_length, return_attention_mask=False
+            *([row[column] for row in rows] for column in self.spec.columns),
+            truncation="longest_first",
+            max_length=max_length,
+            return_attention_mask=False,
         )
-        ids = tokens["input_ids"]
-        types = tokens.get("token_type_ids") or [[0] * len(x) for x in ids]
         labels = self.references(rows) if "label" in rows[0] else None
-        return Encoded.from_lists(ids, types, labels)
+        return Encoded.from_lists(tokens["input_ids"], tokens.get("token_type_ids"), labels)
 
-    def references(self, rows: list[dict], column: str = "label") -> np.ndarray:
-        """Labels of the rows, (n,)."""
+    def references(self, rows: list[Row], column: str = "label") -> np.ndarray:
+        """Labels of the rows, (n,) int64 or float32."""
         return np.array(
             [row[column] for row in rows], dtype=np.float32 if self.regression else np.int64
         )
 
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+    def loss(self, logits: "Tensor", batch: "Batch") -> "Tensor":
         """Mean loss of a batch: logits (B, outputs), labels (B,) -> ()."""
+        import torch.nn.functional as F
+
+        assert batch.labels is not None
         if self.regression:
-            # Logits come out (B, 1), labels are (B,): without [:, 0] mse_loss broadcasts them to (B, B), learns from
-            # B * B pairs and only warns. It cost the article ten points of Pearson.
-            return F.mse_loss(logits[:, 0].float(), batch.labels)
-        return F.cross_entropy(logits.float(), batch.labels)
+            # Logits are (B, 1), labels are (B,): without [:, 0], mse_loss broadcasts them to
+            # (B, B), learns from B * B pairs and only warns. It cost the article ten points of
+            # Pearson correlation.
+            return F.mse_loss(logits[:, 0].float(), batch.labels)  # (B,), (B,) -> ()
+        return F.cross_entropy(logits.float(), batch.labels)  # (B, outputs), (B,) -> ()
 
-    def split(self, logits: Tensor, batch: Batch) -> list[Tensor]:
-        """Model output of each example of the batch: (outputs,)."""
-        return list(logits.float().cpu())
-
-    def decode(self, outputs: list[Tensor], rows: list[dict], encoded: Encoded) -> np.ndarray:
+    def decode(self, outputs: "list[Tensor]", rows: list[Row], encoded: Encoded) -> np.ndarray:
         """Predictions (n,): class indices, or values cut to the range of the targets."""
-        logits = torch.stack(outputs).numpy()
+        logits = np.stack([output.numpy() for output in outputs])  # (n, outputs)
         if self.regression:
-            return np.clip(logits[:, 0], *self.spec.value_range)
+            low, high = self.spec.value_range
+            return logits[:, 0].clip(low, high)
         return logits.argmax(axis=1)
 
     def score(
-        self, predictions: np.ndarray, rows: list[dict], split: str = "validation"
-    ) -> dict[str, float]:
-        """The split's metrics over all examples at once, never a mean of batch means; optional splits have their own."""
+        self,
+        predictions: np.ndarray,
+        rows: list[Row],
+        split: str = "validation",
+        threshold: float | None = None,
+    ) -> Scores:
+        """The split's metrics; optional splits have their own."""
         references = self.references(rows)
         metrics = self.spec.optional.get(split, self.spec.metrics)
         return {name: METRICS[name](predictions, references) for name in metrics}
 
     def reference_points(
-        self, train: list[dict], rows: list[dict], split: str
-    ) -> dict[str, dict[str, float] | None]:
-        """Scores that put a model's into place, each as ``score`` gives them.
-
-        ``chance``: the best constant guess, the commonest training class or the mean training value. Of generated data
-        also ``ceiling``: a perfect model against the noisy labels, and ``bag_of_words``: a linear model on word counts.
-        """
+        self, train: list[Row], rows: list[Row], split: str
+    ) -> dict[str, Scores | None]:
+        """``chance`` predicts the most common training label, or the mean training value."""
         labels = self.references(train)
-        guess = np.full(
-            len(rows), labels.mean() if self.regression else np.bincount(labels).argmax()
-        )
-        points = {"chance": self.score(guess, rows, split), "ceiling": None, "bag_of_words": None}
+        guess = labels.mean() if self.regression else np.bincount(labels).argmax()
+        chance = self.score(np.full(len(rows), guess), rows, split)
+        points = {**super().reference_points(train, rows, split), "chance": chance}
         if "clean_label" in rows[0]:
             points["ceiling"] = self.score(self.references(rows, "clean_label"), rows, split)
             points["bag_of_words"] = self.score(self._bag_of_words(train, rows), rows, split)
         return points
 
-    def _bag_of_words(self, train: list[dict], rows: list[dict]) -> np.ndarray:
-        """Predictions of logistic (or ridge) regression on word counts, each text column with words of its own."""
+    def _bag_of_words(self, train: list[Row], rows: list[Row]) -> np.ndarray:
+        """Predictions of a linear model on word counts; each text column has its own words."""
+        import pandas as pd
+        from sklearn.compose import ColumnTransformer
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression, Ridge
+        from sklearn.pipeline import make_pipeline
+
         counts = ColumnTransformer(
             [(column, CountVectorizer(), column) for column in self.spec.columns]
         )
-        model = make_pipeline(
-            counts, Ridge() if self.regression else LogisticRegression(max_iter=2000)
-        )
+        linear = Ridge() if self.regression else LogisticRegression(max_iter=2000)
+        model = make_pipeline(counts, linear)
         model.fit(pd.DataFrame(train), self.references(train))
         return model.predict(pd.DataFrame(rows))
+
+    def stored(self, predictions: np.ndarray, rows: list[Row]) -> "pd.DataFrame":
+        """Names of labels, or values."""
+        import pandas as pd
+
+        table = pd.DataFrame({"prediction": predictions, "reference": self.references(rows)})
+        return table if self.regression else table.map(self.spec.labels.__getitem__)
+
+    def submission_value(self, prediction: Any) -> str:
+        """The label as the official files write it, or the value with three decimals."""
+        return f"{prediction:.3f}" if self.regression else self.spec.local.label_values[prediction]
+
+    def generate(self, data: DataSpec, split: str) -> list[Row]:
+        """Rows with ``label`` and, before noise, ``clean_label``."""
+        return texts.rows(self.spec, data, split)
+
+    def read(self, path: Path, split: str, skip_bad: bool) -> Rows:
+        """Rows of a tab-separated file of GLUE."""
+        return tsv.read(path, self.spec, split, skip_bad=skip_bad)
+
+    def hub_columns(self, split: str) -> list[str]:
+        """Text columns and the label, which test splits lack."""
+        return [*self.spec.columns] if split.startswith("test") else [*self.spec.columns, "label"]
+
+
+TASK = TextTask

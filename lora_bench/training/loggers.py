@@ -31,15 +31,17 @@ class TensorBoard(Logger):
         self.writer = SummaryWriter(folder / "logs")
 
     def log(self, step: int, values: dict[str, float]) -> None:
+        """See Logger."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """See Logger."""
         self.writer.close()
 
 
 class WandB(Logger):
-    """One W&B run named by the key; W&B's own variables choose account and mode (``WANDB_MODE=offline``)."""
+    """One W&B run, named by the key. W&B's variables choose account and mode (``WANDB_MODE``)."""
 
     def __init__(self, spec: Spec, key: str, folder: Path):
         import wandb
@@ -54,9 +56,11 @@ class WandB(Logger):
         )
 
     def log(self, step: int, values: dict[str, float]) -> None:
+        """See Logger."""
         self.run.log(values, step=step)
 
     def close(self) -> None:
+        """See Logger."""
         self.run.finish()
 
 

@@ -102,7 +102,7 @@ class Trainee:
         self.optimizer.step()
         self.step_count += 1
         self.method.after_step(self.model, self.step_count)
-        rate = self.schedule.get_last_lr()[0]
+        rate = float(self.schedule.get_last_lr()[0])
         self.logger.log(self.step_count, {"train/loss": value, "train/lr": rate})
         self.schedule.step()
         return value
@@ -138,8 +138,14 @@ def fit(
     """
     first = trainees[0]
     disable = None if first.spec.progress else True  # None: a bar on terminals only
-    options = {"desc": name, "unit": "step", "dynamic_ncols": True, "leave": False}
-    with tqdm(total=first.total_steps, disable=disable, **options) as bar:
+    with tqdm(
+        total=first.total_steps,
+        desc=name,
+        unit="step",
+        disable=disable,
+        dynamic_ncols=True,
+        leave=False,
+    ) as bar:
         for epoch in range(1, first.spec.train.epochs + 1):
             for trainee in trainees:
                 trainee.start_epoch()

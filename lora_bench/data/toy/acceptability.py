@@ -1,4 +1,4 @@
-"""CoLA-like: one sentence of a small grammar, or the same with one mistake that no single word shows."""
+"""CoLA-like: a sentence of a small grammar, or one with a mistake that no single word shows."""
 
 import random
 
@@ -27,7 +27,7 @@ def _tail(rng: random.Random) -> str:
 
 
 def _agreement(rng: random.Random, good: bool) -> str:
-    """The verb agrees with the head noun, not with the noun beside it: the doctors near the nurse help ..."""
+    """The verb agrees with the head noun, not its neighbour (the doctors near the nurse help)."""
     many, near = rng.random() < 0.5, rng.random() < 0.5
     verb = rng.choice(sorted(VERBS))
     form = verb if many == good else VERBS[verb][0]
@@ -51,11 +51,12 @@ def _auxiliary(rng: random.Random, good: bool) -> str:
     did = rng.random() < 0.5
     form = verb if did == good else VERBS[verb][1]
     negation = " not" if rng.random() < 0.5 else ""
-    return f"the {_noun(rng, False)} {'did' if did else 'has'}{negation} {form} the {_noun(rng, True)}{_tail(rng)}."
+    subject, auxiliary = _noun(rng, False), "did" if did else "has"
+    return f"the {subject} {auxiliary}{negation} {form} the {_noun(rng, True)}{_tail(rng)}."
 
 
 def _question(rng: random.Random, good: bool) -> str:
-    """A fronted object leaves its place empty: who did the nurse help yesterday?"""
+    """A fronted object leaves its position empty: who did the nurse help yesterday?"""
     verb = rng.choice(sorted(VERBS))
     gap = "" if good else f" the {_noun(rng, rng.random() < 0.5)}"
     asked = rng.choice(("who", f"which {rng.choice(sorted(PEOPLE))}"))
@@ -73,7 +74,7 @@ def _determiner(rng: random.Random, good: bool) -> str:
 
 
 def _clause(rng: random.Random, good: bool) -> str:
-    """Word order in an embedded clause: thinks that the nurses helped the pilot, not thinks that helped the nurses ..."""
+    """Word order in an embedded clause: not "thinks that helped the nurses the pilot"."""
     first, second = _noun(rng, rng.random() < 0.5), _noun(rng, rng.random() < 0.5)
     past = VERBS[rng.choice(sorted(VERBS))][1]
     inner = f"the {first} {past} the {second}"

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 from .language import HYPERNYM, PLACES, TIMES, VERBS, Frame, frame, other, paraphrase
 from .paraphrase import ask
@@ -40,16 +41,13 @@ def _unanswered(event: Frame, part: str, rng: random.Random) -> Frame:
     kinds = ["roles", "known"] + (["gap", "gap"] if part in ("place", "time") else [])
     kind = rng.choice(kinds)
     if kind == "gap":
-        return replace(event, **{part: ""})
+        nothing: dict[str, Any] = {part: ""}
+        return replace(event, **nothing)
     if kind == "roles":
         return event.swapped()
     known = "object" if part == "subject" else "subject"
     taken = {event.subject, event.object}
-    return replace(
-        event,
-        **{
-            known: other(
-                getattr(event, known), set(HYPERNYM) - taken | {getattr(event, known)}, rng
-            )
-        },
-    )
+    changed: dict[str, Any] = {
+        known: other(getattr(event, known), set(HYPERNYM) - taken | {getattr(event, known)}, rng)
+    }
+    return replace(event, **changed)

@@ -1,4 +1,4 @@
-"""WNLI-like: whom does the pronoun mean? The verb and the reason decide, not the order of the names."""
+"""WNLI-like: whom does the pronoun mean? Verb and reason decide, not the order of the names."""
 
 import random
 

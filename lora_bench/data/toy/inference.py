@@ -1,10 +1,12 @@
-"""MNLI- and RTE-like: does the premise entail the hypothesis, contradict it, or leave it open?
+"""MNLI- and RTE-like: does the premise entail the hypothesis, contradict it, or neither?
 
-Negation, hypernyms, quantifiers and left-out parts occur alike under every label, so that no word gives one away.
+Negation, hypernyms, quantifiers and omitted parts occur equally often with every label, so that no
+word reveals it.
 """
 
 import random
 from dataclasses import replace
+from typing import Any
 
 from .language import HYPERNYM, PLACES, VERBS, Frame, frame, other, paraphrase, plural
 
@@ -26,13 +28,14 @@ def two_way(rng: random.Random) -> tuple[tuple[str, str], int]:
 
 
 def _event(rng: random.Random) -> tuple[tuple[str, str], int]:
-    """One event, told twice."""
+    """One event in two sentences."""
     premise = replace(frame(rng, place=0.8, time=0.6), negated=rng.random() < 0.4)
     label = rng.choice((ENTAILMENT, NEUTRAL, CONTRADICTION))
     dropped = rng.sample(
         ("subject_adjective", "object_adjective", "place", "time"), rng.choice((0, 1, 2))
     )
-    hypothesis = replace(premise, **dict.fromkeys(dropped, ""))
+    nothing: dict[str, Any] = dict.fromkeys(dropped, "")
+    hypothesis = replace(premise, **nothing)
     if label == NEUTRAL:
         hypothesis = rng.choice((_roles, _roles, _stranger, _elsewhere))(hypothesis, rng)
     elif label == CONTRADICTION:
@@ -65,7 +68,7 @@ def _denied(event: Frame, rng: random.Random) -> Frame:
 def _broader(
     premise: Frame, hypothesis: Frame, label: int, rng: random.Random
 ) -> tuple[Frame, Frame]:
-    """Say `person` for `nurse` on one side or both; on the premise's side alone an entailment would be lost."""
+    """``person`` for ``nurse`` on one side or both; never in the premise alone of an entailment."""
     where = rng.choice(
         ("neither", "neither", "hypothesis", "both") + (("premise",) if label != ENTAILMENT else ())
     )
@@ -76,7 +79,8 @@ def _broader(
     return premise, hypothesis
 
 
-# (premise quantifier, hypothesis quantifier, label) over one predicate; each quantifier under each label, where logic allows
+# (premise quantifier, hypothesis quantifier, label) over one predicate; each quantifier occurs with
+# each label, where logic allows it.
 QUANTIFIERS = (
     ("all", "all", ENTAILMENT), ("no", "no", ENTAILMENT), ("all", "most", ENTAILMENT),
     ("most", "some", ENTAILMENT), ("no", "not all", ENTAILMENT), ("some", "some", ENTAILMENT),

@@ -1,15 +1,20 @@
-"""A small English: lexicon and the frames (who does what to whom, where) that the generators speak with."""
+"""A small English lexicon, and frames (who does what to whom, where and when) as sentences."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 PEOPLE = {  # noun -> its hypernym
-    "doctor": "person", "nurse": "person", "teacher": "person", "farmer": "person", "lawyer": "person",
-    "singer": "person", "painter": "person", "pilot": "person", "baker": "person", "sailor": "person",
-    "student": "person", "waiter": "person", "engineer": "person", "judge": "person", "gardener": "person",
+    "doctor": "person", "nurse": "person", "teacher": "person", "farmer": "person",
+    "lawyer": "person",
+    "singer": "person", "painter": "person", "pilot": "person", "baker": "person",
+    "sailor": "person",
+    "student": "person", "waiter": "person", "engineer": "person", "judge": "person",
+    "gardener": "person",
 }  # fmt: skip
 ANIMALS = {
-    "dog": "animal", "cat": "animal", "horse": "animal", "rabbit": "animal", "goat": "animal", "fox": "animal",
+    "dog": "animal", "cat": "animal", "horse": "animal", "rabbit": "animal", "goat": "animal",
+    "fox": "animal",
     "sparrow": "bird", "eagle": "bird", "parrot": "bird",
 }  # fmt: skip
 HYPERNYM = {**PEOPLE, **ANIMALS}
@@ -39,22 +44,30 @@ VERBS = {
     "lead": ("leads", "led", "", "follow"),
 }
 ADJECTIVES = {  # adjective -> (near synonym or "", opposite)
-    "happy": ("glad", "sad"), "glad": ("happy", "unhappy"), "sad": ("unhappy", "happy"), "unhappy": ("sad", "glad"),
-    "young": ("youthful", "old"), "youthful": ("young", "aged"), "old": ("aged", "young"), "aged": ("old", "youthful"),
-    "rich": ("wealthy", "poor"), "wealthy": ("rich", "needy"), "poor": ("needy", "rich"), "needy": ("poor", "wealthy"),
-    "brave": ("fearless", "timid"), "fearless": ("brave", "shy"), "timid": ("shy", "brave"), "shy": ("timid", "fearless"),
-    "quick": ("fast", "slow"), "fast": ("quick", "sluggish"), "slow": ("sluggish", "quick"), "sluggish": ("slow", "fast"),
-    "clever": ("smart", "foolish"), "smart": ("clever", "silly"), "foolish": ("silly", "clever"), "silly": ("foolish", "smart"),
+    "happy": ("glad", "sad"), "glad": ("happy", "unhappy"), "sad": ("unhappy", "happy"),
+    "unhappy": ("sad", "glad"),
+    "young": ("youthful", "old"), "youthful": ("young", "aged"), "old": ("aged", "young"),
+    "aged": ("old", "youthful"),
+    "rich": ("wealthy", "poor"), "wealthy": ("rich", "needy"), "poor": ("needy", "rich"),
+    "needy": ("poor", "wealthy"),
+    "brave": ("fearless", "timid"), "fearless": ("brave", "shy"), "timid": ("shy", "brave"),
+    "shy": ("timid", "fearless"),
+    "quick": ("fast", "slow"), "fast": ("quick", "sluggish"), "slow": ("sluggish", "quick"),
+    "sluggish": ("slow", "fast"),
+    "clever": ("smart", "foolish"), "smart": ("clever", "silly"),
+    "foolish": ("silly", "clever"), "silly": ("foolish", "smart"),
     "tall": ("", "short"), "short": ("", "tall"),
 }  # fmt: skip
 PLACES = (
-    "in the garden", "at the station", "near the river", "in the library", "at the market", "on the bridge",
+    "in the garden", "at the station", "near the river", "in the library", "at the market",
+    "on the bridge",
     "in the kitchen", "behind the church", "at the harbor", "in the forest",
 )  # fmt: skip
 TIMES = ("yesterday", "last week", "on Monday", "in the morning", "this evening", "in spring")
 
 
 def plural(noun: str) -> str:
+    """The plural of a noun."""
     return PLURAL.get(noun, noun + "s")
 
 
@@ -72,7 +85,7 @@ class Frame:
     negated: bool = False
 
     def text(self, rng: random.Random) -> str:
-        """Say it: active or passive, place and time first or last. Same meaning, another surface each time."""
+        """The event as a sentence, active or passive, place and time in random positions."""
         subject = " ".join(filter(None, ("the", self.subject_adjective, self.subject)))
         object_ = " ".join(filter(None, ("the", self.object_adjective, self.object)))
         past = VERBS[self.verb][1]
@@ -108,7 +121,7 @@ def frame(
     """A random event; the numbers are the chances of the optional parts."""
     subject, object_ = rng.sample(sorted(HYPERNYM), 2)
 
-    def maybe(chance: float, words) -> str:
+    def maybe(chance: float, words: Iterable[str]) -> str:
         return rng.choice(sorted(words)) if rng.random() < chance else ""
 
     return Frame(
@@ -141,6 +154,6 @@ def paraphrase(event: Frame, rng: random.Random) -> Frame:
     )
 
 
-def other(word: str, words, rng: random.Random) -> str:
+def other(word: str, words: Iterable[str], rng: random.Random) -> str:
     """A different word of the same kind."""
     return rng.choice([w for w in sorted(words) if w != word])

@@ -1,35 +1,64 @@
-"""SQuAD-like: passages of several events, and questions about one of them; the others are distractors."""
+"""SQuAD-like: passages of several events with questions, each about one event of its passage."""
 
 import random
 from dataclasses import replace
+from typing import Any
 
+from ...spec import DataSpec, TaskSpec
 from .language import PLACES, TIMES, VERBS, Frame, frame, paraphrase
 from .paraphrase import ask
+from .sizes import NOISE, sizes
 
 EVENTS = (4, 6)  # sentences of a passage, at least and at most
 QUESTIONS = 4  # for each passage
 PASSAGES = 5  # for each article
 
 
-def article(rng: random.Random, title: str, noise: float, *, unanswerable: bool) -> list[dict]:
-    """The rows of one article, ids unique within it.
+def rows(task: TaskSpec, data: DataSpec, split: str, *, unanswerable: bool) -> list[dict[str, Any]]:
+    """Rows of a split: whole articles, the last one cut; titles differ between splits.
 
-    Args: noise: share of the questions whose recorded answer is another phrase of the passage (or, where there is none,
-        that claim to have one); their ``clean_answer`` is the true one, "" for a question without an answer.
+    Args:
+        task: its name enters the seed.
+        data: sizes and seed.
+        split: to generate.
+        unanswerable: whether a third of the questions has no answer.
     """
-    rows = []
+    rng = random.Random(f"{task.name} {data.seed}")
+    for name, size in sizes(task, data).items():
+        found: list[dict[str, Any]] = []
+        while len(found) < size:
+            title = f"{name} article {len(found) // (PASSAGES * QUESTIONS)}"
+            found += article(rng, title, NOISE, unanswerable=unanswerable)
+        if name == split:
+            return found[:size]
+    raise ValueError(f"split={split}: is not generated")
+
+
+def article(
+    rng: random.Random, title: str, noise: float, *, unanswerable: bool
+) -> list[dict[str, Any]]:
+    """The rows of one article, with ids that are unique within it.
+
+    Args:
+        rng: source of randomness.
+        title: of the article.
+        noise: share of the questions with a wrong answer, another phrase of the passage; their
+            ``clean_answer`` is the true one, "" for a question without an answer.
+        unanswerable: whether a third of the questions has no answer.
+    """
+    found = []
     for passage in range(PASSAGES):
         events, context = _passage(rng)
         for question in range(QUESTIONS):
-            row = _question(rng, events, context, unanswerable and rng.random() < 1 / 3)
+            row = _question(rng, events, unanswerable and rng.random() < 1 / 3)
             row |= {"id": f"{title}-{passage}-{question}", "title": title, "context": context}
             row["answers"] = _recorded(rng, row, context, noise)
-            rows.append(row)
-    return rows
+            found.append(row)
+    return found
 
 
 def _passage(rng: random.Random) -> tuple[list[Frame], str]:
-    """Events with each participant, place and time at most once, so that a question has one answer, at one place."""
+    """Events that share no participant, place or time, so that each question has one answer."""
     events: list[Frame] = []
     wanted = rng.randint(*EVENTS)
     while len(events) < wanted:
@@ -40,12 +69,12 @@ def _passage(rng: random.Random) -> tuple[list[Frame], str]:
     return events, " ".join(event.text(rng) for event in events)
 
 
-def _question(rng: random.Random, events: list[Frame], context: str, without: bool) -> dict:
+def _question(rng: random.Random, events: list[Frame], without: bool) -> dict[str, Any]:
     event = rng.choice(events)
     part = rng.choice(("subject", "object", "place", "time"))
     answer = "" if without else _phrase(event, part)
     asked = paraphrase(replace(event, place="", time=""), rng)
-    if without:  # asks for what did not happen: exchanged roles, or the opposite
+    if without:  # about an event that did not happen: exchanged roles, or the opposite
         opposite = VERBS[asked.verb][3]
         asked = (
             replace(asked, verb=opposite) if opposite and rng.random() < 0.5 else asked.swapped()
@@ -66,7 +95,7 @@ def _phrase(event: Frame, part: str) -> str:
     return f"{adjective} {getattr(event, part)}".strip()
 
 
-def _recorded(rng: random.Random, row: dict, context: str, noise: float) -> dict:
+def _recorded(rng: random.Random, row: dict, context: str, noise: float) -> dict[str, Any]:
     """The answer as a human wrote it down: nearly always the true one."""
     text = row["clean_answer"]
     if rng.random() < noise:

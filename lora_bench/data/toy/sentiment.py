@@ -1,4 +1,7 @@
-"""SST-2-like: is a review's sentence positive? Words alone mislead: negation, contrast and hearsay turn them round."""
+"""SST-2-like: is a review's sentence positive?
+
+Words alone mislead: negation, contrast and hearsay reverse them.
+"""
 
 import random
 
@@ -57,7 +60,7 @@ def sentence(rng: random.Random) -> tuple[tuple[str], int]:
 
 
 def _verdict(rng: random.Random, good: bool) -> str:
-    """`brilliant`, or `not dull`: one judgement, said plainly or by negation."""
+    """``brilliant``, or ``not dull``: one judgement, plain or negated."""
     if rng.random() < 0.5:
         return rng.choice(GOOD if good else BAD)
     return (
@@ -79,13 +82,14 @@ def _contrast(rng: random.Random, good: bool) -> str:
 
 
 def _hearsay(rng: random.Random, good: bool) -> str:
-    """What others said, against what it was."""
+    """What others said, against what was the case."""
     part = rng.choice(PARTS)
     said = f"{rng.choice(HEARSAY)} the {part} {rng.choice(BAD if good else GOOD)}"
     return f"{said}, yet I found it {_verdict(rng, good)}{rng.choice(WHERE)}"
 
 
 def _wish(rng: random.Random, good: bool) -> str:
-    """I expected ... : the opposite came true."""
+    """An expectation, and that the opposite came true."""
     expected = rng.choice(BAD if good else GOOD)
-    return f"I expected a {expected} film and was {'happily' if good else 'sadly'} wrong about the {rng.choice(PARTS)}"
+    part, mood = rng.choice(PARTS), "happily" if good else "sadly"
+    return f"I expected a {expected} film and was {mood} wrong about the {part}"

@@ -1,0 +1,32 @@
+"""Text files, read strictly."""
+
+from pathlib import Path
+
+from . import DataError
+
+SHOWN = 60  # characters of a wrong value that a message repeats
+
+
+def decoded(path: Path) -> str:
+    """The text of a UTF-8 file, a byte-order mark left out.
+
+    Raises:
+        DataError: names the line that is not UTF-8 or holds a NUL character.
+    """
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")  # MRPC starts with a byte-order mark
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        message = f"byte 0x{raw[error.start]:02x} is not UTF-8; must be UTF-8 text"
+        raise DataError(f"{path} line {line}: {message}") from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise DataError(f"{path} line {line}: holds a NUL character; must be UTF-8 text")
+    return text
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it, long ones shortened."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."

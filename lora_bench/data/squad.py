@@ -1,0 +1,141 @@
+"""The official SQuAD JSON, v1.1 and v2.0: articles -> paragraphs -> questions."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import DataError, Rows
+from .files import decoded
+
+
+def read(path: Path, name: str, *, unanswerable: bool, skip_bad: bool) -> Rows:
+    """Rows as the hub has them.
+
+    Args:
+        path: of the file.
+        name: of the task, for messages.
+        unanswerable: whether a question may have no answer.
+        skip_bad: leave malformed questions out and list them instead of stopping.
+
+    Raises:
+        DataError: names the file, the article, the question and what is wrong with it.
+    """
+    skipped: list[str] = []
+    rows: dict[str, dict[str, Any]] = {}
+    for title, context, question in _questions(path):
+        identity = question.get("id") if isinstance(question, dict) else None
+        try:
+            row = _row(title, context, question)
+            if not (row["answers"]["text"] or unanswerable):
+                raise ValueError(f"has no answer; every question of {name} must have one")
+            if row["id"] in rows:
+                raise ValueError("an earlier question of the file has this id; must be unique")
+        except ValueError as error:
+            where = f"article {title!r} question {identity!r}"
+            if not skip_bad:
+                hint = "data.skip_bad=true leaves such questions out"
+                raise DataError(f"{path} {where}: {error} ({hint})") from None
+            skipped.append(f"{path.name} {where}: {error}")
+            continue
+        rows[row["id"]] = row
+    return Rows(list(rows.values()), f"local {path.name}", skipped)
+
+
+def by_article(found: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Divide rows so that no article is in both parts.
+
+    Args:
+        found: the rows.
+        share: of the articles that go to the second part; each part gets at least one.
+        seed: of the choice.
+
+    Raises:
+        DataError: there is only one article.
+    """
+    titles = sorted({row["title"] for row in found.rows})
+    if len(titles) < 2:
+        raise DataError(
+            f"{found.source}: has one article; task.args.held_out={share} needs two or more"
+        )
+    random.Random(seed).shuffle(titles)
+    kept = set(titles[min(len(titles) - 1, max(1, round(len(titles) * share))) :])
+    first = [row for row in found.rows if row["title"] in kept]
+    second = [row for row in found.rows if row["title"] not in kept]
+    other = Rows(second, f"{found.source}, held-out articles")
+    return Rows(first, found.source, found.skipped), other
+
+
+def _questions(path: Path) -> Iterator[tuple[str, str, Any]]:
+    """Yield (title, context, question).
+
+    Raises:
+        DataError: the file is not JSON, or an article or a paragraph lacks a field.
+    """
+    try:
+        articles = json.loads(decoded(path))["data"]
+    except json.JSONDecodeError as error:
+        where = f"{path} line {error.lineno} column {error.colno}"
+        raise DataError(f"{where}: {error.msg}; must be SQuAD's JSON") from None
+    except (TypeError, KeyError):
+        raise DataError(f"{path}: has no list `data`; must be SQuAD's JSON") from None
+    if not isinstance(articles, list):
+        raise DataError(f"{path}: `data` is no list; must be SQuAD's JSON")
+    for number, article in enumerate(articles):
+        try:
+            title, paragraphs = article["title"], list(article["paragraphs"])
+            pairs = [(p["context"], list(p["qas"])) for p in paragraphs]
+        except (TypeError, KeyError) as error:
+            needed = "must hold title, paragraphs, context, qas"
+            raise DataError(f"{path} article {number}: lacks {error}; {needed}") from None
+        for context, questions in pairs:
+            yield from ((title, context, question) for question in questions)
+
+
+def _row(title: str, context: str, question: Any) -> dict[str, Any]:
+    """The row of a question.
+
+    Raises:
+        ValueError: what is wrong with the question.
+    """
+    if not isinstance(question, dict):
+        raise ValueError("is no object; must hold id, question, answers")
+    for name in ("id", "question"):
+        if not isinstance(question.get(name), str) or not question[name].strip():
+            raise ValueError(f"{name} is {question.get(name)!r}; must be a text")
+    if not isinstance(context, str) or not context.strip():
+        raise ValueError(f"context is {context!r}; must be a text")
+    answers = question.get("answers")
+    if not isinstance(answers, list):
+        raise ValueError(f"answers is {answers!r}; must be a list")
+    impossible = question.get("is_impossible", False)
+    if impossible not in (True, False) or impossible == bool(answers):
+        raise ValueError(f"is_impossible is {impossible!r} with {len(answers)} answers; must agree")
+    found = [_answer(answer, context) for answer in answers]
+    return {
+        "id": question["id"],
+        "title": title,
+        "question": question["question"],
+        "context": context,
+        "answers": {
+            "text": [text for text, _ in found],
+            "answer_start": [start for _, start in found],
+        },
+    }
+
+
+def _answer(answer: Any, context: str) -> tuple[str, int]:
+    """Text and start of an answer.
+
+    Raises:
+        ValueError: it lacks a field, or the passage has another text there.
+    """
+    try:
+        text, start = answer["text"], answer["answer_start"]
+        found = context[start : start + len(text)] if start >= 0 else None
+    except (TypeError, KeyError):
+        raise ValueError(f"answer is {answer!r}; must hold text and answer_start") from None
+    if not text or found != text:
+        raise ValueError(f"answer {text!r} is not at its offset {start}; the passage has {found!r}")
+    return text, start

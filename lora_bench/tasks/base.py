@@ -1,0 +1,253 @@
+"""The protocol that every kind of task implements."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..data import Rows
+from ..spec import DataSpec, Spec, SpecError, TaskSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+    from ..model.packing import Batch
+    from .encoding import Encoded
+
+Row = dict[str, Any]
+Predictions = Any  # one entry for each row: an array or a list, as suits the kind
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Stock:
+    """The model of transformers that does what an encoder with this task's standard head does."""
+
+    model: str  # name of the class in transformers
+    head: str  # the attribute of that class that is the head
+    peft: str  # name of the task in peft.TaskType
+    config: dict[str, Any] = field(default_factory=dict)  # settings of its configuration
+
+
+class Task:
+    """One task. The methods without a default raise NotImplementedError.
+
+    Args:
+        spec: settings of the task, as its preset gives them.
+
+    Raises:
+        SpecError: an entry of ``spec.args`` is unknown or of another type.
+    """
+
+    # Dataclass of the settings that only this kind has (task.args.*); None: it has none.
+    Args: ClassVar[type | None] = None
+    # Which of labels, value_range and submission this kind uses.
+    READS: ClassVar[frozenset[str]] = frozenset({"labels"})
+    # "sequence": one output row for each example, from its first token; "token": one per token.
+    head: ClassVar[str] = "sequence"
+    # Names that task.metrics may hold.
+    metric_names: Sequence[str] = ()
+    # Whether ``divide`` draws at random, from data.seed.
+    draws_split: bool = False
+
+    def __init__(self, spec: TaskSpec):
+        self.spec = spec
+        self.args: Any = arguments(spec, self.Args)
+
+    def check(self, spec: Spec) -> None:
+        """Check settings that depend on each other; runs without torch and before data is read.
+
+        Raises:
+            SpecError: names the setting, its value and what is allowed.
+        """
+
+    # The model.
+
+    @property
+    def per_token(self) -> bool:
+        """Whether the head sees every token, (T, D), or each example's first one, (B, D)."""
+        return self.head == "token"
+
+    def outputs(self, style: str) -> int:
+        """Outputs of the head for each example or token.
+
+        Args:
+            style: of the head: ``standard`` or ``article``.
+        """
+        return len(self.spec.labels)
+
+    def make_head(self, style: str, hidden_size: int, dropout: float) -> "nn.Module":
+        """The head that maps hidden states to logits.
+
+        Args:
+            style: ``standard`` (transformers' own) or ``article``.
+            hidden_size: D, of the encoder.
+            dropout: probability on the head's input.
+        """
+        from ..model.heads import HEADS
+
+        return HEADS[self.head, style](hidden_size, self.outputs(style), dropout)
+
+    @property
+    def stock(self) -> Stock | None:
+        """transformers' counterpart; None where it has none."""
+        return None
+
+    # From rows to tensors and back.
+
+    @property
+    def encoding_settings(self) -> Any:
+        """What ``encode`` depends on besides rows, tokenizer and length; JSON-serializable."""
+        return [self.spec.kind, self.spec.columns, self.spec.labels, self.spec.args]
+
+    def encode(
+        self, rows: list[Row], tokenizer: "PreTrainedTokenizerBase", max_length: int
+    ) -> "Encoded":
+        """Tokenized rows with their labels.
+
+        Args:
+            rows: of one split.
+            tokenizer: of the encoder.
+            max_length: most tokens of an example, special tokens included.
+        """
+        raise NotImplementedError
+
+    def loss(self, logits: "Tensor", batch: "Batch") -> "Tensor":
+        """Mean loss of a batch, ().
+
+        Args:
+            logits: (B, outputs) or, with a token head, (T, outputs).
+            batch: with its labels.
+        """
+        raise NotImplementedError
+
+    def split(self, logits: "Tensor", batch: "Batch") -> "list[Tensor]":
+        """Logits of each example in float32 on the CPU: (outputs,) or (tokens, outputs)."""
+        rows = logits.float().cpu()
+        return list(rows.split(batch.cu_seqlens.diff().tolist()) if self.per_token else rows)
+
+    def decode(self, outputs: "list[Tensor]", rows: list[Row], encoded: "Encoded") -> Predictions:
+        """The prediction for each row.
+
+        Args:
+            outputs: of each encoded example, as ``split`` gives them.
+            rows: that were encoded.
+            encoded: the same rows.
+        """
+        raise NotImplementedError
+
+    # From predictions to numbers.
+
+    def tune(self, predictions: Predictions, rows: list[Row]) -> float | None:
+        """A decision threshold chosen on held-out training rows; None: the kind has none."""
+        return None
+
+    def score(
+        self,
+        predictions: Predictions,
+        rows: list[Row],
+        split: str = "validation",
+        threshold: float | None = None,
+    ) -> Scores:
+        """Scores over all rows at once, as shares (1.0 is perfect), those of task.metrics first.
+
+        Args:
+            predictions: one for each row.
+            rows: with their references.
+            split: name of the split; optional splits may have metrics of their own.
+            threshold: as ``tune`` chose it.
+        """
+        raise NotImplementedError
+
+    def reference_points(
+        self, train: list[Row], rows: list[Row], split: str
+    ) -> dict[str, Scores | None]:
+        """Scores to compare a model with; None where one is unknown.
+
+        ``chance`` is the best guess that ignores the input. Of generated data, ``ceiling`` is a
+        perfect model scored against the noisy labels and ``bag_of_words`` a linear model.
+        """
+        return {"chance": None, "ceiling": None, "bag_of_words": None}
+
+    def stored(self, predictions: Predictions, rows: list[Row]) -> "pd.DataFrame":
+        """What a run stores beside its record, one line for each row.
+
+        Returns:
+            The columns ``prediction`` and ``reference``, and others if need be, of strings,
+            numbers or lists of these.
+        """
+        raise NotImplementedError
+
+    def write_predictions(
+        self, folder: Path, predictions: Predictions, rows: list[Row], threshold: float | None
+    ) -> None:
+        """Write files that an official scorer of the task reads; by default none."""
+
+    def submission_value(self, prediction: Any) -> str:
+        """A prediction as a test server wants it, for tasks with ``task.submission``."""
+        raise NotImplementedError
+
+    # Where rows come from.
+
+    def generate(self, data: DataSpec, split: str) -> list[Row]:
+        """Generated rows of a split (``data=toy``), the same for equal ``data.seed``.
+
+        Raises:
+            SpecError: there is no generator.
+        """
+        raise SpecError("data.source", data.source, f"task={self.spec.name} has no generated data")
+
+    def read(self, path: Path, split: str, skip_bad: bool) -> Rows:
+        """Rows of an official file (``data=local``).
+
+        Args:
+            path: of the file.
+            split: that it holds.
+            skip_bad: leave malformed rows out and list them instead of stopping.
+
+        Raises:
+            DataError: names the file, the line and what is wrong with it.
+            SpecError: the kind has no reader.
+        """
+        raise SpecError("data.source", "local", f"kind={self.spec.kind} has no reader of files")
+
+    def hub_columns(self, split: str) -> list[str]:
+        """Columns to read from the hub (``data=hub``)."""
+        return [*self.spec.columns, "label"]
+
+    def divide(self, splits: dict[str, Rows], seed: int) -> dict[str, Rows]:
+        """Derive splits from those that were read; by default nothing is changed.
+
+        Args:
+            splits: by name, ``train`` among them.
+            seed: ``data.seed``.
+        """
+        return splits
+
+
+def arguments(spec: TaskSpec, schema: type | None) -> Any:
+    """``spec.args`` as an instance of ``schema``, with its defaults; None where there is no schema.
+
+    Raises:
+        SpecError: an entry is unknown, missing or of another type.
+    """
+    known = [] if schema is None else [entry.name for entry in fields(schema)]
+    for name, value in spec.args.items():
+        if name not in known:
+            allowed = f"has only {', '.join(known)}" if known else "has no task.args"
+            raise SpecError(f"task.args.{name}", value, f"kind={spec.kind} {allowed}")
+    if schema is None:
+        return None
+    try:
+        # As JSON: of Python objects, strict validation takes instances of the schema only.
+        return TypeAdapter(schema).validate_json(json.dumps(spec.args), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, ("task.args", *first["loc"])))
+        reason = first["msg"].replace("Input should be", "must be")
+        raise SpecError(path, spec.args.get(str(first["loc"][0])), reason) from None
