@@ -6,6 +6,7 @@ without an edit here.
 
 import copy
 import dataclasses
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,15 +15,16 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import RobertaModel
 
 import lora_bench.model.build as build_module
 from lora_bench.compose import compose, validate
 from lora_bench.methods import get_method
 from lora_bench.methods.peft import TRANSLATED
 from lora_bench.model.build import build
-from lora_bench.model.encoder import load_encoder
+from lora_bench.model.encoder import load_encoder, tiny_config
 from lora_bench.model.streams import Streams
-from lora_bench.spec import MethodSpec, Spec, SpecError
+from lora_bench.spec import MethodSpec, ModelSpec, Spec, SpecError
 from lora_bench.tasks import make_task
 from lora_bench.training.trainee import Trainee, fit
 
@@ -41,7 +43,7 @@ SMALL = {
     "peft_vblora": ["method.args.num_vectors=16", "method.args.vector_length=8"],
     "peft_vera": ["method.rank=16"],
     "galore": ["method.args.update_gap=1"],
-    "qlora": ["model=minilm"],  # its blocks of 64 do not fit the tiny encoder
+    "qlora": ["model.name=wide"],  # its blocks of 64 do not fit 32
     "relora": ["method.args.every=1", "method.args.warmup=1"],
 }
 # Methods whose start has nothing random: a new one is expected to draw.
@@ -75,21 +77,28 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-loaded: dict[str, Any] = {}
+loaded: dict[str, RobertaModel] = {}
 
 
-def cached_encoder(model, *, dropout):
-    key = f"{model.name} {dropout}"
-    if key not in loaded:
-        loaded[key] = load_encoder(model, dropout=dropout)
-    return copy.deepcopy(loaded[key])
+def cached_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
+    """The tiny encoder, or one that is 64 wide."""
+    if model.name not in loaded:
+        loaded[model.name] = encoder = load_encoder(model, dropout=dropout)
+        if model.name == "wide":
+            config = tiny_config(attn_implementation=encoder.config._attn_implementation)
+            config.hidden_size, config.intermediate_size = 64, 128
+            loaded[model.name] = RobertaModel(config, add_pooling_layer=False)
+    return copy.deepcopy(loaded[model.name])
 
 
-def small(method: str, *more: str) -> Spec:
+@functools.cache
+def composed(method: str) -> Spec:
     recipe = ["train.epochs=2", "train.batch_size=8", "train.lr=1e-2", "train.max_length=32"]
-    return compose(
-        ["task=cola", "model=tiny", f"method={method}", *recipe, *SMALL.get(method, []), *more]
-    )
+    return compose(["task=cola", "model=tiny", f"method={method}", *recipe, *SMALL.get(method, [])])
+
+
+def small(method: str) -> Spec:
+    return copy.deepcopy(composed(method))
 
 
 def trained(spec: Spec) -> torch.Tensor:
@@ -143,7 +152,7 @@ def of_presets() -> dict[str, list[Any]]:
     """The values that presets give each setting."""
     found: dict[str, list[Any]] = {}
     for method in METHODS:
-        for name, _, value in settings_of(compose([f"method={method}"]).method):
+        for name, _, value in settings_of(small(method).method):
             if value not in found.setdefault(name, []):
                 found[name].append(value)
     return found

@@ -105,6 +105,7 @@ class Peft(Method):
 
     @classmethod
     def check(cls, spec: Spec) -> None:
+        """See ``Method.check``."""
         super().check(spec)
         targets, by_name = spec.method.targets, spec.method.args.get("target_modules")
         if bool(targets) == ("target_modules" in spec.method.args) or not (targets or by_name):
@@ -168,11 +169,11 @@ class Peft(Method):
                 warnings.filterwarnings("ignore", message=message)
             from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
-            config = self.config(model, spec)
+            config: Any = self.config(model, spec)
             # PeftModel would wrap the encoder; its tuner injects in place. It is kept because the
             # layers of VeRA and VB-LoRA share what it holds.
             try:
-                tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+                tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
                 self.tuner = tuner(model.encoder, config, ADAPTER)
             except (TypeError, ValueError) as error:
                 kind, reason = spec.method.peft_type, " ".join(str(error).split())
@@ -182,8 +183,9 @@ class Peft(Method):
         super().prepare(model, spec)
         if spec.method.biases == "adapted":
             for module in model.encoder.modules():
-                if hasattr(module, "base_layer") and module.base_layer.bias is not None:
-                    module.base_layer.bias.requires_grad_(True)
+                bias = getattr(getattr(module, "base_layer", None), "bias", None)
+                if bias is not None:
+                    bias.requires_grad_(True)
         StreamedForward(model.encoder, self.streams)
 
     def config(self, model: LoraWrapperRoberta, spec: Spec) -> PeftConfig:
