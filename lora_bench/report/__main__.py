@@ -35,7 +35,7 @@ commands:
                     tables/cells_<protocol>.csv
   plots             write the pictures as SVG to <out>/pictures/
   page              write one self-contained page, <out>/index.html
-  status            finished, failed and missing runs of every sweep
+  status            done, failed and missing runs of every sweep
   trace             the runs behind a cell, and the command that reproduces each
   export            all runs as one table for pandas: --out runs.csv or runs.parquet
   readme            put the headline table and picture of <runs> into README.md

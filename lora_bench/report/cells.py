@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..spec import Spec, settings
-from .names import conditions, system_names
+from .names import conditions, defaults, system_names
 from .statistics import Summary, compare, summarize_all
 
 IDS = ["where_id", "system_id"]  # what makes two runs seeds of one cell
@@ -141,9 +140,8 @@ def _baseline(place: pd.DataFrame, baseline: str) -> pd.DataFrame:
         return place[place.label == baseline]
     words = set(baseline.split())
     fitting = place[[words <= set(label.split()) for label in place.label]]
-    default = settings(Spec())
     changed = pd.Series(
-        [sum(v != default.get(p) for p, v in system.items()) for system in fitting.system],
+        [sum(v != defaults().get(p) for p, v in system.items()) for system in fitting.system],
         fitting.index,
         dtype=int,
     )

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ..spec import Spec, settings
 from .cells import IDS, median_costs
-from .names import describe, texts, varying
+from .names import defaults, describe, texts, varying
 from .tables import Table, older_procedure
 
 MIB = 1 << 20
@@ -21,27 +20,31 @@ COSTS = [
 def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table:
     """Every metric of every system, and what it cost (medians over seeds)."""
     scored = cells[cells.n > 0]
-    medians = median_costs(runs, COSTS)
     known = scored.drop_duplicates(IDS)
     recipes = dict(zip(known.system_id, _recipes(list(known.system)), strict=True))
+    medians = median_costs(runs, COSTS).to_dict("index")
+    scores: dict[tuple[str, str], list[str]] = {}
+    for ids, metric, value, n, sd in zip(
+        scored[IDS].itertuples(index=False, name=None),
+        scored.metric, scored[statistic], scored.n, scored.sd, strict=True,
+    ):  # fmt: skip
+        spread = "" if n < 2 else f" ± {sd:.1f}"
+        scores.setdefault(ids, []).append(f"{metric} {value:.1f}{spread}")
     rows = []
-    for ids, group in scored.groupby(IDS, sort=False):
-        cell, cost = group.iloc[0], medians.loc[ids]
-        data = f"{cell.data}, {cell.train_rows:,.0f} rows"
+    for cell in known.itertuples():
+        ids = cell.where_id, cell.system_id
+        cost, data = medians[ids], f"{cell.data}, {cell.train_rows:,.0f} rows"
         rows.append({
             "task": cell.task, "model": cell.model,
             "data": ", ".join(filter(None, (data, cell.condition))), "method": cell.method,
-            "rank": None if pd.isna(cell["rank"]) else int(cell["rank"]),
-            "recipe": recipes[cell.system_id], "n": int(cell.n),
-            "scores": ", ".join(
-                f"{metric} {value:.1f}" + ("" if n < 2 else f" ± {sd:.1f}")
-                for metric, value, n, sd in zip(
-                    group.metric, group[statistic], group.n, group.sd, strict=True)),
-            "adapter": _whole(cost.adapter_parameters), "trained": _whole(cost.trained_parameters),
-            "file, MiB": _rounded(cost.adapter_bytes, MIB, 2),
-            "train, s": _rounded(cost.train_seconds, 1, 1),
-            "tokens/s": _rounded(cost.tokens_per_second, 1, 0),
-            "peak, MiB": _rounded(cost.peak_memory_bytes, MIB, 0),
+            "rank": None if pd.isna(cell.rank) else int(cell.rank),
+            "recipe": recipes[cell.system_id], "n": int(cell.n), "scores": ", ".join(scores[ids]),
+            "adapter": _whole(cost["adapter_parameters"]),
+            "trained": _whole(cost["trained_parameters"]),
+            "file, MiB": _rounded(cost["adapter_bytes"], MIB, 2),
+            "train, s": _rounded(cost["train_seconds"], 1, 1),
+            "tokens/s": _rounded(cost["tokens_per_second"], 1, 0),
+            "peak, MiB": _rounded(cost["peak_memory_bytes"], MIB, 0),
         })  # fmt: skip
     procedure = older_procedure(scored)
     title = "Scores and costs" + (f" ({procedure})" if procedure else "")
@@ -51,7 +54,7 @@ def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table
 
 def _recipes(systems: Sequence[Mapping[str, object]]) -> list[str]:
     """The settings of each system that differ among all of them and are not at their default."""
-    parts, default = [texts(system) for system in systems], texts(settings(Spec()))
+    parts, default = [texts(system) for system in systems], texts(defaults())
     told = {*NAMED, *(path for path in DEFINITION if _told_by_name(path, parts))}
     shown = [path for path in varying(parts) if path not in told]
     return [
@@ -68,7 +71,7 @@ def _told_by_name(path: str, parts: Sequence[Mapping[str, str]]) -> bool:
 
 def _shared(systems: Sequence[Mapping[str, object]]) -> str:
     """Settings that are equal for all systems, where they are not at their default."""
-    parts, default = [texts(system) for system in systems], texts(settings(Spec()))
+    parts, default = [texts(system) for system in systems], texts(defaults())
     differing = {*varying(parts), *NAMED, "procedure"}
     paths = [p for p, text in parts[0].items() if p not in differing and text != default.get(p)]
     return describe(parts[0], paths, ", ") if len(parts) > 1 else ""

@@ -7,6 +7,8 @@ differ among the columns of its task.
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,15 +49,26 @@ def texts(part: Mapping[str, Any], ignore: Collection[str] = ()) -> dict[str, st
     return {p: show(v) for p, v in part.items() if v is not None and p not in ignore}
 
 
+@cache
+def defaults() -> Mapping[str, Any]:
+    """Every setting by its dotted path, at its default."""
+    return MappingProxyType(settings(Spec()))
+
+
 def short_names(paths: Iterable[str]) -> dict[str, str]:
     """The shortest unambiguous name of each setting: ``warmup``, but ``data.seed``.
 
     The name of a preset is that of its group, as on the command line: ``model``, not ``name``.
     """
     paths = list(paths)
-    leaves = {path: _leaf(path) for path in {*settings(Spec()), *paths}}
-    counts = Counter(leaves.values())
-    return {path: leaves[path] if counts[leaves[path]] == 1 else path for path in paths}
+    known, others = _known_leaves(), [path for path in paths if path not in defaults()]
+    counts = known + Counter(map(_leaf, others)) if others else known
+    return {path: _leaf(path) if counts[_leaf(path)] == 1 else path for path in paths}
+
+
+@cache
+def _known_leaves() -> Counter[str]:
+    return Counter(map(_leaf, defaults()))
 
 
 def _leaf(path: str) -> str:
@@ -78,8 +91,10 @@ def _shortened(path: str, text: str) -> str:
 def varying(parts: Iterable[Mapping[str, str]]) -> list[str]:
     """Paths whose values differ among ``parts``, in the order of the settings."""
     parts = list(parts)
+    if len(parts) < 2:
+        return []
     paths = {path for part in parts for path in part}
-    order = {path: i for i, path in enumerate(settings(Spec()))}
+    order = {path: i for i, path in enumerate(defaults())}
     sections = {path.partition(".")[0]: i for path, i in order.items()}  # its last setting
     differing = [path for path in paths if len({part.get(path, NULL) for part in parts}) > 1]
     # settings that a Spec has only for one method or task come last in their section

@@ -11,7 +11,7 @@ from ..spec import UserError
 from .names import short_names, show
 from .runs import NESTED, PROTOCOLS
 
-STATES = {"ok": "finished", "failed": "failed", "missing": "missing"}
+STATES = {"ok": "done", "failed": "failed", "missing": "missing"}
 
 
 def print_status(runs: pd.DataFrame, root: Path) -> None:
@@ -29,7 +29,7 @@ def print_status(runs: pd.DataFrame, root: Path) -> None:
             if state != "ok":
                 print(f"  {state} {key}" + (f": {errors[key]}" if key in errors else ""))
     others = Counter(state for key, state in found.items() if key not in planned)
-    print(f"not part of a sweep: {others['ok']} finished, {others['failed']} failed")
+    print(f"not part of a sweep: {others['ok']} done, {others['failed']} failed")
 
 
 def select(runs: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:

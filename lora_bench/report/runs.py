@@ -10,8 +10,8 @@ import pandas as pd
 
 from .. import record as records
 from ..record import Record
-from ..spec import Spec, UserError, part_of, settings
-from .names import texts
+from ..spec import UserError, part_of
+from .names import defaults, texts
 
 PROTOCOLS = ("last", "best")
 SHORT = {  # column beside that of the setting's dotted path
@@ -23,6 +23,7 @@ SHORT = {  # column beside that of the setting's dotted path
     "alpha": "method.alpha",
 }
 REFERENCES = ("chance", "bag_of_words", "ceiling")  # scores that no method made
+Part = tuple[str, dict[str, Any]]  # hash and settings of one part of an identity
 # columns that hold no single value
 NESTED = ("where", "system", *PROTOCOLS, "epochs", "versions", *REFERENCES)
 
@@ -48,8 +49,23 @@ def load_records(root: str | Path) -> pd.DataFrame:
     if problems:
         count = f"{len(problems)} record{'s' if len(problems) > 1 else ''}"
         print("\n  ".join([f"{count} could not be read:", *problems]), file=sys.stderr)
-    default, parts = settings(Spec()), {}
-    rows = [_row(record, default, parts) for record in found]
+    where, system, others = (
+        {path: value for path, value in defaults().items() if part_of(path) == part}
+        for part in ("where", "system", None)
+    )
+    parts: dict[str, Part] = {}
+    rows = [
+        {
+            **_measured(record),
+            **_settings(
+                record,
+                _complete(record.where, where, parts),
+                _complete(record.system, system, parts),
+                others,
+            ),
+        }
+        for record in found
+    ]
     return pd.DataFrame(_one_for_each_seed(rows, Path(root)))
 
 
@@ -63,16 +79,40 @@ def identify(part: Mapping[str, str]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _row(record: Record, default: dict[str, Any], parts: dict[str, dict]) -> dict[str, Any]:
-    where_id, where = _complete(record.where, "where", default, parts)
-    system_id, system = _complete(record.system, "system", default, parts)
-    others = {path: _lookup(record.spec, path) for path in default if part_of(path) is None}
-    chosen = {**where, **system, "seed": record.seed, **others}
+def _complete(part: dict[str, Any], default: dict[str, Any], known: dict[str, Part]) -> Part:
+    """One part of an identity with its hash; settings younger than the record get their default.
+
+    Args:
+        part: as the record has it.
+        default: path -> default of the settings of this part.
+        known: found before, so that runs share equal ones.
+    """
+    content = repr(part)
+    if content not in known:
+        whole = default | part
+        known[content] = identify(texts(whole)), whole
+    return known[content]
+
+
+def _settings(record: Record, where: Part, system: Part, others: Iterable[str]) -> dict[str, Any]:
+    """The columns of the identity and of the settings that are not in it."""
+    chosen = {**where[1], **system[1], "seed": record.seed}
+    return {
+        **{name: chosen.get(path) for name, path in SHORT.items()},
+        "where_id": where[0],
+        "system_id": system[0],
+        "where": where[1],
+        "system": system[1],
+        **chosen,
+        **{path: _lookup(record.spec, path) for path in others},
+    }
+
+
+def _measured(record: Record) -> dict[str, Any]:
     counts = record.parameters or {}
     return {
         "key": record.key,
         "status": record.status,
-        **{name: chosen.get(path) for name, path in SHORT.items()},
         "train_rows": record.data.get("train", {}).get("rows"),
         "start": (record.start or {}).get("task", "plain"),
         "official": _official(record),
@@ -90,28 +130,7 @@ def _row(record: Record, default: dict[str, Any], parts: dict[str, dict]) -> dic
         "command": record.command,
         "commit": record.provenance.get("commit"),
         "versions": record.provenance.get("versions"),
-        "where_id": where_id,
-        "system_id": system_id,
-        "where": where,
-        "system": system,
-        **chosen,
     }
-
-
-def _complete(
-    part: dict[str, Any], name: str, default: dict[str, Any], parts: dict[str, dict]
-) -> tuple[str, dict[str, Any]]:
-    """One part of an identity with its hash; settings younger than the record get their default.
-
-    Args:
-        part: as the record has it.
-        name: ``where`` or ``system``.
-        default: path -> default of every setting.
-        parts: hash -> part, so that runs share equal ones.
-    """
-    whole = {path: value for path, value in default.items() if part_of(path) == name} | part
-    id_ = identify(texts(whole))
-    return id_, parts.setdefault(id_, whole)
 
 
 def _lookup(nested: dict[str, Any], path: str) -> Any:

@@ -171,7 +171,7 @@ def _unnamed(first: pd.DataFrame) -> Iterator[str]:
             hidden |= dict.fromkeys(short_names(varying(map(texts, rivals.system))).values())
         names = {word.partition("=")[0] for label in group.label for word in label.split()}
         if rest := [name for name in hidden if name not in names]:
-            yield f"Differs among systems of {method} beside what names them: {', '.join(rest)}."
+            yield f"Also differs among the systems of {method}: {', '.join(rest)}."
 
 
 def common(cells: pd.DataFrame) -> str:
@@ -187,7 +187,7 @@ def common(cells: pd.DataFrame) -> str:
 
 def older_procedure(cells: pd.DataFrame) -> str:
     """``procedure 1`` where all systems were trained by one older than today's."""
-    found = {system["procedure"] for system in cells.system}
+    found = {system.get("procedure") for system in cells.system}
     return f"procedure {found.pop()}" if len(found) == 1 and PROCEDURE not in found else ""
 
 
