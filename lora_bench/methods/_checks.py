@@ -67,7 +67,8 @@ def arguments(spec: Spec, schema: type[T]) -> T:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise SpecError(f"method.args.{error.full_key}", given[error.full_key], reason) from None
+        name = str(error.full_key)
+        raise SpecError(f"method.args.{name}", given[name], reason) from None
 
 
 def at_least(path: str, value: float, low: int) -> None:

@@ -31,12 +31,14 @@ class Adapter(Method):
 
     @classmethod
     def check(cls, spec: Spec) -> None:
+        """See ``Method.check``."""
         super().check(spec)
         args = arguments(spec, AdapterArgs)
         at_least("method.args.bottleneck", args.bottleneck, 1)
         one_of("method.args.placement", args.placement, ("houlsby", "pfeiffer"))
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
+        """Add a bottleneck at each place and freeze the rest."""
         from ..model.bottleneck import add_houlsby, add_pfeiffer
 
         args = arguments(spec, AdapterArgs)

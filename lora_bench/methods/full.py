@@ -17,6 +17,7 @@ class Full(Method):
     reads = frozenset()
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
+        """Train every parameter."""
         model.requires_grad_(True)
 
 

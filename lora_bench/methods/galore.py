@@ -37,6 +37,7 @@ class GaLore(Full):
 
     @classmethod
     def check(cls, spec: Spec) -> None:
+        """See ``Method.check``."""
         super().check(spec)
         at_least("method.args.update_gap", arguments(spec, GaloreArgs).update_gap, 1)
 

@@ -15,6 +15,7 @@ class LoraFA(Lora):
     """LoRA with a frozen A."""
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
+        """Inject LoRA and freeze A."""
         from ..model.lora import lora_layers
 
         super().prepare(model, spec)

@@ -29,10 +29,12 @@ class LoraPlus(Lora):
 
     @classmethod
     def check(cls, spec: Spec) -> None:
+        """See ``Method.check``."""
         super().check(spec)
         positive("method.args.lr_ratio", arguments(spec, LoraPlusArgs).lr_ratio)
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
+        """AdamW with the B matrices in a group of their own."""
         from ..model.lora import lora_layers
 
         optimizer = super().optimizer(model, spec)

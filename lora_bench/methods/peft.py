@@ -35,15 +35,12 @@ TRANSLATED: dict[str, dict[str, str]] = {
     "ADALORA": {"alpha": "lora_alpha", "dropout": "lora_dropout"},
     "BOFT": {"dropout": "boft_dropout"},
     "DELORA": {"rank": "r"},
-    "GRALORA": {**_LOW_RANK, "dropout": "gralora_dropout"},
     "HIRA": {"rank": "r", "dropout": "hira_dropout"},
     "HRA": {"rank": "r"},
     "LOHA": _LOW_RANK,
     "LOKR": _LOW_RANK,
     "MISS": {"rank": "r", "dropout": "miss_dropout"},
-    "OFT": {"dropout": "module_dropout"},
     "RANDLORA": {"rank": "r", "alpha": "randlora_alpha", "dropout": "randlora_dropout"},
-    "SHIRA": {"rank": "r"},
     "VBLORA": {"rank": "r", "dropout": "vblora_dropout"},
     "VERA": {"rank": "r", "dropout": "vera_dropout"},
 }
@@ -108,10 +105,12 @@ class Peft(Method):
 
     @classmethod
     def check(cls, spec: Spec) -> None:
+        """See ``Method.check``."""
         super().check(spec)
-        if bool(spec.method.targets) == ("target_modules" in spec.method.args):
-            reason = "either this or method.args.target_modules must be set"
-            raise SpecError("method.targets", spec.method.targets, reason)
+        targets, by_name = spec.method.targets, spec.method.args.get("target_modules")
+        if bool(targets) == ("target_modules" in spec.method.args) or not (targets or by_name):
+            reason = "either this or method.args.target_modules must name modules"
+            raise SpecError("method.targets", targets, reason)
         seeds = [name for name in cls._seeds(spec) if name not in spec.method.args]
         if spec.init_from is not None and seeds:
             reason = f"the start has its own random projection; set method.args.{seeds[0]} for both"
@@ -124,6 +123,12 @@ class Peft(Method):
         ours = {theirs: name for name, theirs in TRANSLATED.get(str(kind), {}).items()} | REPLACED
         for name, value in spec.method.args.items():
             path = f"method.args.{name}"
+            if name == "boft_n_butterfly_factor" and value != 1:
+                # PEFT compiles the extension at run time and warns where it cannot.
+                raise SpecError(path, value, "PEFT uses 1 without its CUDA extension; must be 1")
+            if name == "feedforward_modules":
+                for module in value:
+                    one_of(path, module, tuple(spec.method.args.get("target_modules", ())))
             if name in ours:
                 raise SpecError(path, value, f"use method.{ours[name]}")
             if name not in fields:
@@ -164,11 +169,11 @@ class Peft(Method):
                 warnings.filterwarnings("ignore", message=message)
             from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
-            config = self.config(model, spec)
+            config: Any = self.config(model, spec)
             # PeftModel would wrap the encoder; its tuner injects in place. It is kept because the
             # layers of VeRA and VB-LoRA share what it holds.
             try:
-                tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+                tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
                 self.tuner = tuner(model.encoder, config, ADAPTER)
             except (TypeError, ValueError) as error:
                 kind, reason = spec.method.peft_type, " ".join(str(error).split())
@@ -178,8 +183,9 @@ class Peft(Method):
         super().prepare(model, spec)
         if spec.method.biases == "adapted":
             for module in model.encoder.modules():
-                if hasattr(module, "base_layer") and module.base_layer.bias is not None:
-                    module.base_layer.bias.requires_grad_(True)
+                bias = getattr(getattr(module, "base_layer", None), "bias", None)
+                if bias is not None:
+                    bias.requires_grad_(True)
         StreamedForward(model.encoder, self.streams)
 
     def config(self, model: LoraWrapperRoberta, spec: Spec) -> PeftConfig:

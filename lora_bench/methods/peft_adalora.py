@@ -34,6 +34,7 @@ class AdaLora(Peft):
 
     @classmethod
     def check_args(cls, spec: Spec) -> None:
+        """See ``Method.check_args``."""
         args = spec.method.args
         if missing := [name for name in NEEDED if name not in args]:
             reason = f"method={spec.method.name} needs {', '.join(missing)} too"
@@ -60,7 +61,8 @@ class AdaLora(Peft):
         return {**spec.method.args, "tinit": 0, "tfinal": 0, "total_step": 1}
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
-        config = self.tuner.peft_config[ADAPTER]
+        """AdamW, once the allocation knows its steps and the penalty its factors."""
+        config: Any = self.tuner.peft_config[ADAPTER]
         config.total_step = self.steps
         config.tinit, config.tfinal = (
             round(self.steps * spec.method.args[name]) for name in self.own

@@ -30,12 +30,14 @@ class Relora(Lora):
 
     @classmethod
     def check(cls, spec: Spec) -> None:
+        """See ``Method.check``."""
         super().check(spec)
         args = arguments(spec, ReloraArgs)
         at_least("method.args.every", args.every, 1)
         at_least("method.args.warmup", args.warmup, 0)
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
+        """Inject LoRA whose base weights belong to the adapter."""
         from ..model.lora import lora_layers
 
         super().prepare(model, spec)
@@ -44,9 +46,10 @@ class Relora(Lora):
         for layer in lora_layers(model):
             # The sum of several updates has a higher rank than one update: an adapter file must
             # hold the weight that the earlier ones were merged into.
-            layer.adapter_names = (*layer.adapter_names, "weight")
+            layer.adapter_names = (*layer.adapter_names, "weight")  # type: ignore[assignment]
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
+        """AdamW with a warm-up after each restart."""
         import torch
 
         device = next(model.parameters()).device

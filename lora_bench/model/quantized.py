@@ -47,7 +47,7 @@ def quantize(encoder: RobertaModel) -> None:
         # random (32, 32) weight comes back with 37 % error, (32, 64) with the 9 % that NF4 costs.
         if layer.in_features % BLOCK:
             raise ValueError(f"{path} is {layer.in_features} wide; must be a multiple of {BLOCK}")
-        weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
+        weight: Any = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
         weight = weight.to(layer.weight.device)  # quantises
         if isinstance(layer, LoraLinear):
             layer.weight, layer.__class__ = weight, LoraLinear4bit
