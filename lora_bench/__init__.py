@@ -5,7 +5,7 @@ The public names load on first use, so that ``lora_bench.report`` builds tables 
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Spec": "spec",

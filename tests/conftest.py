@@ -41,7 +41,9 @@ def tiny_spec(tmp_path):
     """Compose a Spec of a seconds-long run: ``tiny_spec("task=stsb", "seed=1")``."""
 
     def make(*overrides: str) -> Spec:
-        small = ["model=tiny", "data.toy_train=48", "data.toy_validation=24", "progress=false"]
+        small = ["model=tiny", "progress=false"]
+        if not any(override.startswith("data=") for override in overrides):
+            small += ["data.toy_train=48", "data.toy_validation=24"]
         recipe = ["train.epochs=2", "train.batch_size=16", "train.lr=1e-3"]
         folders = [f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]
         return compose([*small, *recipe, *folders, *overrides])

@@ -9,8 +9,12 @@ from torch import nn
 
 from lora_bench.model.lora import lora_layers
 from lora_bench.model.packing import Batch
+from lora_bench.presets import task_presets
 from lora_bench.spec import TaskSpec
 from lora_bench.tasks.encoding import Encoded
+
+GLUE = sorted(name for name, task in task_presets().items() if task.kind == "text")
+SQUAD = sorted(name for name, task in task_presets().items() if task.kind == "span")
 
 
 def random_batch(
@@ -36,7 +40,7 @@ def encode(encoder, batch: Batch) -> torch.Tensor:
 
 
 def official_rows(task: TaskSpec, split: str, count: int = 30) -> list[list[str]]:
-    """Made-up rows in the layout of the task's official file, header included where the file has one."""
+    """Made-up rows in the layout of the task's official file, with its header if it has one."""
     local = task.local
     names = local.other_names.get(split, {})
     texts = {names.get(c, c): c for c in local.columns.values()}
@@ -75,7 +79,7 @@ def randomize_b(model: nn.Module) -> None:
 
 
 def yes_data(n=64) -> Encoded:
-    """Label = does the text hold token 7? A two-layer encoder must fit it, or the loop is broken."""
+    """Label = does the text hold token 7? A two-layer encoder must be able to fit it."""
     rng = np.random.default_rng(0)
     ids = [[0, *rng.integers(10, 40, rng.integers(3, 9)), 2] for _ in range(n)]
     labels = np.arange(n) % 2

@@ -1,4 +1,4 @@
-"""Adapters travel: to PEFT and back, into plain transformers, from loralib and from the article; what does not fit is told."""
+"""Adapters to PEFT and back, to plain transformers, from loralib and from the article."""
 
 import json
 import pickle
@@ -45,7 +45,7 @@ def base(tmp_path) -> Path:
 
 @pytest.fixture
 def adapter(tiny_spec, tmp_path, base):
-    """Write an adapter whose every trained number is random: ``adapter("method=lora", ...)`` -> its folder."""
+    """Write an adapter of random numbers: ``adapter("method=lora", ...)`` returns its folder."""
 
     def make(*overrides: str, model=f"model.source={base}") -> Path:
         spec = tiny_spec(*overrides, model)
@@ -194,7 +194,7 @@ def test_from_loralib(adapter, base, tmp_path):
 
 
 def article_state(folder: Path, base: Path, classes: int) -> dict:
-    """Our adapter under the article's names, with its four facts and the pooler bias that never reached its loss."""
+    """Our adapter under the article's names, with its four facts and its unused pooler bias."""
     names = {
         "encoder.": "model.",
         "head.": "finetune_head_",
@@ -277,7 +277,7 @@ def broken(kind: str, good: dict) -> dict | bytes:
         ("rank", r"has LoRA matrices of ranks \[4, 8\]; must be one rank"),
         (
             "shape",
-            r"wrong shape \['encoder.encoder.layer.0.attention.self.query.lora_a is \(8, 16\), must be \(8, 32\)",
+            r"wrong shape \['encoder.encoder.layer.0.attention.self.query.lora_a is \(8, 16\), must",
         ),
         ("missing", r"missing \['encoder.encoder.layer.0.attention.self.query.lora_b'\]"),
         ("extra", r"unknown \['encoder.encoder.layer.0.attention.self.nosuch.lora_a'\]"),
@@ -393,9 +393,13 @@ def test_what_cannot_be_done_is_one_line(adapter, tmp_path, overrides, command, 
         main(["merge", str(folder), "--out", str(tmp_path / "there")])
 
 
-@pytest.mark.parametrize(("command", "message"), [
-    (["merge"], "a 4-bit weight cannot take the update"), (["convert", "--to", "peft"], "a 4-bit base is no plain model"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["merge"], "a 4-bit weight cannot take the update"),
+        (["convert", "--to", "peft"], "a 4-bit base is no plain model"),
+    ],
+)
 def test_a_quantised_base_is_refused(adapter, tmp_path, command, message):
     pytest.importorskip("bitsandbytes")
     folder = adapter("task=cola", "method=qlora", model="model=minilm")
@@ -485,7 +489,7 @@ FORMAT_1 = {
 
 @pytest.mark.parametrize("task", FORMAT_1)
 def test_an_adapter_of_format_1_still_loads(adapter, task):
-    """Format 1 kept ``unanswerable`` beside the task's name, and repeated the rank in PEFT's args."""
+    """Format 1 kept ``unanswerable`` beside the task's name and repeated the rank in PEFT's args."""
     old_task, args, method, old_args, new_args = FORMAT_1[task]
     folder = adapter(f"task={task}", "head=article")
     before = ours(folder)

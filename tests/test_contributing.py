@@ -1,4 +1,4 @@
-"""CONTRIBUTING is followed to the letter: what it says makes a new method run."""
+"""CONTRIBUTING is followed to the letter: what it says makes a new method and a new task run."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lora_bench import record
@@ -14,26 +15,20 @@ from lora_bench.methods import Method, get_method
 from lora_bench.spec import MethodSpec
 
 ROOT = Path(__file__).parent.parent
-SECTION = (ROOT / "CONTRIBUTING.md").read_text().split("## Add a method")[1].split("\n## ")[0]
-SMALL = [
-    "task=cola",
-    "method=mine",
-    "model=tiny",
-    "data.toy_train=32",
-    "data.toy_validation=16",
-    "train.epochs=1",
-]
+SMALL = ["model=tiny", "data.toy_train=32", "data.toy_validation=16", "train.epochs=1"]
+MINE = ["task=cola", "method=mine", *SMALL]
 
 
-def block(language: str) -> str:
-    """The first fenced block of that language in the section."""
-    return re.search(rf"```{language}\n(.*?)```", SECTION, re.DOTALL)[1]
+def block(section: str, language: str) -> str:
+    """The first fenced block of that language in a section of CONTRIBUTING."""
+    text = (ROOT / "CONTRIBUTING.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+    return re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)[1]
 
 
-def command(folder: Path, *more: str) -> subprocess.CompletedProcess:
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess:
     folders = [f"out_dir={folder}/out", f"cache_dir={folder}/cache"]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    arguments = [sys.executable, "-m", "lora_bench", *more, *SMALL, *folders]
+    arguments = [sys.executable, "-m", "lora_bench", *words, *folders]
     return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, env=environment)
 
 
@@ -46,29 +41,28 @@ def project(tmp_path) -> Path:
 
 
 def test_one_file_and_one_preset_make_a_method(project):
-    assert "mine" in command(project).stderr  # not there yet
-    assert not record.read_all(project)
-    (project / "lora_bench" / "methods" / "mine.py").write_text(block("python"))
-    (project / "conf" / "method" / "mine.yaml").write_text(block("yaml"))
-    done = command(project)
+    assert "mine" in command(project, *MINE).stderr  # not there yet
+    assert record.read_all(project) == ([], [])
+    (project / "lora_bench" / "methods" / "mine.py").write_text(block("Add a method", "python"))
+    (project / "conf" / "method" / "mine.yaml").write_text(block("Add a method", "yaml"))
+    done = command(project, *MINE)
     assert done.returncode == 0, done.stderr
-    (finished,) = record.read_all(project / "out")
+    ((finished,), _) = record.read_all(project / "out")
     assert finished.status == "ok" and finished.spec["method"]["name"] == "mine"
-    assert (
-        finished.parameters["trained"] == finished.parameters["head"]
-    )  # the preset's policy, as the block says
+    # the preset's policy, as the block says
+    assert finished.parameters["trained"] == finished.parameters["head"]
 
 
 def test_presets_may_lie_elsewhere(project):
-    """For a package of one's own: the preset from a folder on the search path, single runs and sweeps alike."""
-    (project / "lora_bench" / "methods" / "mine.py").write_text(block("python"))
+    """For a package of one's own: a preset from a folder on the search path, in runs and sweeps."""
+    (project / "lora_bench" / "methods" / "mine.py").write_text(block("Add a method", "python"))
     (project / "elsewhere" / "method").mkdir(parents=True)
-    (project / "elsewhere" / "method" / "mine.yaml").write_text(block("yaml"))
-    assert "mine" in command(project).stderr
+    (project / "elsewhere" / "method" / "mine.yaml").write_text(block("Add a method", "yaml"))
+    assert "mine" in command(project, *MINE).stderr
     for more in ([], ["-m", "seed=1,2"]):
-        done = command(project, *more, f"hydra.searchpath=[file://{project}/elsewhere]")
+        done = command(project, *more, f"hydra.searchpath=[file://{project}/elsewhere]", *MINE)
         assert done.returncode == 0, done.stderr
-    assert [r.spec["seed"] for r in record.read_all(project / "out")] == [0, 1, 2]
+    assert [r.spec["seed"] for r in record.read_all(project / "out")[0]] == [0, 1, 2]
 
 
 def test_an_entry_point_is_a_method(monkeypatch):
@@ -86,3 +80,33 @@ def test_an_entry_point_is_a_method(monkeypatch):
         lambda group: [Point()] if group == "lora_bench.methods" else [],
     )
     assert isinstance(get_method(MethodSpec(name="mine")), Mine)
+
+
+def test_one_file_and_one_preset_make_a_kind_of_task(project):
+    recipe = ["method=full", "train.epochs=8", "train.lr=5e-3", "data.toy_train=160"]
+    words = ["task=names", *SMALL, *recipe]
+    assert "names" in command(project, *words).stderr  # not there yet
+    tasks = project / "lora_bench" / "tasks"
+    (tasks / "tagging.py").write_text(block("Add a kind of task", "python"))
+    (project / "conf" / "task" / "names.yaml").write_text(block("Add a kind of task", "yaml"))
+    done = command(project, *words)
+    assert done.returncode == 0, done.stderr
+    ((finished,), problems) = record.read_all(project / "out")
+    assert finished.status == "ok" and not problems
+    chance = finished.data["validation"]["chance"]["f1"]
+    assert 0 < chance < 0.5 < 0.9 < finished.last["scores"]["f1"]
+    (table,) = (project / "out").rglob("predictions/validation.parquet")
+    stored = pd.read_parquet(table)
+    assert len(stored) == 16 and set(stored.reference[0]) <= {
+        "O",
+        "B-PER",
+        "I-PER",
+        "B-LOC",
+        "I-LOC",
+    }
+    right = [list(p) == list(r) for p, r in zip(stored.prediction, stored.reference, strict=True)]
+    assert sum(right) > 12
+    assert (
+        "task.args.x=1: kind=tagging has no task.args"
+        in command(project, *words, "+task.args.x=1").stderr
+    )

@@ -10,12 +10,12 @@ from lora_bench.spec import TaskSpec
 from lora_bench.tasks import make_task
 from lora_bench.training.run import run
 
-from .test_spec import GLUE, SQUAD
+from .helpers import GLUE, SQUAD
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty ``datasets`` cache; calling it with a task puts made-up rows of it there, as a download would."""
+    """An empty ``datasets`` cache; call it with a task to fill in rows as a download would."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 

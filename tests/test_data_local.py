@@ -8,8 +8,7 @@ from lora_bench.data.__main__ import check
 from lora_bench.data.__main__ import main as data_main
 from lora_bench.tasks import make_task
 
-from .helpers import official_rows, write_official
-from .test_spec import GLUE
+from .helpers import GLUE, official_rows, write_official
 
 
 @pytest.fixture
@@ -164,7 +163,7 @@ def swap(rows, one, other):
     return rows
 
 
-# name -> (rows of the official file, task) -> bytes of the broken one; line 17 where one line is broken
+# name -> (rows of the official file, task) -> bytes of a broken file; a single bad line is line 17
 BREAK = {
     "cut line": lambda rows, task: joined([*rows[:16], rows[16][:-1], *rows[17:]]),
     "extra tab": lambda rows, task: joined([*rows[:16], [*rows[16], ""], *rows[17:]]),
@@ -281,15 +280,28 @@ def test_check_of_a_folder_without_the_files_says_what_is_expected(tmp_path, fol
         data_main(["check", str(tmp_path / folder), "--tokenizer", "random:tiny"])
 
 
-# Rows of the local copies and whether they are the official ones, from the README beside those files.
+# Rows of the local copies, and whether these are the official ones.
 LOCAL_COPIES = {
-    "CoLA/train.tsv": (8551, True), "CoLA/dev.tsv": (1043, True), "SST-2/train.tsv": (67349, True),
-    "SST-2/dev.tsv": (872, True), "MRPC/train.tsv": (3668, True), "MRPC/dev.tsv": (408, True),
-    "STS-B/train.tsv": (5749, True), "STS-B/dev.tsv": (1500, True), "QQP/train.tsv": (12000, False),
-    "QQP/dev.tsv": (5000, False), "MNLI/train.tsv": (10471, False), "MNLI/dev_matched.tsv": (9815, True),
-    "MNLI/dev_mismatched.tsv": (1000, False), "QNLI/train.tsv": (10293, False), "QNLI/dev.tsv": (5463, True),
-    "RTE/train.tsv": (2490, True), "RTE/dev.tsv": (277, True), "WNLI/train.tsv": (635, True), "WNLI/dev.tsv": (71, True),
-}  # fmt: skip
+    "CoLA/train.tsv": (8551, True),
+    "CoLA/dev.tsv": (1043, True),
+    "SST-2/train.tsv": (67349, True),
+    "SST-2/dev.tsv": (872, True),
+    "MRPC/train.tsv": (3668, True),
+    "MRPC/dev.tsv": (408, True),
+    "STS-B/train.tsv": (5749, True),
+    "STS-B/dev.tsv": (1500, True),
+    "QQP/train.tsv": (12000, False),
+    "QQP/dev.tsv": (5000, False),
+    "MNLI/train.tsv": (10471, False),
+    "MNLI/dev_matched.tsv": (9815, True),
+    "MNLI/dev_mismatched.tsv": (1000, False),
+    "QNLI/train.tsv": (10293, False),
+    "QNLI/dev.tsv": (5463, True),
+    "RTE/train.tsv": (2490, True),
+    "RTE/dev.tsv": (277, True),
+    "WNLI/train.tsv": (635, True),
+    "WNLI/dev.tsv": (71, True),
+}
 
 
 def test_check_agrees_with_what_is_known_of_the_real_files(real_glue):

@@ -9,8 +9,7 @@ from lora_bench.spec import UserError
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 
-from .helpers import write_official
-from .test_spec import GLUE
+from .helpers import GLUE, write_official
 
 
 def folder_of(spec):

@@ -1,34 +1,59 @@
 """Tables, pictures and the page against made-up records, whose numbers are computed again here."""
 
+import copy
 import json
+import random
 import re
 import shutil
 import subprocess
+from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from scipy import stats
 
-from lora_bench.__main__ import compose
-from lora_bench.record import Record, write, write_plan
+from lora_bench import compose as composing
+from lora_bench.record import FILE, Record, read_all, write, write_plan
 from lora_bench.report import load_records
 from lora_bench.report.__main__ import main
-from lora_bench.report.cells import compare_systems, labels, make_cells
+from lora_bench.report.build import all_tables
+from lora_bench.report.cells import make_cells
 from lora_bench.report.formats import fold_constants, to_csv, to_latex, to_markdown, to_terminal
+from lora_bench.report.names import show, telling
 from lora_bench.report.page import write_page
-from lora_bench.report.plots import _front, draw
+from lora_bench.report.plots import WRITTEN, _front, _scale, draw
 from lora_bench.report.published import load_published, published_table
 from lora_bench.report.readme import END, PICTURE, README, START, headline, update_readme
 from lora_bench.report.statistics import _power, bootstrap, compare, seeds_needed, summarize
-from lora_bench.report.tables import Table, all_tables, methods_table
+from lora_bench.report.sweeps import sweeps
+from lora_bench.report.tables import Table, methods_table
+from lora_bench.spec import PROCEDURE, Identity, Spec, Start, UserError, part_of, settings
 
-REAL = README.parent / "results" / "real"
+RESULTS = README.parent / "results"
+REAL = RESULTS / "real"
+MNLI = Start("mnli-minilm-lora-r8-0123456789", "f")
 
 
-def made_up(folder, *overrides, last=0.5, best=0.6, status="ok", rows=1200, **more):
-    """Write a record as a run would."""
-    spec = compose(list(overrides))
+@cache
+def composed(*overrides: str) -> Spec:
+    return composing.compose(list(overrides))
+
+
+def made_up(folder, *overrides, data="d", model="m", start=None, **more) -> Record:
+    """Write a record as a run would; ``more`` as in :func:`made_of`."""
+    spec = copy.deepcopy(composed(*overrides))
+    if start:
+        spec.init_from = "the run behind it"
+    identity = spec.identity(data=data, model=model, start=start)
+    more = {"command": f"python -m lora_bench {' '.join(overrides)}", "start": start, **more}
+    return made_of(folder, spec, identity, **more)
+
+
+def made_of(
+    folder, spec, identity, *, last=0.5, best=0.6, status="ok", rows=1200, start=None, **more
+) -> Record:
     name = spec.task.metrics[0] + ("_matched" if spec.task.name == "mnli" else "")
     epochs = [
         {"epoch": 1, "loss": 1.0, "scores": {name: best}},
@@ -38,26 +63,38 @@ def made_up(folder, *overrides, last=0.5, best=0.6, status="ok", rows=1200, **mo
         "train": {"rows": rows},
         "validation": {"rows": 400, "chance": {name: 0.0}, "ceiling": {name: 0.9}},
     }
-    command = f"python -m lora_bench {' '.join(overrides)}"
-    costs = {
+    fields = {
+        "command": "python -m lora_bench",
         "adapter_bytes": 1 << 20,
         "train_seconds": 10.0,
         "tokens_per_second": 900.0,
         "peak_memory_bytes": 1 << 30,
+        "error": None if status == "ok" else "it broke",
+        "provenance": {"commit": "c0ffee", "versions": {"torch": "2.13.0"}},
+        "start": start
+        and {
+            "task": start.cell.partition("-")[0],
+            "cell": start.cell,
+            "fingerprint": start.fingerprint,
+        },
+        **more,
     }
     record = Record(
-        spec.key(), status, spec.to_dict(), command, "now", {"commit": "c0ffee", "versions": {"torch": "2.13.0"}},
-        data=facts, epochs=epochs, best=epochs[0], last=epochs[1], parameters={"adapter": 73728, "trained": 222338},
-        error=None if status == "ok" else "it broke", **{**costs, **more},
+        identity.key, status, identity.where, identity.system, identity.seed, spec.to_dict(),
+        started="now", data=facts, epochs=epochs, best=epochs[0], last=epochs[1],
+        parameters={"adapter": 73728, "trained": 222338}, **fields,
     )  # fmt: skip
-    write(folder / spec.key(), record)
+    write(folder / identity.key, record)
     return record
+
+
+def cells_of(folder, protocol="last") -> pd.DataFrame:
+    return make_cells(load_records(folder), protocol)
 
 
 def tables_of(folder, protocol="last") -> dict[str, Table]:
     runs = load_records(folder)
-    cells = make_cells(runs, protocol)
-    found = all_tables(cells, runs, "mean", compare_systems(cells, "lora r=8"), "lora r=8")
+    found = all_tables(make_cells(runs, protocol), runs, "mean", "lora r=8")
     return {table.name: table for table in found}
 
 
@@ -88,7 +125,7 @@ def test_a_cell_says_how_many_of_its_runs_failed(tmp_path):
     assert "50.0 ± 0.0 (2, 1 failed)" in to_markdown(tables_of(tmp_path)["methods"])
 
 
-def test_other_recipes_policies_or_rows_are_other_systems_and_none_is_chosen(tmp_path):
+def test_other_settings_or_rows_are_other_systems_and_none_is_chosen(tmp_path):
     overrides = (
         "seed=0",
         "train.lr=2e-3",
@@ -96,32 +133,32 @@ def test_other_recipes_policies_or_rows_are_other_systems_and_none_is_chosen(tmp
         "method.biases=all",
         "precision=bf16",
         "head=article",
+        "train.optimizer=adamw8bit",
+        "method.layers=[0]",
     )
-    for override in (*overrides, "train.optimizer=adamw8bit", "method.layers=[0]"):
+    for override in overrides:
         made_up(tmp_path, override)
-    cells = make_cells(load_records(tmp_path), "last")
-    assert len(cells) == 8 and (cells.n == 1).all() and labels(cells).nunique() == 8
-    assert "lora r=8, biases all" in set(
-        labels(cells)
-    ) and "lora r=8 (lr 0.002, 3 epochs, batch 8, alpha 16)" in set(labels(cells))
-    made_up(tmp_path, "seed=1", rows=99)
+    cells = cells_of(tmp_path)
+    assert len(cells) == 8 and (cells.n == 1).all() and cells.label.nunique() == 8
+    named = [set(label.split()) for label in cells.label]
+    plain = {"lr=0.0015", "alpha=16", "biases=none", "precision=fp32", "head=standard"}
+    assert {"lora", "r=8", *plain, "optimizer=adamw", "layers=null"} in named
+    for override in overrides[1:]:
+        value = override.rpartition(".")[2].replace("2e-3", "0.002")
+        assert sum(value in words for words in named) == 1, override
+    made_up(tmp_path, "seed=1", "data.train_rows=99", data="d99", rows=99)
     columns = list(tables_of(tmp_path)["methods"].rows.columns)
-    assert columns[1:3] == ["cola matthews (1,200 rows)", "cola matthews (99 rows)"] or columns[1:3] == [
-        "cola matthews (99 rows)", "cola matthews (1,200 rows)"]  # fmt: skip
+    expected = {"cola matthews (train_rows=null)", "cola matthews (train_rows=99)"}
+    assert set(columns[1:3]) == expected
 
 
 def test_seeds_with_a_start_of_their_own_are_one_system(tmp_path):
     for seed in (0, 1):
-        made_up(
-            tmp_path,
-            "task=rte",
-            f"seed={seed}",
-            f"init_from=x/mnli-minilm-lora-r8-s{seed}-0123456789/adapter",
-        )
+        made_up(tmp_path, "task=rte", f"seed={seed}", start=Start(MNLI.cell, f"f{seed}"))
     made_up(tmp_path, "task=rte")
-    cells = make_cells(load_records(tmp_path), "last")
+    cells = cells_of(tmp_path)
     assert sorted(zip(cells.start, cells.n, strict=True)) == [("mnli", 2), ("plain", 1)]
-    assert "lora r=8, started from mnli-minilm-lora-r8" in set(labels(cells))
+    assert set(cells.label) == {f"lora r=8 init_from={MNLI.cell}", "lora r=8 init_from=null"}
 
 
 def test_the_average_stands_only_where_every_task_does(tmp_path):
@@ -156,7 +193,10 @@ def test_ranks_alphas_and_squad_have_layouts_of_their_own(tmp_path):
         (1, 1),
         (1, 2),
     }
-    assert found["ranks"].rows["rank"].str.startswith(("2 (", "4 (")).all()
+    assert found["over_rank"].rows["rank"].tolist() == ["2", "4", "2", "4"]
+    assert found["over_rank"].rows.system.tolist() == ["lora alpha=4"] * 2 + ["lora alpha=8"] * 2
+    assert found["over_rank"].rows["cola matthews"].tolist() == [
+        "24.0 (1)", "44.0 (1)", "28.0 (1)", "48.0 (1)"]  # fmt: skip
     for method in ("lora", "full"):
         made_up(tmp_path / "squad", "task=squad_v1", f"method={method}")
     assert tables_of(tmp_path / "squad")["squad"].rows.columns.tolist() == ["method", "squad_v1 f1"]
@@ -200,10 +240,7 @@ def test_every_format_holds_the_same_cells():
 def test_only_failed_runs_make_a_list_and_no_tables(tmp_path):
     made_up(tmp_path, status="failed")
     assert tables_of(tmp_path).keys() == {"failed"}
-    assert (
-        load_records(tmp_path / "none").empty
-        and make_cells(load_records(tmp_path / "none"), "last").empty
-    )
+    assert load_records(tmp_path / "none").empty and cells_of(tmp_path / "none").empty
 
 
 def test_summaries_agree_with_numpy_and_scipy():
@@ -224,7 +261,7 @@ def test_summaries_agree_with_numpy_and_scipy():
         assert found.low == pytest.approx(low, abs=0.25 * found.sd) and found.high == pytest.approx(
             high, abs=0.25 * found.sd
         )
-        assert bootstrap(values) == bootstrap(values)
+        assert bootstrap(values[None]) == bootstrap(values[None]) == [(found.low, found.high)]
     assert summarize([3.0]).sd is None and summarize([2.0, 2.0]).low == 2.0
     with pytest.raises(ValueError, match="no values"):
         summarize([])
@@ -246,7 +283,7 @@ def test_a_paired_difference_uses_common_seeds_only():
 
 
 def test_seeds_needed_give_the_promised_power():
-    """Known: an effect of half a standard deviation takes 34 pairs (Cohen 1988). And by simulation."""
+    """Half a standard deviation takes 34 pairs (Cohen 1988); and by simulation."""
     assert seeds_needed(0.5, 1.0) == 34
     assert (
         seeds_needed(0.0, 1.0) is None
@@ -289,17 +326,17 @@ def test_published_numbers_are_complete_and_sourced():
 
 
 def test_reproduced_is_said_only_where_model_protocol_start_and_data_are_the_same(tmp_path):
-    official = compose(["task=cola"]).task.official_rows
-    for name, overrides in {
-        "same": [],
-        "model": ["model=minilm"],
-        "start": ["init_from=mnli-x-s0-0123456789"],
-    }.items():
+    official = composed("task=cola").task.official_rows
+    for name, model, start in (
+        ("same", "roberta_base", None),
+        ("model", "minilm", None),
+        ("start", "roberta_base", MNLI),
+    ):
         record = made_up(
             tmp_path / name,
             "task=cola",
-            "model=roberta_base",
-            *overrides,
+            f"model={model}",
+            start=start,
             best=0.631,
             rows=official["train"],
         )
@@ -307,7 +344,7 @@ def test_reproduced_is_said_only_where_model_protocol_start_and_data_are_the_sam
         write(tmp_path / name / record.key, record)
 
     def verdict(name, protocol):
-        rows = published_table(make_cells(load_records(tmp_path / name), protocol), protocol).rows
+        rows = published_table(cells_of(tmp_path / name, protocol), protocol).rows
         return rows[
             rows.source.str.startswith("LoRA (") & rows.source.str.contains("roberta_base")
         ].iloc[0]
@@ -348,15 +385,33 @@ def test_every_picture_is_drawn_the_same_twice(tmp_path):
     first = {path.name: path.read_bytes() for path in draw(cells, runs, tmp_path / "a")}
     assert first.keys() == {
         f"{name}_cola.svg"
-        for name in ("rank", "pareto_parameters", "pareto_size", "epochs", "costs")
-    } | {"heat_cola_lora.svg"}
-    assert first == {path.name: path.read_bytes() for path in draw(cells, runs, tmp_path / "b")}
-    (tmp_path / "a" / "stale.svg").touch()
-    assert (
-        "stale.svg" not in {path.name for path in draw(cells, runs, tmp_path / "a")}
-        and not (tmp_path / "a" / "stale.svg").exists()
-    )
+        for name in (
+            "over_rank", "over_alpha", "pareto_parameters", "pareto_size", "epochs", "costs"
+        )
+    } | {"heat_cola_lora.svg"}  # fmt: skip
     assert b"trained parameters, head included" in first["pareto_parameters_cola.svg"]
+    full = runs[runs.method == "full"]
+    fewer = {path.name for path in draw(make_cells(full, "last"), full, tmp_path / "b")}
+    (tmp_path / "a" / "mine.svg").write_text("drawn by hand")
+    kept = {path.name for path in draw(make_cells(full, "last"), full, tmp_path / "a")}
+    assert (
+        kept == fewer == {"epochs_cola.svg", "costs_cola.svg"}
+    )  # a picture of one point says nothing
+    assert {path.name for path in (tmp_path / "a").glob("*")} == {*kept, "mine.svg", WRITTEN}
+    assert first == {path.name: path.read_bytes() for path in draw(cells, runs, tmp_path / "b")}
+
+
+def test_axes_are_logarithmic_where_values_are_spread():
+    for values, scale in (
+        ([1.0, 4.0, 8.0], "log"),
+        ([1e-4, 3e-4, 1e-3], "log"),
+        ([0.0, 0.06, 0.5], "linear"),
+        ([1.0, 2.0, 3.0], "linear"),
+    ):
+        figure, axes = plt.subplots()
+        _scale(axes, values)
+        assert axes.get_xscale() == scale and list(axes.get_xticks()) == values
+        plt.close(figure)
 
 
 def test_the_pareto_front_holds_what_nothing_beats():
@@ -396,28 +451,23 @@ def test_the_page_sorts_filters_and_traces_in_a_real_browser(tmp_path):
     text = (tmp_path / "index.html").read_text()
     assert not re.search(r"(src|href)=\"?https?:", text)  # nothing from a network
 
+    @cache
+    def shown(state):
+        return dom(tmp_path / "index.html", state, tmp_path)
+
     def systems(state):
-        return re.findall(
-            r"<td>((?:lora|full|bitfit)[^<]*)</td>", dom(tmp_path / "index.html", state, tmp_path)
-        )
+        return re.findall(r"<td>((?:lora|full|bitfit)[^<]*)</td>", shown(state))
 
     assert len(systems("")) == 6
-    assert (
-        systems("sort=mean&direction=descending")[0] == "full"
-        and systems("sort=mean&direction=descending")[-1] == "bitfit, biases all"
-    )
-    assert (
-        systems("q=full") == ["full"]
-        and systems("q=r%3D4") == systems("q=lora+r%3D4")
-        and len(systems("q=r%3D4")) == 2
-    )
+    ordered = systems("sort=mean&direction=descending")
+    assert ordered[0] == "full" and ordered[-1] == "bitfit"
+    assert systems("q=r%3D4") == systems("q=lora+r%3D4") and len(systems("q=r%3D4")) == 2
     full = runs[(runs.method == "full") & (runs.seed == 0)].key.item()
-    opened = dom(tmp_path / "index.html", f"q=full&open={full}:matthews", tmp_path)
-    assert (
-        "python -m lora_bench seed=0 method=full" in opened
-        and "commit c0ffee; torch 2.13.0" in opened
-    )
-    assert opened.count("<figure>") == 6
+    opened = f"q=full&open={full}:matthews"
+    assert systems(opened) == ["full"]
+    assert "python -m lora_bench seed=0 method=full" in shown(opened)
+    assert "commit c0ffee; torch 2.13.0" in shown(opened)
+    assert shown(opened).count("<figure>") == 7
 
 
 def test_text_of_a_run_cannot_become_script(tmp_path):
@@ -432,15 +482,19 @@ def test_text_of_a_run_cannot_become_script(tmp_path):
 def test_ten_thousand_records_make_tables_in_seconds(tmp_path):
     """2,500 systems of four seeds."""
     made_up(tmp_path)
-    base = load_records(tmp_path)
-    runs = pd.concat([base] * 10_000, ignore_index=True)
-    index = np.arange(10_000)
-    runs["seed"], runs["rank"] = index % 4, 1 + (index // 4) % 50
-    runs["method"] = [f"m{i // 200}" for i in index]
-    runs["key"] = [f"k{i}" for i in index]
+    base = load_records(tmp_path).iloc[0].to_dict()
+    rows = []
+    for i in range(10_000):
+        method, rank, lr = f"m{i // 1000}", 1 + (i // 40) % 25, 1e-4 * (1 + (i // 4) % 10)
+        system = base["system"] | {"method.name": method, "method.rank": rank, "train.lr": lr}
+        facts = {"key": f"k{i}", "seed": i % 4, "method": method, "rank": rank}
+        id_ = f"{method} {rank} {lr}"
+        rows.append({**base, **facts, "system": system, "system_id": id_})
+    runs = pd.DataFrame(rows)
     cells = make_cells(runs, "last")
-    assert len(cells) == 2500 and (cells.n == 4).all()
-    assert len(methods_table(cells, runs, "mean").rows) == 2502
+    assert len(cells) == 2500 and (cells.n == 4).all() and cells.label.nunique() == 2500
+    tables = {table.name: table for table in all_tables(cells, runs, "mean", "m1 r=8")}
+    assert len(tables["methods"].rows) == 2502 and len(tables["over_lr"].rows) == 2500
 
 
 def test_status_trace_and_export(tmp_path, capsys, monkeypatch):
@@ -457,8 +511,15 @@ def test_status_trace_and_export(tmp_path, capsys, monkeypatch):
     assert (
         "3 runs: 1 done, 1 failed, 1 missing" in text and f"failed {failed.key}: it broke" in text
     )
-    assert "missing cola-minilm-lora-r8-s2-x" in text and "beside sweeps: 1 done, 0 failed" in text
-    main(["trace", "task=cola", "rank=8", "status=ok", "--runs", str(tmp_path)])
+    assert (
+        "missing cola-minilm-lora-r8-s2-x" in text
+        and "not part of a sweep: 1 done, 0 failed" in text
+    )
+    made_up(tmp_path / "runs", "train.warmup=0.1", "seed=3")
+    for setting in ("train.warmup=0.1", "warmup=0.10", "task=cola"):
+        main(["trace", setting, "seed=3", "model=minilm", "--runs", str(tmp_path)])
+        assert "train.warmup=0.1 seed=3" in capsys.readouterr().out
+    main(["trace", "task=cola", "rank=8", "status=ok", "warmup=0.06", "--runs", str(tmp_path)])
     text = capsys.readouterr().out
     assert (
         text.startswith("1 runs of 1 systems")
@@ -466,7 +527,7 @@ def test_status_trace_and_export(tmp_path, capsys, monkeypatch):
         and "python -m lora_bench seed=0" in text
     )
     for wrong, message in (
-        (["nosuch=1"], "must be a run key, or column=value"),
+        (["nosuch=1"], "must be a run key, or setting=value"),
         (["abc"], "no run below"),
     ):
         with pytest.raises(SystemExit, match=message):
@@ -475,8 +536,10 @@ def test_status_trace_and_export(tmp_path, capsys, monkeypatch):
         main(["export", "--runs", str(tmp_path), "--out", str(tmp_path / f"all.{suffix}")])
         table = read(tmp_path / f"all.{suffix}").set_index("key")
         assert (
-            len(table) == 3
+            len(table) == 4
             and table.loc[ok.key, "last.matthews"] == 0.25
+            and table.loc[ok.key, "train.warmup"] == 0.06
+            and table.loc[ok.key, "method.targets"] == "[query,value]"
             and table.loc[ok.key, "rank"] == 8
         )
     with pytest.raises(SystemExit, match="must end in .csv or .parquet"):
@@ -529,3 +592,266 @@ def test_the_readme_block_is_replaced_and_only_that(tmp_path):
     readme.write_text("no marks")
     with pytest.raises(ValueError, match="lacks <!-- results: start -->"):
         update_readme(runs, tmp_path / "runs", readme)
+
+
+def leaves() -> list[str]:
+    """Every setting that is in the identity, those of one method or task included."""
+    spec = identified()
+    return [path for path in settings(spec) if part_of(path) in ("where", "system")]
+
+
+def identified() -> Spec:
+    spec = copy.deepcopy(composed())
+    spec.method.args = {"lr_ratio": 2.0, "cycles": 3}
+    spec.task.args = {"held_out": 0.5}
+    return spec
+
+
+def changed(value):
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value * 2 + 1
+    if isinstance(value, str):
+        return f"{value}2"
+    if isinstance(value, list):
+        return [*value, "other"]
+    return {"test": ["f1"]} if isinstance(value, dict) else 7
+
+
+def set_value(spec: Spec, path: str, value) -> None:
+    *sections, leaf = path.split(".")
+    node = spec
+    for name in sections:
+        node = node[name] if isinstance(node, dict) else getattr(node, name)
+    if isinstance(node, dict):
+        node[leaf] = value
+    else:
+        setattr(node, leaf, value)
+
+
+def identities(path: str) -> tuple[Identity, Identity, str, str]:
+    """Two identities that differ in one setting only, and its values as text."""
+    spec = identified()
+    first = spec.identity(data="data1", model="model1")
+    if path in ("data.fingerprint", "model.fingerprint"):
+        kind = path.partition(".")[0]
+        prints = {"data": "data1", "model": "model1"} | {kind: f"{kind}2"}
+        return first, spec.identity(**prints), f"{kind}1", f"{kind}2"
+    if path == "init_from":
+        return first, spec.identity(data="data1", model="model1", start=MNLI), "null", MNLI.cell
+    if path == "procedure":
+        other = Identity(first.where, {**first.system, "procedure": PROCEDURE - 1}, first.seed)
+        return first, other, str(PROCEDURE), str(PROCEDURE - 1)
+    before = settings(spec)[path]
+    set_value(spec, path, changed(before))
+    second = spec.identity(data="data1", model="model1")
+    return first, second, show(before), show(changed(before))
+
+
+@pytest.mark.parametrize("path", [*leaves(), "data.fingerprint", "model.fingerprint", "procedure"])
+def test_runs_that_differ_in_one_setting_are_apart_and_named_by_it(path, tmp_path):
+    first, second, before, after = identities(path)
+    assert first.key != second.key
+    for identity, last in ((first, 0.1), (second, 0.2)):
+        made_of(tmp_path, identified(), identity, last=last)
+    cells = cells_of(tmp_path)
+    table = methods_table(cells, load_records(tmp_path), "mean").rows.set_index("method")
+    scores = table.drop(index=["chance", "ceiling"]).drop(columns="average", errors="ignore")
+    assert sorted(scores.stack().dropna()) == ["10.0 (1)", "20.0 (1)"]
+    in_system = part_of(path) == "system" or path == "procedure"
+    assert scores.shape == ((2, 1) if in_system else (1, 2))
+    names = list(scores.index if in_system else scores.columns)
+    section, _, leaf = path.rpartition(".")
+    if path in ("method.name", "task.name"):
+        assert [name.split()[0] for name in names] == [before, after]
+    elif path == "method.rank":
+        assert sorted(names) == sorted([f"lora r={before}", f"lora r={after}"])
+    else:
+        leaf = section if leaf == "name" else leaf  # as in model=minilm
+        for value in (before, after):
+            shown = re.compile(rf"[ (.]{leaf}={re.escape(value)}(?=[ ,)]|$)")
+            assert sum(bool(shown.search(name)) for name in names) == 1, names
+
+
+def test_names_hold_a_minimal_set_that_keeps_all_apart():
+    """Random parts: no two alike in what is named, and no named setting to spare."""
+    rng = random.Random(0)
+    for _ in range(60):
+        paths = [f"train.x{i}" for i in range(rng.randint(2, 6))]
+        parts = [{path: str(rng.randint(0, 2)) for path in paths} for _ in range(rng.randint(2, 9))]
+        groups = [rng.randint(0, 1) for _ in parts]
+
+        def distinct(of, groups=groups, parts=parts):
+            return len({(g, *(p[path] for path in of)) for g, p in zip(groups, parts, strict=True)})
+
+        chosen = telling(groups, parts)
+        assert distinct(chosen) == distinct(paths)
+        for path in chosen:
+            assert distinct([other for other in chosen if other != path]) < distinct(paths)
+
+
+def test_names_leave_out_what_goes_along(tmp_path):
+    """Alpha in proportion to the rank, what a method's name means, and one of two twins."""
+    for rank in (2, 4):
+        made_up(tmp_path, f"method.rank={rank}", f"method.alpha={2 * rank}")
+    made_up(tmp_path, "method=full")
+    assert set(cells_of(tmp_path).label) == {"lora r=2", "lora r=4", "full"}
+    made_up(tmp_path, "method.rank=2", "method.alpha=4", "train.warmup=0.5", "train.epochs=9")
+    assert set(cells_of(tmp_path).label) == {
+        "lora r=2 epochs=3", "lora r=2 epochs=9", "lora r=4 epochs=3", "full"}  # fmt: skip
+    notes = tables_of(tmp_path)["methods"].notes
+    assert notes == ["Also differs among the systems of lora: warmup."]
+
+
+def test_a_row_over_tasks_says_what_differs_between_them(tmp_path):
+    made_up(tmp_path, "task=cola", "train.lr=1e-3")
+    made_up(tmp_path, "task=rte", "train.lr=2e-3", "data.train_rows=50", data="e")
+    table = tables_of(tmp_path)["methods"]
+    assert table.rows.method.tolist()[1] == "lora r=8"
+    assert table.notes == [
+        "Differs between the columns of a row: lr (lora r=8).",
+        "Differs between tasks: train_rows=null (cola); train_rows=50 (rte).",
+    ]
+
+
+def test_two_runs_of_one_seed_with_other_scores_are_an_error(tmp_path, capsys):
+    starts = [Start(MNLI.cell, fingerprint) for fingerprint in ("f1", "f2")]
+    one, two = (made_up(tmp_path / "a", start=start) for start in starts)
+    assert one.key != two.key and cells_of(tmp_path / "a").n.tolist() == [1]  # the same scores
+    two = made_up(tmp_path / "a", start=starts[1], last=0.9)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--runs", str(tmp_path / "a")])
+    message = str(stopped.value)
+    assert message.startswith("error: ") and one.key in message and two.key in message
+    assert str(tmp_path / "a" / one.key) in message and "\n" not in message
+    for folder, last in (("x", 0.1), ("y", 0.2)):
+        made_up(tmp_path / "b" / folder, last=last)
+    with pytest.raises(UserError, match=f"{tmp_path}/b/x/.*, {tmp_path}/b/y/"):
+        load_records(tmp_path / "b")
+
+
+def test_a_finished_run_counts_before_a_failed_one_of_its_seed(tmp_path):
+    for folder, status in (("a", "failed"), ("b", "ok"), ("c", "failed")):
+        made_up(tmp_path / folder, status=status)
+    (cell,) = cells_of(tmp_path).to_dict("records")
+    assert (cell["n"], cell["failed"], cell["mean"]) == (1, 0, 50.0)
+
+
+def test_every_command_reports_records_that_it_cannot_read(tmp_path, capsys):
+    made_up(tmp_path)
+    for name, text in (("x", "{"), ("y", '{"format": 99}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / FILE).write_text(text)
+    for command in ("tables", "plots", "page", "status", "trace", "export"):
+        main([command, "--runs", str(tmp_path)])
+        error = capsys.readouterr().err
+        assert "2 records could not be read:" in error and f"{tmp_path / 'y' / FILE}" in error
+
+
+def test_any_swept_setting_makes_a_table_and_a_picture(tmp_path):
+    swept = {
+        "lr": ["train.lr=1e-4", "train.lr=1e-3", "train.lr=1e-2"],
+        "warmup": ["train.warmup=0", "train.warmup=0.5"],
+        "batch_size": ["train.batch_size=8", "train.batch_size=32"],
+        "train_rows": ["data.train_rows=100", "data.train_rows=200"],
+        "alpha": ["method.alpha=4", "method.alpha=8"],
+    }
+    for name, values in swept.items():
+        for i, value in enumerate(values):
+            data = f"d{i}" if name == "train_rows" else "d"
+            made_up(tmp_path / name, value, last=i / 10, data=data)
+        runs = load_records(tmp_path / name)
+        cells = make_cells(runs, "last")
+        (sweep,) = sweeps(cells)
+        assert (sweep.name, sweep.points.line.tolist()) == (name, ["lora r=8"] * len(values))
+        rows = tables_of(tmp_path / name)[f"over_{name}"].rows
+        assert rows[name].tolist() == [f"{float(v.partition('=')[2]):g}" for v in values]
+        assert rows["cola matthews"].tolist() == [f"{10 * i:.1f} (1)" for i in range(len(values))]
+    drawn = {path.name for path in draw(cells, runs, tmp_path / "pictures")}
+    assert "over_alpha_cola.svg" in drawn
+
+
+def test_settings_of_one_method_are_swept_too_and_others_stay_apart(tmp_path):
+    for ratio in (2, 4, 8):
+        for batch_size in (8, 16):
+            spec = copy.deepcopy(composed(f"train.batch_size={batch_size}"))
+            spec.method.args = {"lr_ratio": ratio}
+            made_of(tmp_path, spec, spec.identity(data="d", model="m"), last=ratio / 10)
+    tables = tables_of(tmp_path)
+    rows = tables["over_lr_ratio"].rows
+    assert rows.system.tolist() == ["lora r=8 batch_size=16"] * 3 + ["lora r=8 batch_size=8"] * 3
+    assert rows.lr_ratio.tolist() == ["2", "4", "8"] * 2
+    assert len(tables["over_batch_size"].rows) == 6
+
+
+def test_all_training_rows_stand_at_their_number_in_a_sweep_over_rows(tmp_path):
+    made_up(tmp_path, "data.train_rows=100", rows=100, data="d1")
+    made_up(tmp_path, rows=1200)
+    rows = tables_of(tmp_path)["over_train_rows"].rows
+    assert rows.train_rows.tolist() == ["100", "1200"]
+
+
+def test_alpha_in_proportion_to_the_rank_is_one_sweep(tmp_path):
+    for rank in (2, 4, 8):
+        made_up(tmp_path, f"method.rank={rank}", f"method.alpha={2 * rank}")
+    found = tables_of(tmp_path)
+    assert found["over_rank"].rows["rank"].tolist() == [
+        "2 (alpha=4)", "4 (alpha=8)", "8 (alpha=16)"]  # fmt: skip
+    assert "over_alpha" not in found and "alpha_rank" not in found
+
+
+def test_an_older_procedure_is_in_the_title_or_in_the_names(tmp_path):
+    spec = composed()
+    now = spec.identity(data="d", model="m")
+    before = Identity(now.where, {**now.system, "procedure": PROCEDURE - 1}, now.seed)
+    made_of(tmp_path, spec, before)
+    mark = f"procedure {PROCEDURE - 1}"
+    for name in ("methods", "costs"):
+        assert mark in tables_of(tmp_path)[name].title
+    made_of(tmp_path, spec, now)
+    made_up(tmp_path, "method=full")
+    assert set(cells_of(tmp_path).label) == {
+        f"lora r=8 procedure={PROCEDURE - 1}", f"lora r=8 procedure={PROCEDURE}",
+        f"full procedure={PROCEDURE}"}  # fmt: skip
+    assert mark not in tables_of(tmp_path)["methods"].title
+
+
+def test_a_baseline_without_its_settings_is_the_one_with_the_fewest_changes(tmp_path):
+    for seed in (0, 1):
+        for biases in ("none", "all"):
+            made_up(tmp_path, f"seed={seed}", f"method.biases={biases}")
+    table = tables_of(tmp_path)["paired"]
+    assert table.rows.system.tolist() == ["lora r=8 biases=all"]
+    assert table.notes == ["The baseline lora r=8 is lora r=8 biases=none."]
+    for seed in (0, 1):
+        for lr in (1, 2):
+            made_up(tmp_path / "lr", f"seed={seed}", f"train.lr={lr}")
+    table = tables_of(tmp_path / "lr")["paired"]
+    assert table.rows.empty and table.notes == [
+        "The baseline lora r=8 is ambiguous: lora r=8 lr=1; lora r=8 lr=2."]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["real", "methods", "squad", "toy_suite"])
+def test_committed_results_are_grouped_as_their_settings_say(name, tmp_path):
+    """Format 1, grouped here by the settings in the files; and the committed cells are current."""
+    groups: dict[str, dict[int, dict]] = {}
+    for path in (RESULTS / name).rglob(FILE):
+        record = json.loads(path.read_text())
+        spec = {k: v for k, v in record["spec"].items() if k not in ("seed", "device", "progress")}
+        groups.setdefault(json.dumps(spec), {})[record["spec"]["seed"]] = record["last"]["scores"]
+    expected = sorted(
+        (metric, len(scores), round(100 * np.mean([s[metric] for s in scores.values()]), 6))
+        for scores in groups.values()
+        for metric in next(iter(scores.values()))
+    )
+    cells = cells_of(RESULTS / name)
+    found = zip(cells.metric, cells.n, cells["mean"], strict=True)
+    assert sorted((metric, n, round(mean, 6)) for metric, n, mean in found) == expected
+    runs = load_records(RESULTS / name)
+    title = methods_table(cells, runs, "mean").title
+    assert title.endswith("procedure 1)") and len(runs) == len(read_all(RESULTS / name)[0])
+    main(["--runs", str(RESULTS / name), "--out", str(tmp_path)])
+    for path in tmp_path.glob("table_*.md"):
+        assert (RESULTS / name / path.name).read_text() == path.read_text(), f"stale: {path.name}"

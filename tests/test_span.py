@@ -15,8 +15,8 @@ from lora_bench.data import HELD_OUT, DataError, load, load_split
 from lora_bench.model.encoder import load_tokenizer, tiny_config
 from lora_bench.model.heads import TokenHead
 from lora_bench.tasks import make_task
-from lora_bench.tasks.metrics import exact_match, normalize_answer, token_f1
 from lora_bench.tasks.answers import Answer, best_spans
+from lora_bench.tasks.metrics import exact_match, normalize_answer, token_f1
 from lora_bench.training.prepared import Prepared, prepare
 from lora_bench.training.run import run
 
@@ -73,7 +73,7 @@ def test_words_and_rules_agree_on_2000_random_cases():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_v2_scores_and_thresholds_agree_to_the_last_digit(seed):
-    """100 questions each: 2,000 random cases with ties in the odds, empty texts and unanswerable questions."""
+    """2,000 random cases with ties in the odds, empty texts and unanswerable questions."""
     rng = random.Random(seed)
     task = make_task(compose(["task=squad_v2"]).task)
     rows = [
@@ -136,7 +136,7 @@ def test_the_real_dev_files_score_as_the_official_rules_say(real_squad, name, ki
 
 @pytest.mark.parametrize("model", [MINILM, TINY], ids=["wordpiece", "byte-level"])
 def test_gold_spans_of_made_up_passages_come_back(model):
-    """Leading spaces, accents, punctuation and an answer at the very start and end of a passage, over several windows."""
+    """Spaces, accents, punctuation, and answers at both ends of a passage of several windows."""
     context = (
         "Zürich's  lake — (the “big” one) lies near 東京 tower. "
         + "Filler words go on. " * 40
@@ -205,16 +205,14 @@ def test_gold_spans_of_the_real_files_come_back(real_squad, model, file):
         question = rows[encoded.row[window]]
         gold, start = question["answers"]["text"][0], question["answers"]["answer_start"][0]
         if text != gold:
-            # The annotation starts or ends inside of a token ("Japan" of "Japanese"): no span of tokens can say it, and
-            # the shortest one that covers it must be it plus the rest of its first and last token.
+            # The annotation starts or ends inside a token ("Japan" of "Japanese"): no span of tokens
+            # equals it, and the shortest one that covers it adds the rest of these tokens.
             cut += 1
             places = encoded.offsets[encoded.starts[window] : encoded.starts[window + 1]]
             edges = {int(c) for c in places[places[:, 0] >= 0].ravel()}
             assert not {start, start + len(gold)} <= edges and gold in text, question["id"]
             print(f"{question['id']}: {gold!r} cuts a token, came back as {text!r}")
-    print(
-        f"{file}: {len(found)} answerable windows of {len(rows)} questions, {cut} of them cut a token"
-    )
+    print(f"{file}: {len(found)} answerable windows, {len(rows)} questions, {cut} cut a token")
     assert cut == 0 if model is TINY else cut <= 0.01 * len(found)
     # every answerable question has its answer whole in at least one window
     answerable = {i for i, question in enumerate(rows) if question["answers"]["text"]}
@@ -298,7 +296,7 @@ def test_the_answer_comes_from_the_best_window_and_the_null_score_from_the_least
 
 def test_loss_is_that_of_transformers_head_on_a_padded_batch():
     """Parity with RobertaForQuestionAnswering, window by window."""
-    from lora_bench.model.packing import ATTENTION
+    from lora_bench.model.attention import ATTENTION
     from lora_bench.model.wrapper import LoraWrapperRoberta
 
     theirs = RobertaForQuestionAnswering(

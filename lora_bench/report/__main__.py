@@ -2,30 +2,37 @@
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from .. import record as records
-from . import PROTOCOLS, load_records
-from .cells import compare_systems, labels, make_cells
-from .formats import FORMATS, fold_constants
-from .tables import Table, all_tables
+from ..spec import UserError
+from .build import all_tables
+from .cells import make_cells
+from .formats import FORMATS, to_block
+from .query import export, print_runs, print_status, select
+from .runs import PROTOCOLS, load_records
+from .tables import Table
 
 MEANING = {
     "last": "Score after the last epoch",
     "best": "Score of each run's best epoch, chosen on the data it is reported on",
 }
 READING = """\
-Percent: {statistic} ± standard deviation (n seeds), the best of a column in bold. `chance` is a constant guess; of generated \
-data, `bag of words` is a linear model on word counts and `ceiling` a perfect model against the noisy labels. `adapter` and \
-`trained` count parameters (`trained`: head included), `file` is what is saved; `train`, `tokens/s` (real tokens of training) \
-and `peak` (the process's memory) are medians. Differences come with a 95 % interval (paired t) and the number of common seeds \
-that would show a difference of that size in 80 % of cases."""
+Percent: {statistic} ± standard deviation (n seeds), the best of a column in bold. A system is \
+named by its method and rank and by the settings that differ among the systems of its method; \
+`recipe` lists settings that differ among all systems, where they are not at their default. \
+`chance` is a constant guess; of generated data, `bag of words` is a linear model on word counts \
+and `ceiling` a perfect model against the noisy labels. `adapter` and `trained` count parameters \
+(`trained`: head included), `file` is what is saved; `train`, `tokens/s` (real tokens of training) \
+and `peak` (the process's memory) are medians. Differences come with a 95 % interval (paired t) \
+and the number of common seeds that would show a difference of that size in 80 % of cases."""
 EXAMPLES = """\
 commands:
-  tables (default)  print every table these runs fill; write them as Markdown, CSV and LaTeX, and every cell with mean, median,
-                    spread, interval and the keys behind it as tables/cells_<protocol>.csv
+  tables (default)  print every table these runs fill; write them as Markdown, CSV and LaTeX, and
+                    every cell with mean, median, spread, interval and the keys behind it as
+                    tables/cells_<protocol>.csv
   plots             write the pictures as SVG to <out>/pictures/
   page              write one self-contained page, <out>/index.html
   status            done, failed and missing runs of every sweep
@@ -36,65 +43,62 @@ commands:
 examples:
   python -m lora_bench.report --runs outputs --format latex
   python -m lora_bench.report --published --protocol best
-  python -m lora_bench.report trace task=cola method=lora rank=8
+  python -m lora_bench.report trace task=cola method=lora rank=8 train.warmup=0.1
   python -m lora_bench.report trace cola-minilm-lora-r8-s0-c802b76583
 """
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run one command; exit with one line where the user is mistaken."""
+    args = _parser().parse_args(arguments)
+    args.format = args.format or ("terminal" if sys.stdout.isatty() else "markdown")
+    try:
+        runs = load_records(args.runs)
+        if runs.empty and args.command != "status":
+            raise UserError(
+                f"--runs {args.runs}: no runs there yet; python -m lora_bench makes one"
+            )
+        COMMANDS[args.command](args, runs)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lora_bench.report",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "command",
-        nargs="?",
-        choices=COMMANDS,
-        default="tables",
-        metavar="command",
+    add = parser.add_argument
+    add(
+        "command", nargs="?", choices=COMMANDS, default="tables", metavar="command",
         help="see below",
-    )
-    parser.add_argument("which", nargs="*", help="trace: column=value, or run keys")
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("outputs"),
+    )  # fmt: skip
+    add("which", nargs="*", help="trace: setting=value, or run keys")
+    add(
+        "--runs", type=Path, default=Path("outputs"),
         help="folder with runs, at any depth (default: %(default)s)",
-    )
-    parser.add_argument("--out", type=Path, help="where to write (default: the folder of --runs)")
-    parser.add_argument(
-        "--protocol",
-        choices=PROTOCOLS,
-        default="last",
+    )  # fmt: skip
+    add("--out", type=Path, help="where to write (default: the folder of --runs)")
+    add(
+        "--protocol", choices=PROTOCOLS, default="last",
         help="epoch whose scores are shown (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--statistic",
-        choices=("mean", "median"),
-        default="mean",
+    )  # fmt: skip
+    add(
+        "--statistic", choices=("mean", "median"), default="mean",
         help="of the seeds (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--baseline",
-        default="lora r=8",
-        help="system that the others are paired with (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
+    )  # fmt: skip
+    add(
+        "--baseline", default="lora r=8",
+        help="system that the others are compared with (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--format", choices=FORMATS,
         help="of what is printed (default: terminal, or markdown into a file)",
-    )
-    parser.add_argument(
-        "--published", action="store_true", help="tables: also beside published numbers"
-    )
-    args = parser.parse_args(arguments)
-    runs = load_records(args.runs)
-    if runs.empty and args.command != "status":
-        sys.exit(f"error: --runs {args.runs}: no runs there yet; python -m lora_bench makes one")
-    args.format = args.format or ("terminal" if sys.stdout.isatty() else "markdown")
-    COMMANDS[args.command](args, runs)
+    )  # fmt: skip
+    add("--published", action="store_true", help="tables: also beside published numbers")
+    return parser
 
 
 def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
@@ -102,55 +106,33 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     (out / "tables").mkdir(parents=True, exist_ok=True)
     for protocol in PROTOCOLS:
         cells = make_cells(runs, protocol)
-        flat = cells.assign(system=labels(cells), keys=cells["keys"].map(" ".join)).drop(
-            columns=["first", "scores"]
-        )
+        flat = cells.assign(keys=cells["keys"].map(" ".join), system=cells.label)
+        flat = flat.drop(columns=["first", "scores", "where", "where_id", "system_id", "label"])
         flat.to_csv(out / "tables" / f"cells_{protocol}.csv", index=False)
-        found = _built(args, runs, cells, protocol)
+        found = all_tables(cells, runs, args.statistic, args.baseline)
+        if args.published:
+            from .published import published_table
+
+            found.append(published_table(cells, protocol))
         heading = f"{MEANING[protocol]}. {READING.format(statistic=args.statistic)}"
-        (out / f"table_{protocol}.md").write_text(
-            "\n\n".join([heading, *(_block(table, "markdown") for table in found)]) + "\n"
-        )
-        for number, table in enumerate(found):
-            name = (
-                f"{table.name}_{protocol}"
-                if [t.name for t in found].count(table.name) == 1
-                else f"{table.name}{number}_{protocol}"
-            )
-            (out / "tables" / f"{name}.csv").write_text(FORMATS["csv"](table))
-            (out / "tables" / f"{name}.tex").write_text(FORMATS["latex"](table))
+        text = "\n\n".join([heading, *(to_block(table, "markdown") for table in found)])
+        (out / f"table_{protocol}.md").write_text(f"{text}\n")
+        _write_each(found, out / "tables", protocol)
         if protocol == args.protocol:
-            print("\n\n".join([heading, *(_block(table, args.format) for table in found)]))
+            print("\n\n".join([heading, *(to_block(table, args.format) for table in found)]))
     print(
-        f"\nWritten: {out}/table_last.md and table_best.md, and each table as .csv and .tex in tables/; records: {args.runs}",
+        f"\nWritten: {out}/table_last.md and table_best.md, and each table as .csv and .tex in "
+        f"tables/; records: {args.runs}",
         file=sys.stderr,
     )
 
 
-def _built(
-    args: argparse.Namespace, runs: pd.DataFrame, cells: pd.DataFrame, protocol: str
-) -> list[Table]:
-    tables = all_tables(
-        cells, runs, args.statistic, compare_systems(cells, args.baseline), args.baseline
-    )
-    if args.published:
-        from .published import published_table
-
-        tables.append(published_table(cells, protocol))
-    return tables
-
-
-def _block(table: Table, style: str) -> str:
-    rest, line = fold_constants(table) if style in ("markdown", "terminal") else (table, "")
-    return "\n\n".join(
-        part
-        for part in (
-            f"{'## ' if style == 'markdown' else ''}{table.title}",
-            line,
-            FORMATS[style](rest),
-        )
-        if part
-    )
+def _write_each(tables: list[Table], folder: Path, protocol: str) -> None:
+    counts = Counter(table.name for table in tables)
+    for number, table in enumerate(tables):
+        stem = table.name if counts[table.name] == 1 else f"{table.name}{number}"
+        (folder / f"{stem}_{protocol}.csv").write_text(FORMATS["csv"](table))
+        (folder / f"{stem}_{protocol}.tex").write_text(FORMATS["latex"](table))
 
 
 def _plots(args: argparse.Namespace, runs: pd.DataFrame) -> None:
@@ -169,68 +151,21 @@ def _page(args: argparse.Namespace, runs: pd.DataFrame) -> None:
 
 
 def _status(args: argparse.Namespace, runs: pd.DataFrame) -> None:
-    """Every sweep's plan against the records, then what is there beside."""
-    found = dict(zip(runs.key, runs.status, strict=True)) if len(runs) else {}
-    planned: set[str] = set()
-    for plan in records.read_plans(args.runs):
-        planned |= set(plan["keys"])
-        states = {key: found.get(key, "missing") for key in plan["keys"]}
-        counts = [
-            f"{list(states.values()).count(state)} {name}"
-            for state, name in (("ok", "done"), ("failed", "failed"), ("missing", "missing"))
-        ]
-        print(f"{plan['command']}\n  {len(states)} runs: {', '.join(counts)}")
-        for key in (key for key, state in states.items() if state != "ok"):
-            reason = f": {runs.error[runs.key == key].iloc[0]}" if key in found else ""
-            print(f"  {states[key]} {key}{reason}")
-    alone = {key: state for key, state in found.items() if key not in planned}
-    print(
-        f"beside sweeps: {sum(s == 'ok' for s in alone.values())} done, {sum(s != 'ok' for s in alone.values())} failed"
-    )
+    print_status(runs, args.runs)
 
 
 def _trace(args: argparse.Namespace, runs: pd.DataFrame) -> None:
-    """Runs that match: key, score, seed, and the command that reproduces each."""
-    chosen = runs
-    for condition in args.which:
-        column, equals, value = condition.partition("=")
-        if not equals:
-            chosen = chosen[chosen.key == condition]
-        elif column in runs and column not in ("last", "best", "epochs", "versions"):
-            chosen = chosen[
-                chosen[column].map(lambda found, v=value: str(found) == v or str(found) == f"{v}.0")
-            ]
-        else:
-            sys.exit(
-                f"error: {condition}: must be a run key, or column=value with a column among {', '.join(runs.columns)}"
-            )
+    chosen = select(runs, args.which)
     if chosen.empty:
-        sys.exit(f"error: {' '.join(args.which)}: no run below {args.runs} matches")
-    names = labels(make_cells(chosen, args.protocol))
-    print(f"{len(chosen)} runs of {names.nunique()} systems, {MEANING[args.protocol].lower()}")
-    for run in chosen.itertuples():
-        scores = getattr(run, args.protocol) or {}
-        shown = (
-            ", ".join(f"{name} {100 * value:.2f}" for name, value in scores.items())
-            or f"{run.status}: {run.error}"
-        )
-        print(f"\n{run.key}\n  {shown}\n  {run.command}\n  commit {run.commit}")
+        raise UserError(f"{' '.join(args.which)}: no run below {args.runs} matches")
+    systems = make_cells(chosen, args.protocol).label.nunique()
+    print(f"{len(chosen)} runs of {systems} systems, {MEANING[args.protocol].lower()}")
+    print_runs(chosen, args.protocol)
 
 
 def _export(args: argparse.Namespace, runs: pd.DataFrame) -> None:
-    """One flat table: scores as columns ``last.accuracy``, ``best.accuracy`` ..."""
     out = args.out or args.runs / "runs.csv"
-    flat = runs.drop(
-        columns=["last", "best", "epochs", "versions", "chance", "ceiling", "bag_of_words"]
-    )
-    for protocol in PROTOCOLS:
-        flat = flat.join(
-            pd.DataFrame([scores or {} for scores in runs[protocol]]).add_prefix(f"{protocol}.")
-        )
-    if out.suffix not in (".csv", ".parquet"):
-        sys.exit(f"error: --out {out}: must end in .csv or .parquet")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    flat.to_parquet(out) if out.suffix == ".parquet" else flat.to_csv(out, index=False)
+    flat = export(runs, out)
     print(f"{out}: {len(flat)} runs, {len(flat.columns)} columns")
 
 
@@ -241,8 +176,14 @@ def _readme(args: argparse.Namespace, runs: pd.DataFrame) -> None:
 
 
 COMMANDS = {
-    "tables": _tables, "plots": _plots, "page": _page, "status": _status, "trace": _trace, "export": _export, "readme": _readme,
-}  # fmt: skip
+    "tables": _tables,
+    "plots": _plots,
+    "page": _page,
+    "status": _status,
+    "trace": _trace,
+    "export": _export,
+    "readme": _readme,
+}
 
 
 if __name__ == "__main__":

@@ -1,137 +1,161 @@
-"""Cells: one row for each system, task and metric, with its seeds summed up and the keys of the runs behind it.
+"""Cells: one row for each system, task and metric, with statistics over its seeds.
 
 Every table, picture and page is a view of these rows.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import pandas as pd
 
-from .statistics import Paired, compare, summarize
+from .names import conditions, defaults, system_names
+from .statistics import Summary, compare, summarize_all
 
-PLACE = ["task", "model", "data", "train_rows"]  # what a method is run on
-SYSTEM = ["method", "rank", "alpha", "policy", "schedule"]  # what makes two runs seeds of one cell
+IDS = ["where_id", "system_id"]  # what makes two runs seeds of one cell
+FACTS = ["task", "model", "data", "train_rows", "method", "rank", "alpha", "start"]
+SHARED = [*IDS, "where", "system", *FACTS]  # the same for all runs of a cell
+STATISTICS = list(Summary.__dataclass_fields__)
 COLUMNS = [
-    *PLACE,
-    *SYSTEM,
-    "metric",
-    "first",
-    "n",
-    "failed",
-    "mean",
-    "median",
-    "sd",
-    "low",
-    "high",
-    "scores",
-    "keys",
-]
-COLUMNS += ["start", "official"]
+    *SHARED, "label", "place", "condition", "metric", "first", *STATISTICS, "failed", "official",
+    "scores", "keys",
+]  # fmt: skip
 
 
 def make_cells(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Args: runs: from ``load_records``. protocol: ``last`` (last epoch) or ``best`` (each run's best epoch, which looks
-    at the validation data and is the LoRA paper's way). Returns: rows of COLUMNS, scores in percent, ``scores`` by seed; a
-    system whose runs all failed has one row, of the task's first metric where another system shows it.
+    """Runs as cells.
+
+    Args:
+        runs: from ``load_records``.
+        protocol: ``last`` (last epoch) or ``best`` (each run's best epoch, chosen on the data
+            that it is scored on, as in the LoRA paper).
+
+    Returns:
+        Rows of COLUMNS with scores in percent. ``scores`` maps a seed to its score, ``label``
+        names the system and ``place`` the column. A system whose runs all failed has one row,
+        with the first metric of the other systems.
     """
-    rows = []
-    if len(runs):
-        for values, group in runs.groupby(PLACE + SYSTEM, dropna=False, sort=True):
-            rows += _system(dict(zip(PLACE + SYSTEM, values, strict=True)), group, protocol)
-    cells = pd.DataFrame(rows, columns=COLUMNS)
+    rows = [row for group in _groups(runs) for row in _rows_of(group, protocol)]
+    done = [row for row in rows if row["scores"]]
+    summaries = summarize_all([list(row["scores"].values()) for row in done])
+    for row, summary in zip(done, summaries, strict=True):
+        row.update(vars(summary))
+    cells = pd.DataFrame(rows, columns=COLUMNS).astype({"rank": "Int64"})  # 8, not 8.0
     known = cells[cells["first"] & (cells.n > 0)].drop_duplicates("task").set_index("task").metric
-    cells["metric"] = cells.metric.where(
-        cells.n > 0, cells.task.map(known)
-    )  # so that failed runs stand in their column
-    return cells.astype({"rank": "Int64"})  # nullable: plain integers turn to 8.0 beside a gap
+    cells["metric"] = cells.metric.where(cells.n > 0, cells.task.map(known))
+    cells["label"] = system_names(cells)
+    cells["condition"] = conditions(cells)
+    cells["place"] = places(cells)
+    order = ["task", "model", "data", "train_rows", "condition", "method", "rank", "alpha", "label"]
+    return cells.sort_values(order, kind="stable", ignore_index=True)
 
 
-def _system(system: dict, group: pd.DataFrame, protocol: str) -> list[dict]:
-    done = group[group.status == "ok"]
-    facts = {"start": group.start.iloc[0], "official": bool(done.official.all())}
-    common = {**system, **facts, "failed": len(group) - len(done), "keys": list(done.key)}
-    if not len(done):
-        return [
-            {**common, "metric": None, "first": True, "n": 0, "keys": list(group.key), "scores": {}}
-        ]
-    metrics = [
-        name for name in done[protocol].iloc[0] if "_thresh" not in name
-    ]  # thresholds are no scores
-    rows = []
-    for metric in metrics:
-        scores = {
-            seed: 100 * found[metric] for seed, found in zip(done.seed, done[protocol], strict=True)
+def _groups(runs: pd.DataFrame) -> Iterator[list[Any]]:
+    """The runs of each cell."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    if len(runs):
+        names = [*SHARED, "key", "status", "seed", "official", "last", "best"]
+        for run in runs[names].itertuples(index=False):
+            found.setdefault((run.where_id, run.system_id), []).append(run)
+    yield from found.values()
+
+
+def _rows_of(group: list[Any], protocol: str) -> list[dict[str, Any]]:
+    done = [run for run in group if run.status == "ok"]
+    common = {
+        **{name: getattr(group[0], name) for name in SHARED},
+        "official": all(run.official for run in done),
+        "failed": len(group) - len(done),
+        "keys": [run.key for run in done or group],
+    }
+    if not done:
+        return [{**common, "metric": None, "first": True, "n": 0, "scores": {}}]
+    # a threshold is chosen, not scored
+    metrics = [name for name in getattr(done[0], protocol) if "_thresh" not in name]
+    return [
+        {
+            **common,
+            "metric": metric,
+            "first": metric == metrics[0],
+            "scores": {run.seed: 100 * getattr(run, protocol)[metric] for run in done},
         }
-        rows.append(
-            {
-                **common,
-                **vars(summarize(list(scores.values()))),
-                "metric": metric,
-                "first": metric == metrics[0],
-                "scores": scores,
-            }
-        )
-    return rows
-
-
-def labels(cells: pd.DataFrame) -> pd.Series:
-    """Name of each cell's system, as short as tells it from the others of its task and metric: the schedule stands in it
-    only where one method was run with several, so that a table never chooses the better one silently."""
-    short = [
-        system_name(*values)
-        for values in cells[["method", "rank", "policy"]].itertuples(index=False)
+        for metric in metrics
     ]
-    named = cells.assign(short=short)
-    places = [*PLACE, "metric", "short"]
-    several = named.groupby(places, dropna=False).schedule.transform("nunique") > 1
-    crowded = set(named.short[several])
-    return pd.Series(
-        [
-            f"{s} ({x})" if s in crowded else s
-            for s, x in zip(named.short, named.schedule, strict=True)
-        ],
-        cells.index,
-        dtype=str,
-    )
 
 
-def system_name(method: str, rank, policy: str) -> str:
-    """``lora r=8, biases all``; without the rank where ``rank`` is missing, as for a line over ranks."""
-    return method + ("" if pd.isna(rank) else f" r={rank}") + (f", {policy}" if policy else "")
+def places(cells: pd.DataFrame) -> list[str]:
+    """Column of each cell: task, metric, and what tells it from others of its task."""
+    return [
+        " ".join(
+            [
+                task,
+                *([metric] if isinstance(metric, str) else []),
+                *([f"({condition})"] if condition else []),
+            ]
+        )
+        for task, metric, condition in zip(cells.task, cells.metric, cells.condition, strict=True)
+    ]
 
 
 def median_costs(runs: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """What the finished runs of each system cost: medians of ``columns`` over seeds, indexed by PLACE and SYSTEM."""
+    """Medians of ``columns`` over the finished runs of each cell, indexed by IDS."""
     done = runs[runs.status == "ok"]
-    return done.groupby([*PLACE, *SYSTEM], dropna=False, sort=True)[columns].median()
+    values = done[columns].apply(pd.to_numeric)
+    return values.groupby([done[name] for name in IDS]).median()
 
 
-def compare_systems(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Each system against ``baseline`` (a label) over two or more common seeds, first metric: rows of task, system,
-    difference in points, 95 % interval, n, seeds needed."""
+def compare_systems(cells: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, list[str]]:
+    """Each system against a baseline, by the first metric, over two or more common seeds.
+
+    Args:
+        cells: from ``make_cells``.
+        baseline: a label, or words of one such as ``lora r=8``: of several systems that these
+            fit, the one with the fewest settings changed from their default.
+
+    Returns:
+        Rows of task, metric, system, difference in points, 95 % interval, n and seeds needed;
+        and notes that say which system the baseline is, where it is not a label.
+    """
     first = cells[cells["first"] & (cells.n > 0)]
-    first = first.assign(label=labels(first))
-    rows = []
-    for _, place in first.groupby(PLACE, dropna=False):
-        base = place[place.label == baseline]
-        for _, cell in place.iterrows():
-            if not len(base) or cell.label == baseline:
-                continue
-            found = compare(cell.scores, base.scores.iloc[0])
-            if found is not None and found.low is not None:
-                rows.append(
-                    {
-                        "task": cell.task,
-                        "metric": cell.metric,
-                        "system": cell.label,
-                        **_shown(found),
-                    }
-                )
-    return pd.DataFrame(
-        rows, columns=["task", "metric", "system", "difference", "interval", "n", "seeds needed"]
+    rows: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
+    for _, place in first.groupby("where_id", sort=False):
+        base = _baseline(place, baseline)
+        if len(base) > 1:
+            notes[f"The baseline {baseline} is ambiguous: {'; '.join(base.label)}."] = None
+        if len(base) != 1:
+            continue
+        label, scores = base[["label", "scores"]].iloc[0]
+        others = place[place.label != label]
+        found = [row for _, cell in others.iterrows() if (row := _compared(cell, scores))]
+        if found and label != baseline:
+            notes[f"The baseline {baseline} is {label}."] = None
+        rows += found
+    names = ["task", "metric", "system", "difference", "interval", "n", "seeds needed"]
+    return pd.DataFrame(rows, columns=names), list(notes)
+
+
+def _baseline(place: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """The rows that a baseline may be: one, none, or several that fit equally well."""
+    if (place.label == baseline).any():
+        return place[place.label == baseline]
+    words = set(baseline.split())
+    fitting = place[[words <= set(label.split()) for label in place.label]]
+    changed = pd.Series(
+        [sum(v != defaults().get(p) for p, v in system.items()) for system in fitting.system],
+        fitting.index,
+        dtype=int,
     )
+    return fitting[changed == changed.min()]
 
 
-def _shown(found: Paired) -> dict:
+def _compared(cell: pd.Series, base: dict[int, float]) -> dict[str, Any] | None:
+    found = compare(cell.scores, base)
+    if found is None or found.low is None:
+        return None
     return {
+        "task": cell.task,
+        "metric": cell.metric,
+        "system": cell.label,
         "difference": f"{found.difference:+.2f}",
         "interval": f"{found.low:+.1f} to {found.high:+.1f}",
         "n": found.n,

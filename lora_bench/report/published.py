@@ -1,4 +1,7 @@
-"""Published numbers beside ours: facts in ``published.yaml``, and when two of them may be compared at all."""
+"""Published numbers beside ours, and whether two of them may be compared at all.
+
+The facts are in ``published.yaml``.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -6,35 +9,20 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from .cells import labels
-from .tables import Table
+from .tables import Table, older_procedure
 
 PATH = Path(__file__).resolve().parent / "published.yaml"
-COLUMNS = [
-    "source",
-    "model",
-    "method",
-    "rank",
-    "parameters",
-    "protocol",
-    "statistic",
-    "n",
-    "note",
-    "task",
-    "metric",
-    "value",
-]
-COLUMNS += ["spread", "start"]
+FACTS = ["source", "model", "method", "rank", "parameters", "protocol", "statistic", "n", "note"]
+COLUMNS = [*FACTS, "task", "metric", "value", "spread", "start"]
 
 
 @cache
 def load_published() -> pd.DataFrame:
-    """One row for each number: source, model, method, rank, protocol, statistic, n, task, metric, value and spread in
-    percent, start (``mnli`` or ``plain``)."""
+    """One row of COLUMNS for each number; value and spread in percent, start mnli or plain."""
     found = yaml.safe_load(PATH.read_text())
     rows = []
     for entry in found["results"]:
-        facts = {name: entry.get(name) for name in COLUMNS[:9]}
+        facts = {name: entry.get(name) for name in FACTS}
         for place, (value, *spread) in entry["scores"].items():
             task, _, metric = place.partition(".")
             start = "mnli" if task in entry.get("started_from_mnli", ()) else "plain"
@@ -49,39 +37,47 @@ def load_published() -> pd.DataFrame:
 
 
 def published_table(cells: pd.DataFrame, protocol: str) -> Table:
-    """Each of our cells beside every published number of its task, metric, method and rank, with the difference. The verdict
-    says 'reproduced within' only where model, protocol and start are the same and all official data was used."""
-    ours = cells[cells.n > 0]
-    pairs = ours.assign(system=labels(ours)).merge(
-        load_published(), on=["task", "metric", "method"], suffixes=("", "_there")
+    """Each of our cells beside every published number of its task, metric, method and rank.
+
+    The verdict says "reproduced within" only where model, protocol and start are the same and all
+    official data was used.
+
+    Args:
+        cells: from ``make_cells``.
+        protocol: that of the cells.
+    """
+    pairs = cells[cells.n > 0].merge(
+        load_published(), on=["task", "metric", "method"], suffixes=("", "_published")
     )
+    pairs = pairs[pairs.rank_published.isna() | (pairs["rank"] == pairs.rank_published)]
     rows = []
-    for _, pair in pairs[pairs.rank_there.isna() | (pairs["rank"] == pairs.rank_there)].iterrows():
-        ours_value = pair["median" if pair.statistic == "median" else "mean"]
-        difference = ours_value - pair["value"]
+    for _, pair in pairs.iterrows():
+        value = pair["median" if pair.statistic == "median" else "mean"]
+        difference = value - pair["value"]
+        spread = "" if pd.isna(pair.spread) else f" ± {pair.spread:.1f}"
         rows.append({
-            "task": pair.task, "metric": pair.metric, "system": pair.system, "ours": f"{ours_value:.1f} ({pair.n})",
-            "published": f"{pair['value']:.1f}" + ("" if pd.isna(pair.spread) else f" ± {pair.spread:.1f}"),
+            "task": pair.task, "metric": pair.metric, "system": pair.label,
+            "ours": f"{value:.1f} ({pair.n})", "published": f"{pair['value']:.1f}{spread}",
             "difference": f"{difference:+.1f}", "verdict": _verdict(pair, protocol, difference),
-            "source": f"{pair.source}: {pair.model_there}, {pair.protocol} epoch",
+            "source": f"{pair.source}: {pair.model_published}, {pair.protocol} epoch",
         })  # fmt: skip
     names = ["task", "metric", "system", "ours", "published", "difference", "verdict", "source"]
     shown = pd.DataFrame(rows, columns=names).sort_values(
         "verdict", key=lambda v: v.str.startswith("not"), kind="stable"
     )
-    return Table("published", "Beside published numbers", shown)
+    procedure = older_procedure(cells)
+    title = "Beside published numbers" + (f" ({procedure})" if procedure else "")
+    return Table("published", title, shown)
 
 
 def _verdict(pair: pd.Series, protocol: str, difference: float) -> str:
     checks = (
-        ("model", pair.model, pair.model_there),
+        ("model", pair.model, pair.model_published),
         ("protocol", protocol, pair.protocol),
-        ("start", pair.start, pair.start_there),
+        ("start", pair.start, pair.start_published),
     )
-    reasons = [f"{name} {mine}, theirs {theirs}" for name, mine, theirs in checks if mine != theirs]
+    reasons = [f"{name} {ours}, theirs {theirs}" for name, ours, theirs in checks if ours != theirs]
     reasons += [] if pair.official else ["not the whole official data"]
-    return (
-        f"not comparable: {'; '.join(reasons)}"
-        if reasons
-        else f"reproduced within {abs(difference):.1f}"
-    )
+    if reasons:
+        return f"not comparable: {'; '.join(reasons)}"
+    return f"reproduced within {abs(difference):.1f}"

@@ -1,4 +1,4 @@
-"""The README's headline: a table and a picture that a command puts there, and a test finds stale."""
+"""The README's headline: a table and a picture that a command puts there."""
 
 from pathlib import Path
 
@@ -15,28 +15,38 @@ PICTURE = "pareto_parameters_stsb"
 
 
 def headline(runs: pd.DataFrame, folder: str) -> str:
-    """The block between the marks. Args: folder: of the runs, as the README links it."""
+    """The block between the marks.
+
+    Args:
+        runs: what is shown.
+        folder: of the runs, as the README links it.
+    """
     cells = make_cells(runs, "last")
     table, _ = fold_constants(methods_table(cells, runs, "mean"))
     command = f"`python -m lora_bench.report readme --runs {folder}`"
-    note = f"{table.title}: percent after the last epoch, mean ± standard deviation (seeds), by {command}."
-    return "\n\n".join(
-        [
-            START,
-            note,
-            to_markdown(table),
-            f"![STS-B score by trained parameters]({folder}/pictures/{PICTURE}.svg)",
-            END,
-        ]
+    caption = (
+        f"{table.title}: percent after the last epoch, mean ± standard deviation (seeds), "
+        f"by {command}."
     )
+    picture = f"![STS-B score by trained parameters]({folder}/pictures/{PICTURE}.svg)"
+    return "\n\n".join([START, caption, to_markdown(table), *table.notes, picture, END])
 
 
 def update_readme(runs: pd.DataFrame, folder: Path, readme: Path = README) -> Path:
-    """Draw the pictures and replace the block. Raises: ValueError: the marks are not there."""
-    draw(make_cells(runs, "last"), runs, folder / "pictures")
+    """Draw the pictures and replace the block.
+
+    Args:
+        runs: what is shown.
+        folder: of the runs; pictures go below it.
+        readme: file with the marks.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
     text = readme.read_text()
     if START not in text or END not in text:
         raise ValueError(f"{readme}: lacks {START} ... {END}")
+    draw(make_cells(runs, "last"), runs, folder / "pictures")
     before, after = text.split(START)[0], text.split(END)[1]
     readme.write_text(before + headline(runs, folder.as_posix()) + after)
     return readme

@@ -1,4 +1,4 @@
-"""What a few seeds tell: location, spread, a bootstrap interval, and the paired difference of two systems."""
+"""What a few seeds tell: location, spread, intervals, and the paired difference of two systems."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,68 +10,113 @@ from scipy import stats
 CONFIDENCE = 0.95
 POWER = 0.8  # of the test that ``seeds_needed`` plans for
 RESAMPLES = 1000
+BLOCK = 500  # samples bootstrapped at once: bounds the memory
 MOST_SEEDS = 1000  # beyond this, "how many seeds" has no useful answer
-SEEDS = np.unique(
-    np.r_[2:101, np.geomspace(101, MOST_SEEDS, 120).astype(int)]
-)  # tried: exact up to 100, then 2 % apart
+# numbers of seeds that are tried: exact up to 100, then 2 % apart
+SEEDS = np.unique(np.r_[2:101, np.geomspace(101, MOST_SEEDS, 120).astype(int)])
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Scores of one system over its seeds. ``sd`` (n - 1), ``low`` and ``high`` are None for one seed."""
+    """Scores of one system over its seeds.
+
+    ``sd`` has n - 1 in its denominator; ``low`` and ``high`` bound the 95 % bootstrap interval of
+    the mean (percentile method, Efron 1979). All three are None for one seed.
+    """
 
     n: int
     mean: float
     median: float
     sd: float | None
-    low: (
-        float | None
-    )  # of the 95 % bootstrap interval of the mean (percentile method, Efron 1979), seeded
+    low: float | None
     high: float | None
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Difference ``first - second`` over the seeds that both ran."""
+    """Difference ``first - second`` over the seeds that both ran.
+
+    ``low`` and ``high`` bound the 95 % interval (paired Student t); None for one common seed.
+    ``seeds_needed`` would show a difference of this size; None where that is more than
+    MOST_SEEDS, or where no spread is known.
+    """
 
     n: int
     difference: float
-    low: float | None  # of the 95 % interval (paired Student t); None for one common seed
+    low: float | None
     high: float | None
-    seeds_needed: (
-        int | None
-    )  # to see a difference of this size; None: over MOST_SEEDS, or no spread to plan with
+    seeds_needed: int | None
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Raises: ValueError: no values."""
-    if not len(values):
+    """Summary of one sample.
+
+    Raises:
+        ValueError: no values.
+    """
+    return summarize_all([values])[0]
+
+
+def summarize_all(samples: Sequence[Sequence[float]]) -> list[Summary]:
+    """Summary of each sample; those of equal size are bootstrapped together.
+
+    Raises:
+        ValueError: a sample without values.
+    """
+    by_size: dict[int, list[int]] = {}
+    for position, values in enumerate(samples):
+        by_size.setdefault(len(values), []).append(position)
+    if 0 in by_size:
         raise ValueError("no values to summarize")
-    scores = np.asarray(values, dtype=float)
-    low = high = sd = None
-    if len(scores) > 1:
-        sd = float(scores.std(ddof=1))
-        low, high = bootstrap(scores)
-    return Summary(len(scores), float(scores.mean()), float(np.median(scores)), sd, low, high)
+    found: dict[int, Summary] = {}
+    for n, positions in by_size.items():
+        scores = np.array([samples[position] for position in positions], dtype=float)
+        intervals = bootstrap(scores) if n > 1 else [(None, None)] * len(scores)
+        for position, row, (low, high) in zip(positions, scores, intervals, strict=True):
+            sd = float(row.std(ddof=1)) if n > 1 else None
+            found[position] = Summary(n, float(row.mean()), float(np.median(row)), sd, low, high)
+    return [found[position] for position in range(len(samples))]
 
 
-def bootstrap(scores: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean. The same scores always give the same interval. With three seeds it is a hint, no more."""
-    if np.ptp(scores) == 0:  # SciPy warns about a degenerate distribution, and answers NaN
-        return float(scores[0]), float(scores[0])
-    found = stats.bootstrap(
-        (scores,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=0,
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+def bootstrap(samples: np.ndarray) -> list[tuple[float, float]]:
+    """95 % intervals of means. The same scores always give the same interval.
+
+    With three seeds it is a hint, no more.
+
+    Args:
+        samples: (samples, n), n at least 2.
+
+    Returns:
+        Lower and upper bound of each sample.
+    """
+    bounds = np.repeat(samples[:, :1], 2, axis=1)
+    spread = np.flatnonzero(np.ptp(samples, axis=1))  # SciPy answers NaN for equal scores
+    for block in np.split(spread, range(BLOCK, len(spread), BLOCK)):
+        if not len(block):
+            continue
+        interval = stats.bootstrap(
+            (samples[block],),
+            np.mean,
+            axis=1,
+            n_resamples=RESAMPLES,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=0,
+        ).confidence_interval
+        bounds[block] = np.column_stack([interval.low, interval.high])
+    return [(float(low), float(high)) for low, high in bounds]
 
 
 def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
-    """Paired difference over common seeds; None where there is none. Args: score by seed of each system."""
+    """Paired difference over common seeds.
+
+    Args:
+        first: score by seed of one system.
+        second: that of the other.
+
+    Returns:
+        None where no seed is common.
+    """
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return None
@@ -79,22 +124,27 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Paired |
     difference = float((a - b).mean())
     if len(seeds) == 1:
         return Paired(1, difference, None, None, None)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # equal differences: an interval of no width
-        interval = stats.ttest_rel(a, b).confidence_interval(CONFIDENCE)
     spread = float((a - b).std(ddof=1))
-    low, high = (
-        (difference, difference) if spread == 0 else (float(interval.low), float(interval.high))
-    )
+    if spread == 0:
+        return Paired(len(seeds), difference, difference, difference, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # nearly equal differences
+        interval = stats.ttest_rel(a, b).confidence_interval(CONFIDENCE)
+    low, high = float(interval.low), float(interval.high)
     return Paired(len(seeds), difference, low, high, seeds_needed(difference, spread))
 
 
 def seeds_needed(difference: float, spread: float) -> int | None:
-    """Fewest common seeds with which a paired t-test (two-sided, 5 %) sees such a difference in 80 % of cases.
+    """Number of seeds with which a paired t-test would show a difference.
 
-    Args: spread: standard deviation of the paired differences. None: more than MOST_SEEDS, or spread is 0.
+    Two-sided at 5 %, in 80 % of cases.
+
+    Args:
+        difference: to be shown.
+        spread: standard deviation of the paired differences.
+
+    Returns:
+        None where it is more than MOST_SEEDS, or where difference or spread is 0.
     """
     if spread == 0 or difference == 0:
         return None
@@ -103,10 +153,11 @@ def seeds_needed(difference: float, spread: float) -> int | None:
 
 
 def _power(effect: float, n: np.ndarray) -> np.ndarray:
-    """Chance that a two-sided paired t-test over n pairs rejects: the noncentral t beyond both critical values."""
+    """Chance that a two-sided paired t-test over n pairs rejects.
+
+    The noncentral t beyond both critical values.
+    """
     critical = stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)
     shift = effect * np.sqrt(n)
     power = stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
-    return np.nan_to_num(
-        power, nan=1.0
-    )  # SciPy answers NaN where the shift is so large that nothing is left to doubt
+    return np.nan_to_num(power, nan=1.0)  # SciPy answers NaN where the power is 1 to all digits

@@ -1,274 +1,232 @@
-"""Layouts of cells: methods by tasks with an average, ranks by tasks, alpha by rank, SQuAD, and what runs cost."""
+"""Layouts of cells: methods by tasks, swept settings, alpha by rank, spans, and costs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
-from .cells import PLACE, SYSTEM, labels, median_costs, system_name
+from ..spec import PROCEDURE
+from .cells import IDS, places
+from .names import describe, short_names, texts, varying
+from .runs import REFERENCES
+from .sweeps import grids, sweeps
 
-MIB = 1 << 20
-REFERENCES = ("chance", "bag_of_words", "ceiling")  # rows of the methods table that no method made
-TASK_ORDER = (
-    "mnli",
-    "sst2",
-    "mrpc",
-    "cola",
-    "qnli",
-    "qqp",
-    "rte",
-    "stsb",
-    "wnli",
-)  # as LoRA's Table 2 has them
+# as LoRA's Table 2 has them
+TASK_ORDER = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")
 
 
 @dataclass
 class Table:
-    """What is printed: texts, with the best of each column marked, and what to know when reading it.
+    """What is printed.
 
-    rows: all cells as text, None where missing. best: (row, column) positions to set in bold.
+    Attributes:
+        name: stem of its files.
+        title: one line.
+        rows: all cells as text, None where missing.
+        best: (row, column) positions to set in bold.
+        notes: lines below it.
     """
 
     name: str
     title: str
     rows: pd.DataFrame
     best: set[tuple[int, int]] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
 
 
-def show(cell: pd.Series, statistic: str) -> str:
-    """``mean ± standard deviation (n)``, or the median; failed runs are said."""
+def show_score(cell: pd.Series, statistic: str) -> str:
+    """``mean ± standard deviation (n)``, with the number of failed runs where there are some."""
     if not cell.n:
         return "failed"
     spread = "" if cell.sd is None or pd.isna(cell.sd) else f" ± {cell.sd:.1f}"
-    return f"{cell[statistic]:.1f}{spread} ({cell.n}{f', {cell.failed} failed' if cell.failed else ''})"
+    failed = f", {cell.failed} failed" if cell.failed else ""
+    return f"{cell[statistic]:.1f}{spread} ({cell.n}{failed})"
 
 
 def pivot(
-    name: str,
-    title: str,
     cells: pd.DataFrame,
-    rows: str,
+    rows: list[str],
     columns: str,
     statistic: str,
-    names: list[str] | None = None,
-) -> Table:
-    """One row for each value of ``rows``, one column for each of ``columns``, in the order in which they come, or in that
-    of ``names``."""
-    index, names = list(dict.fromkeys(cells[rows])), names or list(dict.fromkeys(cells[columns]))
-    texts = {row: dict.fromkeys(names) for row in index}
-    values = pd.DataFrame(float("nan"), index=index, columns=names)
-    for _, cell in cells.iterrows():
-        texts[cell[rows]][cell[columns]] = show(cell, statistic)
-        values.loc[cell[rows], cell[columns]] = cell[statistic] if cell.n else float("nan")
-    shown = pd.DataFrame([{rows: row, **texts[row]} for row in index], columns=[rows, *names])
-    best = {(int(values[c].argmax()), 1 + i) for i, c in enumerate(names) if values[c].count() > 1}
-    return Table(name, title, shown, best)
+    order: list[str] | None = None,
+) -> tuple[pd.DataFrame, set[tuple[int, int]]]:
+    """One row for each value of ``rows``, one column for each of ``columns``.
+
+    Args:
+        cells: at most one for each position.
+        rows: columns of ``cells``.
+        columns: column of ``cells``.
+        statistic: ``mean`` or ``median``.
+        order: of the columns; None for the order in which they come.
+
+    Returns:
+        Texts, and the positions of the best of each column.
+
+    Raises:
+        ValueError: two cells for one position.
+    """
+    names = order or list(dict.fromkeys(cells[columns]))
+    keys = cells[rows].itertuples(index=False, name=None)
+    texts_at: dict[tuple, dict[str, str]] = {}
+    values_at: dict[tuple, dict[str, float]] = {}
+    for key, (_, cell) in zip(keys, cells.iterrows(), strict=True):
+        line, column = texts_at.setdefault(key, {}), cell[columns]
+        if column in line:
+            raise ValueError(f"two cells for {key} in {column}")
+        line[column] = show_score(cell, statistic)
+        values_at.setdefault(key, {})[column] = cell[statistic] if cell.n else float("nan")
+    shown = [{**dict(zip(rows, key, strict=True)), **line} for key, line in texts_at.items()]
+    numbers = pd.DataFrame(list(values_at.values()), columns=names, dtype=float)
+    best = {
+        (int(numbers[name].argmax()), len(rows) + i)
+        for i, name in enumerate(names)
+        if numbers[name].count() > 1
+    }
+    return pd.DataFrame(shown, columns=[*rows, *names], dtype=object), best
 
 
 def methods_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table:
-    """Methods by tasks with an average where all tasks are there (LoRA paper, Table 2), worst first by what they share."""
-    first = cells[cells["first"]]
-    first = first.assign(method=labels(first), place=places(first))
+    """Methods by tasks, with an average where all tasks are there (LoRA paper, Table 2).
+
+    The best method is last, by the mean over the tasks that it was run on.
+    """
     order = {task: i for i, task in enumerate(TASK_ORDER)}
-    first = first.sort_values(
+    first = cells[cells["first"]].sort_values(
         by="task", key=lambda tasks: tasks.map(lambda t: order.get(t, len(order))), kind="stable"
     )
-    means = first.groupby("method")[statistic].mean().sort_values(na_position="first")
-    first = first.assign(rank_of=first.method.map({m: i for i, m in enumerate(means.index)}))
     columns = list(dict.fromkeys(first.place))
-    table = pivot(
-        "methods",
-        f"Methods ({common(first)})",
-        first.sort_values("rank_of", kind="stable"),
-        "method",
-        "place",
-        statistic,
-        columns,
-    )
-    values = first.pivot_table(index="method", columns="place", values=statistic)[columns].reindex(
-        table.rows.method
-    )
+    means = first.groupby("label")[statistic].mean().sort_values(na_position="first")
+    position = first.label.map({label: i for i, label in enumerate(means.index)})
+    ordered = first.loc[position.sort_values(kind="stable").index]
+    rows, best = pivot(ordered, ["label"], "place", statistic, columns)
+    rows = rows.rename(columns={"label": "method"})
+    table = Table("methods", f"Methods ({common(first)})", rows, best)
     if len(columns) > 1:
-        averages = values.mean(axis=1, skipna=False)
+        values = first.pivot_table(index="label", columns="place", values=statistic)
+        averages = values.reindex(index=table.rows.method, columns=columns).mean(
+            axis=1, skipna=False
+        )
         shown = [None if pd.isna(a) else f"{a:.1f}" for a in averages]
         table.rows["average"] = pd.Series(shown, table.rows.index, dtype=object)
         table.best |= (
             {(int(averages.argmax()), len(columns) + 1)} if averages.count() > 1 else set()
         )
+    table.notes = [*_differing_by_row(first), *_differing_by_task(first), *_unnamed(first)]
     return _with_references(table, runs, first)
 
 
 def _with_references(table: Table, runs: pd.DataFrame, first: pd.DataFrame) -> Table:
-    """Put chance, the bag of words and the ceiling where generated data knows them, around the methods."""
+    """Put chance and the bag of words above the methods, the ceiling below, where known."""
     facts: dict[str, dict] = {name: {} for name in REFERENCES}
-    columns = {
-        tuple(values): place
-        for *values, place in first[[*PLACE, "metric", "place"]].itertuples(index=False)
-    }
-    for _, run in runs[runs.status == "ok"].drop_duplicates(PLACE).iterrows():
+    columns = dict(zip(zip(first.where_id, first.metric, strict=True), first.place, strict=True))
+    for _, run in runs[runs.status == "ok"].drop_duplicates("where_id").iterrows():
         metric = next(iter(run["last"]))
         for name in REFERENCES:
             if run[name] is not None and metric in run[name]:
-                facts[name][columns[*run[PLACE], metric]] = f"{100 * run[name][metric]:.1f}"
-    above = [
-        {"method": name.replace("_", " "), **facts[name]} for name in REFERENCES[:2] if facts[name]
-    ]
-    below = [{"method": name, **facts[name]} for name in REFERENCES[2:] if facts[name]]
+                facts[name][columns[run.where_id, metric]] = f"{100 * run[name][metric]:.1f}"
+    known = {
+        name: {"method": name.replace("_", " "), **facts[name]} for name in facts if facts[name]
+    }
+    above = [row for name, row in known.items() if name != "ceiling"]
+    below = [row for name, row in known.items() if name == "ceiling"]
     rows = [*above, *table.rows.to_dict("records"), *below]
-    shown = pd.DataFrame(rows, columns=table.rows.columns, dtype=object)
-    return Table(
-        table.name, table.title, shown, {(row + len(above), column) for row, column in table.best}
-    )
+    table.rows = pd.DataFrame(rows, columns=table.rows.columns, dtype=object)
+    table.best = {(row + len(above), column) for row, column in table.best}
+    return table
 
 
-def places(cells: pd.DataFrame) -> list[str]:
-    """Column of each cell: task and metric, and whatever differs of model, source and training size, so that no column mixes
-    two of them."""
-    varying = [name for name in PLACE[1:] if cells[name].nunique(dropna=False) > 1]
-    return [
-        _place(*values)
-        for values in zip(cells.task, cells.metric, *(cells[name] for name in varying), strict=True)
+def _differing_by_row(first: pd.DataFrame) -> Iterator[str]:
+    """A note on the settings in which the systems of one row differ between its columns."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for label, group in first.drop_duplicates(IDS).groupby("label", sort=False):
+        paths = varying(map(texts, group.system))
+        if paths:
+            rows.setdefault(tuple(short_names(paths).values()), []).append(str(label))
+    for names, labels in rows.items():
+        yield f"Differs between the columns of a row: {', '.join(names)} ({', '.join(labels)})."
+
+
+def _differing_by_task(first: pd.DataFrame) -> Iterator[str]:
+    """A note on the settings of model and data in which the tasks differ."""
+    known = first.drop_duplicates("where_id")
+    parts = [
+        {p: t for p, t in texts(where).items() if not p.startswith("task.")}
+        for where in known["where"]
     ]
+    paths = [path for path in varying(parts) if not path.endswith(".fingerprint")]
+    if known.task.nunique() > 1 and paths:
+        tasks: dict[str, dict[str, None]] = {}
+        for task, part in zip(known.task, parts, strict=True):
+            tasks.setdefault(describe(part, paths, ", "), {})[task] = None
+        listed = (f"{values} ({', '.join(names)})" for values, names in tasks.items())
+        yield f"Differs between tasks: {'; '.join(listed)}."
 
 
-def _place(task: str, metric: str | None, *varying) -> str:
-    sizes = [
-        f"{value:,.0f} rows" if isinstance(value, float | int) else str(value) for value in varying
-    ]
-    return " ".join(
-        [
-            task,
-            *([metric] if isinstance(metric, str) else []),
-            *([f"({', '.join(sizes)})"] if sizes else []),
-        ]
-    )
+def _unnamed(first: pd.DataFrame) -> Iterator[str]:
+    """A note on the settings that go along with those in the names of a method's systems."""
+    for method, group in first.drop_duplicates(IDS).groupby("method", sort=False):
+        hidden: dict[str, None] = {}
+        for _, rivals in group.groupby(["where_id", "rank"], dropna=False):
+            hidden |= dict.fromkeys(short_names(varying(map(texts, rivals.system))).values())
+        names = {word.partition("=")[0] for label in group.label for word in label.split()}
+        if rest := [name for name in hidden if name not in names]:
+            yield f"Also differs among the systems of {method}: {', '.join(rest)}."
 
 
 def common(cells: pd.DataFrame) -> str:
     """What the columns leave out because it is the same everywhere."""
     model, data, rows = (
         cells[name].iloc[0] if cells[name].nunique(dropna=False) == 1 else None
-        for name in PLACE[1:]
+        for name in ("model", "data", "train_rows")
     )
     size = "" if rows is None or pd.isna(rows) else f"{rows:,.0f} training rows"
-    return ", ".join(part for part in (model, f"{data} data" if data else "", size) if part)
+    parts = (model, data and f"{data} data", size, older_procedure(cells))
+    return ", ".join(part for part in parts if part)
 
 
-def rank_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
-    """Rank by task for each method (with one policy) that was run at several ranks."""
-    first = cells[cells["first"] & cells["rank"].notna()]
-    for (method, policy), group in first.groupby(["method", "policy"]):
-        if group["rank"].nunique() > 1:
-            group = group.sort_values("rank", kind="stable")
-            group = group.assign(
-                place=places(group),
-                rank=[f"{r} ({s})" for r, s in zip(group["rank"], group.schedule, strict=True)],
-            )
-            yield pivot(
-                "ranks",
-                f"{system_name(method, None, policy)}: rank ({common(group)})",
-                group,
-                "rank",
-                "place",
-                statistic,
-            )
+def older_procedure(cells: pd.DataFrame) -> str:
+    """``procedure 1`` where all systems were trained by one older than today's."""
+    found = {system.get("procedure") for system in cells.system}
+    return f"procedure {found.pop()}" if len(found) == 1 and PROCEDURE not in found else ""
+
+
+def sweep_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
+    """Scores over each swept setting: one row for each system and value."""
+    for sweep in sweeps(cells):
+        points = sweep.points.assign(place=places(sweep.points))
+        lines = points.line.unique()
+        keys = ["tick"] if len(lines) == 1 else ["line", "tick"]
+        rows, best = pivot(points, keys, "place", statistic)
+        rows = rows.rename(columns={"line": "system", "tick": sweep.name})
+        start = f"{lines[0]}: score" if len(lines) == 1 else "Score"
+        title = f"{start} over {sweep.name} ({common(points)})"
+        yield Table(f"over_{sweep.name}", title, rows, best)
 
 
 def alpha_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
-    """Alpha by rank for each task and method (with one policy) that was run on such a grid."""
-    first = cells[cells["first"] & cells["rank"].notna() & cells.alpha.notna()]
-    for (method, policy, task, *_), group in first.groupby(
-        ["method", "policy", *PLACE], dropna=False
-    ):
-        if is_grid(group):
-            group = group.sort_values(["rank", "alpha"])
-            group = group.assign(
-                rank=[f"r={r}" for r in group["rank"]], alpha=[f"{a:g}" for a in group.alpha]
-            )
-            title = (
-                f"{system_name(method, None, policy)} on {task} ({common(group)}): alpha by rank"
-            )
-            yield pivot("alpha_rank", title, group, "alpha", "rank", statistic)
+    """Alpha by rank for each task and system that was run on such a grid."""
+    for line, group in grids(cells):
+        group = group.sort_values(["rank", "alpha"])
+        title = f"{line} on {group.place.iloc[0]} ({common(group)}): alpha by rank"
+        shown = group.assign(
+            rank=[f"r={r}" for r in group["rank"]], alpha=[f"{a:g}" for a in group.alpha]
+        )
+        yield Table("alpha_rank", title, *pivot(shown, ["alpha"], "rank", statistic))
 
 
-def is_grid(group: pd.DataFrame) -> bool:
-    """Whether several alphas were run at several ranks each: alpha = 2 rank throughout is a line and no grid."""
-    return bool((group.groupby("alpha")["rank"].nunique() > 1).sum() > 1)
+def span_table(cells: pd.DataFrame, statistic: str) -> Table | None:
+    """The main metrics of the tasks that look for spans (SQuAD); None where none was run.
 
-
-def squad_table(cells: pd.DataFrame, statistic: str) -> Table | None:
-    """EM and F1 for each method; None where no SQuAD was run."""
-    squad = cells[
-        cells.task.str.startswith("squad")
-        & cells.metric.isin(["exact_match", "exact", "f1", "best_exact", "best_f1"])
+    Each at the threshold chosen on training data and, where there is one, at the best threshold.
+    """
+    shown = [
+        where["task.kind"] == "span" and str(metric).removeprefix("best_") in where["task.metrics"]
+        for where, metric in zip(cells["where"], cells.metric, strict=True)
     ]
-    if squad.empty:
+    spans = cells[np.array(shown, dtype=bool)]
+    if spans.empty:
         return None
-    squad = squad.assign(method=labels(squad), place=places(squad))
-    return pivot(
-        "squad",
-        f"SQuAD ({common(squad)})",
-        squad.sort_values("mean", kind="stable"),
-        "method",
-        "place",
-        statistic,
-    )
-
-
-def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table:
-    """Every metric of every system, and what it cost: parameters, file, seconds, memory (medians over seeds)."""
-    sizes = ["adapter_bytes", "adapter_parameters", "trained_parameters"]
-    medians = median_costs(
-        runs, ["train_seconds", "tokens_per_second", "peak_memory_bytes", *sizes]
-    )
-    scored = cells[cells.n > 0]
-    rows = []
-    for (values, group), (_, cost) in zip(
-        scored.groupby([*PLACE, *SYSTEM], dropna=False, sort=True), medians.iterrows(), strict=True
-    ):
-        system = dict(zip([*PLACE, *SYSTEM], values, strict=True))
-        shown = [
-            f"{cell.metric} {cell[statistic]:.1f}{'' if cell.n < 2 else f' ± {cell.sd:.1f}'}"
-            for _, cell in group.iterrows()
-        ]
-        rows.append({
-            "task": system["task"], "model": system["model"], "data": f"{system['data']}, {system['train_rows']:,.0f} rows",
-            "method": system["method"], "rank": None if pd.isna(system["rank"]) else int(system["rank"]),
-            "recipe": ", ".join(part for part in (system["schedule"], system["policy"]) if part),
-            "n": int(group.n.iloc[0]), "scores": ", ".join(shown),
-            "adapter": int(cost.adapter_parameters), "trained": int(cost.trained_parameters),
-            "file, MiB": _rounded(cost.adapter_bytes, MIB, 2), "train, s": _rounded(cost.train_seconds, 1, 1),
-            "tokens/s": _rounded(cost.tokens_per_second, 1, 0), "peak, MiB": _rounded(cost.peak_memory_bytes, MIB, 0),
-        })  # fmt: skip
-    return Table("costs", "Scores and costs", pd.DataFrame(rows, dtype=object))
-
-
-def _rounded(value: float, unit: int, digits: int) -> str | None:
-    return None if pd.isna(value) else f"{value / unit:,.{digits}f}"
-
-
-def failures(runs: pd.DataFrame) -> Table:
-    """Failed runs with their one-line reason."""
-    failed = (
-        runs.loc[runs.status != "ok", ["key", "error"]]
-        if len(runs)
-        else pd.DataFrame(columns=["key", "error"])
-    )
-    return Table("failed", "Failed runs", failed.reset_index(drop=True))
-
-
-def all_tables(
-    cells: pd.DataFrame, runs: pd.DataFrame, statistic: str, compared: pd.DataFrame, baseline: str
-) -> list[Table]:
-    """Every layout that these runs fill."""
-    tables: list[Table | None] = []
-    if (cells.n > 0).any():
-        tables += [
-            methods_table(cells, runs, statistic),
-            *rank_tables(cells, statistic),
-            *alpha_tables(cells, statistic),
-        ]
-        tables += [squad_table(cells, statistic), cost_table(cells, runs, statistic)]
-        tables.append(Table("paired", f"Difference from {baseline} over common seeds", compared))
-    tables.append(failures(runs))
-    return [table for table in tables if table is not None and len(table.rows)]
+    rows, best = pivot(spans.sort_values("mean", kind="stable"), ["label"], "place", statistic)
+    rows = rows.rename(columns={"label": "method"})
+    return Table("squad", f"SQuAD ({common(spans)})", rows, best)

@@ -18,7 +18,7 @@ from .base import Stock as Stock
 from .base import Task as Task
 from .base import arguments
 
-# Settings of TaskSpec that only some kinds read: a kind lists its own in ``READS``.
+# Settings of TaskSpec that only some kinds read: a kind lists its own in ``reads``.
 OPTIONAL_SETTINGS = ("labels", "value_range", "submission")
 
 
@@ -58,8 +58,8 @@ def check_task(spec: Spec) -> None:
     task = kind(spec.task)
     _check_unused(spec.task, kind)
     _check_splits(spec.task)
-    _check_metrics(spec.task, task)
     task.check(spec)
+    _check_metrics(spec.task, task)
     if spec.data.seed != 0 and not (draws_rows(spec.data) or task.draws_split):
         raise SpecError(
             "data.seed",
@@ -79,7 +79,7 @@ def _check_unused(spec: TaskSpec, kind: type[Task]) -> None:
     defaults = {entry.name: entry for entry in fields(TaskSpec)}
     for name in OPTIONAL_SETTINGS:
         value = getattr(spec, name)
-        if name not in kind.READS and value != defaults[name].default_factory():  # type: ignore
+        if name not in kind.reads and value != defaults[name].default_factory():  # type: ignore
             raise SpecError(f"task.{name}", value, f"kind={spec.kind} does not use it")
 
 

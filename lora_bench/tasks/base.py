@@ -1,5 +1,7 @@
 """The protocol that every kind of task implements."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -47,7 +49,7 @@ class Task:
     # Dataclass of the settings that only this kind has (task.args.*); None: it has none.
     Args: ClassVar[type | None] = None
     # Which of labels, value_range and submission this kind uses.
-    READS: ClassVar[frozenset[str]] = frozenset({"labels"})
+    reads: ClassVar[frozenset[str]] = frozenset({"labels"})
     # "sequence": one output row for each example, from its first token; "token": one per token.
     head: ClassVar[str] = "sequence"
     # Names that task.metrics may hold.
@@ -81,7 +83,7 @@ class Task:
         """
         return len(self.spec.labels)
 
-    def make_head(self, style: str, hidden_size: int, dropout: float) -> "nn.Module":
+    def make_head(self, style: str, hidden_size: int, dropout: float) -> nn.Module:
         """The head that maps hidden states to logits.
 
         Args:
@@ -106,8 +108,8 @@ class Task:
         return [self.spec.kind, self.spec.columns, self.spec.labels, self.spec.args]
 
     def encode(
-        self, rows: list[Row], tokenizer: "PreTrainedTokenizerBase", max_length: int
-    ) -> "Encoded":
+        self, rows: list[Row], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Encoded:
         """Tokenized rows with their labels.
 
         Args:
@@ -117,7 +119,7 @@ class Task:
         """
         raise NotImplementedError
 
-    def loss(self, logits: "Tensor", batch: "Batch") -> "Tensor":
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean loss of a batch, ().
 
         Args:
@@ -126,12 +128,12 @@ class Task:
         """
         raise NotImplementedError
 
-    def split(self, logits: "Tensor", batch: "Batch") -> "list[Tensor]":
+    def split(self, logits: Tensor, batch: Batch) -> list[Tensor]:
         """Logits of each example in float32 on the CPU: (outputs,) or (tokens, outputs)."""
         rows = logits.float().cpu()
         return list(rows.split(batch.cu_seqlens.diff().tolist()) if self.per_token else rows)
 
-    def decode(self, outputs: "list[Tensor]", rows: list[Row], encoded: "Encoded") -> Predictions:
+    def decode(self, outputs: list[Tensor], rows: list[Row], encoded: Encoded) -> Predictions:
         """The prediction for each row.
 
         Args:
@@ -174,7 +176,7 @@ class Task:
         """
         return {"chance": None, "ceiling": None, "bag_of_words": None}
 
-    def stored(self, predictions: Predictions, rows: list[Row]) -> "pd.DataFrame":
+    def stored(self, predictions: Predictions, rows: list[Row]) -> pd.DataFrame:
         """What a run stores beside its record, one line for each row.
 
         Returns:

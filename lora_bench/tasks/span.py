@@ -3,6 +3,8 @@
 Answers are found and cut by character offsets into the original passage, never decoded from tokens.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +50,7 @@ class SpanTask(Task):
     """
 
     Args = SpanArgs
-    READS = frozenset[str]()
+    reads = frozenset[str]()
     head = "token"
     args: SpanArgs
 
@@ -96,7 +98,7 @@ class SpanTask(Task):
         return [self.spec.kind, self.args.stride, self.args.max_question]
 
     def encode(
-        self, rows: list[Row], tokenizer: "PreTrainedTokenizerBase", max_length: int
+        self, rows: list[Row], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Encoded:
         """Windows of question and passage, labelled with first and last token of the answer."""
         return windows.encode(
@@ -107,7 +109,7 @@ class SpanTask(Task):
             max_question=self.args.max_question,
         )
 
-    def loss(self, logits: "Tensor", batch: "Batch") -> "Tensor":
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean of start and end cross-entropy, each over a window's own tokens.
 
         Args:
@@ -128,7 +130,7 @@ class SpanTask(Task):
             loss = loss + NO_ANSWER_WEIGHT * no_answer
         return loss
 
-    def decode(self, outputs: "list[Tensor]", rows: list[Row], encoded: Encoded) -> list[Answer]:
+    def decode(self, outputs: list[Tensor], rows: list[Row], encoded: Encoded) -> list[Answer]:
         """The best span over all windows of each question.
 
         Args:
@@ -211,7 +213,7 @@ class SpanTask(Task):
             points["ceiling"] = self.score(perfect, rows)
         return points
 
-    def stored(self, predictions: list[Answer], rows: list[Row]) -> "pd.DataFrame":
+    def stored(self, predictions: list[Answer], rows: list[Row]) -> pd.DataFrame:
         """Answer texts before any threshold with their null odds, and all accepted texts."""
         import pandas as pd
 

@@ -1,5 +1,7 @@
 """TextTask: one or two texts in, one label out. All of GLUE is this task with other settings."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 class TextTask(Task):
     """Classification (``spec.labels``) or regression (``spec.value_range``) of one or two texts."""
 
-    READS = frozenset({"labels", "value_range", "submission"})
+    reads = frozenset({"labels", "value_range", "submission"})
 
     def __init__(self, spec: TaskSpec):
         super().__init__(spec)
@@ -69,7 +71,7 @@ class TextTask(Task):
         return Stock("RobertaForSequenceClassification", "classifier", "SEQ_CLS", config)
 
     def encode(
-        self, rows: list[Row], tokenizer: "PreTrainedTokenizerBase", max_length: int
+        self, rows: list[Row], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Encoded:
         """Tokenize; of a pair that is too long, the longer text is cut first."""
         tokens = tokenizer(
@@ -87,7 +89,7 @@ class TextTask(Task):
             [row[column] for row in rows], dtype=np.float32 if self.regression else np.int64
         )
 
-    def loss(self, logits: "Tensor", batch: "Batch") -> "Tensor":
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean loss of a batch: logits (B, outputs), labels (B,) -> ()."""
         import torch.nn.functional as F
 
@@ -99,7 +101,7 @@ class TextTask(Task):
             return F.mse_loss(logits[:, 0].float(), batch.labels)  # (B,), (B,) -> ()
         return F.cross_entropy(logits.float(), batch.labels)  # (B, outputs), (B,) -> ()
 
-    def decode(self, outputs: "list[Tensor]", rows: list[Row], encoded: Encoded) -> np.ndarray:
+    def decode(self, outputs: list[Tensor], rows: list[Row], encoded: Encoded) -> np.ndarray:
         """Predictions (n,): class indices, or values cut to the range of the targets."""
         logits = np.stack([output.numpy() for output in outputs])  # (n, outputs)
         if self.regression:
@@ -148,7 +150,7 @@ class TextTask(Task):
         model.fit(pd.DataFrame(train), self.references(train))
         return model.predict(pd.DataFrame(rows))
 
-    def stored(self, predictions: np.ndarray, rows: list[Row]) -> "pd.DataFrame":
+    def stored(self, predictions: np.ndarray, rows: list[Row]) -> pd.DataFrame:
         """Names of labels, or values."""
         import pandas as pd
 

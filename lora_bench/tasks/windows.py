@@ -1,5 +1,7 @@
 """Passages as overlapping windows (the doc_stride scheme of google-research/bert, run_squad.py)."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 def encode(
     rows: list[dict[str, Any]],
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
     stride: int,
@@ -73,7 +75,7 @@ def label_of(offsets: np.ndarray, answers: dict[str, list]) -> tuple[int, int]:
     return (int(covering[0]), int(covering[-1])) if len(covering) else (0, 0)
 
 
-def cut(questions: list[str], tokenizer: "PreTrainedTokenizerBase", longest: int) -> list[str]:
+def cut(questions: list[str], tokenizer: PreTrainedTokenizerBase, longest: int) -> list[str]:
     """Questions of at most ``longest`` tokens, cut at the end of a token."""
     tokens = tokenizer(
         questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False

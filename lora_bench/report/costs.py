@@ -1,0 +1,85 @@
+"""What runs cost, beside every metric: parameters, file, time and memory."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from .cells import IDS, median_costs
+from .names import defaults, describe, texts, varying
+from .tables import Table, older_procedure
+
+MIB = 1 << 20
+NAMED = ("method.name", "method.rank")  # have columns of their own
+DEFINITION = ("method.file", "method.targets", "method.peft_type")  # what a method's name means
+COSTS = [
+    "train_seconds", "tokens_per_second", "peak_memory_bytes", "adapter_bytes",
+    "adapter_parameters", "trained_parameters",
+]  # fmt: skip
+
+
+def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table:
+    """Every metric of every system, and what it cost (medians over seeds)."""
+    scored = cells[cells.n > 0]
+    known = scored.drop_duplicates(IDS)
+    recipes = dict(zip(known.system_id, _recipes(list(known.system)), strict=True))
+    medians = median_costs(runs, COSTS).to_dict("index")
+    scores: dict[tuple[str, str], list[str]] = {}
+    for ids, metric, value, n, sd in zip(
+        scored[IDS].itertuples(index=False, name=None),
+        scored.metric, scored[statistic], scored.n, scored.sd, strict=True,
+    ):  # fmt: skip
+        spread = "" if n < 2 else f" ± {sd:.1f}"
+        scores.setdefault(ids, []).append(f"{metric} {value:.1f}{spread}")
+    rows = []
+    for cell in known.itertuples():
+        ids = cell.where_id, cell.system_id
+        cost, data = medians[ids], f"{cell.data}, {cell.train_rows:,.0f} rows"
+        rows.append({
+            "task": cell.task, "model": cell.model,
+            "data": ", ".join(filter(None, (data, cell.condition))), "method": cell.method,
+            "rank": None if pd.isna(cell.rank) else int(cell.rank),
+            "recipe": recipes[cell.system_id], "n": int(cell.n), "scores": ", ".join(scores[ids]),
+            "adapter": _whole(cost["adapter_parameters"]),
+            "trained": _whole(cost["trained_parameters"]),
+            "file, MiB": _rounded(cost["adapter_bytes"], MIB, 2),
+            "train, s": _rounded(cost["train_seconds"], 1, 1),
+            "tokens/s": _rounded(cost["tokens_per_second"], 1, 0),
+            "peak, MiB": _rounded(cost["peak_memory_bytes"], MIB, 0),
+        })  # fmt: skip
+    procedure = older_procedure(scored)
+    title = "Scores and costs" + (f" ({procedure})" if procedure else "")
+    notes = [f"All systems: {shared}."] if (shared := _shared(list(known.system))) else []
+    return Table("costs", title, pd.DataFrame(rows, dtype=object), notes=notes)
+
+
+def _recipes(systems: Sequence[Mapping[str, object]]) -> list[str]:
+    """The settings of each system that differ among all of them and are not at their default."""
+    parts, default = [texts(system) for system in systems], texts(defaults())
+    told = {*NAMED, *(path for path in DEFINITION if _told_by_name(path, parts))}
+    shown = [path for path in varying(parts) if path not in told]
+    return [
+        describe(part, [p for p in shown if part.get(p, default.get(p)) != default.get(p)], ", ")
+        for part in parts
+    ]
+
+
+def _told_by_name(path: str, parts: Sequence[Mapping[str, str]]) -> bool:
+    """Whether all systems of a method share the value."""
+    pairs = {(part["method.name"], part.get(path)) for part in parts}
+    return len(pairs) == len({name for name, _ in pairs})
+
+
+def _shared(systems: Sequence[Mapping[str, object]]) -> str:
+    """Settings that are equal for all systems, where they are not at their default."""
+    parts, default = [texts(system) for system in systems], texts(defaults())
+    differing = {*varying(parts), *NAMED, "procedure"}
+    paths = [p for p, text in parts[0].items() if p not in differing and text != default.get(p)]
+    return describe(parts[0], paths, ", ") if len(parts) > 1 else ""
+
+
+def _whole(value: float) -> int | None:
+    return None if pd.isna(value) else int(value)
+
+
+def _rounded(value: float, unit: int, digits: int) -> str | None:
+    return None if pd.isna(value) else f"{value / unit:,.{digits}f}"

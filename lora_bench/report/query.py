@@ -1,0 +1,108 @@
+"""Runs by their settings: status of sweeps, runs behind a cell, and one flat table."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .. import record as records
+from ..spec import UserError
+from .names import short_names, show
+from .runs import NESTED, PROTOCOLS
+
+STATES = {"ok": "done", "failed": "failed", "missing": "missing"}
+
+
+def print_status(runs: pd.DataFrame, root: Path) -> None:
+    """Print every sweep's plan against the records, then the runs outside of sweeps."""
+    found = dict(zip(runs.key, runs.status, strict=True)) if len(runs) else {}
+    errors = dict(zip(runs.key, runs.error, strict=True)) if len(runs) else {}
+    planned: set[str] = set()
+    for plan in records.read_plans(root):
+        planned |= set(plan["keys"])
+        states = {key: found.get(key, "missing") for key in plan["keys"]}
+        counts = Counter(states.values())
+        listed = ", ".join(f"{counts[state]} {name}" for state, name in STATES.items())
+        print(f"{plan['command']}\n  {len(states)} runs: {listed}")
+        for key, state in states.items():
+            if state != "ok":
+                print(f"  {state} {key}" + (f": {errors[key]}" if key in errors else ""))
+    others = Counter(state for key, state in found.items() if key not in planned)
+    print(f"not part of a sweep: {others['ok']} done, {others['failed']} failed")
+
+
+def select(runs: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
+    """The runs that meet all conditions.
+
+    Args:
+        runs: from ``load_records``.
+        conditions: run keys, or ``setting=value`` with a column or the last part of its path.
+
+    Raises:
+        UserError: a condition names no column.
+    """
+    columns = [name for name in runs.columns if name not in NESTED]
+    names = {short: path for path, short in short_names(columns).items()}
+    names |= {column: column for column in columns}
+    for condition in conditions:
+        name, equals, value = condition.partition("=")
+        if not equals:
+            runs = runs[runs.key == condition]
+        elif name in names:
+            runs = runs[[_matches(found, value) for found in runs[names[name]]]]
+        else:
+            raise UserError(
+                f"{condition}: must be a run key, or setting=value with a setting among "
+                f"{', '.join(columns)}"
+            )
+    return runs
+
+
+def _matches(found: Any, value: str) -> bool:
+    if isinstance(found, float) and pd.isna(found):
+        found = None
+    if show(found) == value or str(found) == value:
+        return True
+    try:
+        return not isinstance(found, str | list | dict) and float(found) == float(value)
+    except (TypeError, ValueError):
+        return False
+
+
+def print_runs(runs: pd.DataFrame, protocol: str) -> None:
+    """Print key, scores, command and commit of each run."""
+    for run in runs.itertuples():
+        scores = getattr(run, protocol) or {}
+        shown = ", ".join(f"{name} {100 * value:.2f}" for name, value in scores.items())
+        print(f"\n{run.key}\n  {shown or f'{run.status}: {run.error}'}")
+        print(f"  {run.command}\n  commit {run.commit}")
+
+
+def export(runs: pd.DataFrame, out: Path) -> pd.DataFrame:
+    """Write one flat table with scores as columns ``last.accuracy``, ``best.accuracy`` ...
+
+    Args:
+        runs: from ``load_records``.
+        out: file to write, .csv or .parquet.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: another kind of file.
+    """
+    if out.suffix not in (".csv", ".parquet"):
+        raise UserError(f"--out {out}: must end in .csv or .parquet")
+    flat = runs.drop(columns=list(NESTED))
+    lists = [name for name in flat if flat[name].map(lambda v: isinstance(v, list | dict)).any()]
+    flat = flat.assign(**{name: flat[name].map(show) for name in lists})
+    for protocol in PROTOCOLS:
+        scores = pd.DataFrame([found or {} for found in runs[protocol]], flat.index)
+        flat = flat.join(scores.add_prefix(f"{protocol}."))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".parquet":
+        flat.to_parquet(out)
+    else:
+        flat.to_csv(out, index=False)
+    return flat

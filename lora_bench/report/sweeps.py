@@ -1,0 +1,136 @@
+"""Swept settings: scores over the values of one setting, and grids of rank by alpha."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ..spec import part_of
+from .names import conditions, describe, short_names, show, system_names, texts
+from .runs import identify
+
+NO_SCALE = ("data.seed", "task.version", "procedure")  # numbers that order nothing
+TRAIN_ROWS = "data.train_rows"
+DATA = "data.fingerprint"  # changes with every setting of the data
+RANK, ALPHA = "method.rank", "method.alpha"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One setting with several values among systems that are otherwise equal.
+
+    Attributes:
+        path: dotted path of the setting.
+        name: its shortest name.
+        points: cells, ordered by the value, with columns ``x`` (the value), ``tick`` (the same
+            as text) and ``line`` (name of the system without the setting). Their ``where_id``
+            and ``condition`` leave the setting out too.
+    """
+
+    path: str
+    name: str
+    points: pd.DataFrame
+
+
+def sweeps(cells: pd.DataFrame) -> list[Sweep]:
+    """Every numeric setting that was swept, in the order of the settings.
+
+    A setting in proportion to another one throughout a method, as alpha may be to the rank, goes
+    along with it: it is named with each value and is no sweep of its own.
+    """
+    first = cells[cells["first"] & (cells.n > 0)].reset_index(drop=True)
+    whole = [
+        {**where, **system} for where, system in zip(first["where"], first.system, strict=True)
+    ]
+    found: list[Sweep] = []
+    followers: set[tuple[str, str]] = set()  # method and setting
+    for path in dict.fromkeys(path for part in whole for path in part):
+        if path in NO_SCALE:
+            continue
+        x = [_number(part.get(path)) for part in whole]
+        if path == TRAIN_ROWS:  # null: all rows, whose number was measured
+            x = [
+                _number(rows) if v is None else v
+                for v, rows in zip(x, first.train_rows, strict=True)
+            ]
+        x = [None if (m, path) in followers else v for v, m in zip(x, first.method, strict=True)]
+        if len(set(x) - {None}) < 2:
+            continue
+        frame = first.assign(x=pd.Series(x, dtype=float)).dropna(subset="x")
+        along = {m: _in_proportion(list(g.system), path) for m, g in frame.groupby("method")}
+        points = _points(frame, path, along)
+        if len(points):
+            found.append(Sweep(path, short_names([path])[path], points))
+            followers |= {(m, other) for m in points.method.unique() for other in along[m]}
+    return found
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and not math.isnan(value) else None
+
+
+def _in_proportion(systems: Sequence[Mapping[str, Any]], path: str) -> list[str]:
+    """Settings whose ratio to that at ``path`` is one number over all systems."""
+    if len({system.get(path) for system in systems}) < 2:
+        return []
+    found = []
+    for other in systems[0]:
+        pairs = [(_number(system.get(path)), _number(system.get(other))) for system in systems]
+        if other == path or not all(x and y for x, y in pairs):
+            continue
+        ratios = [y / x for x, y in pairs if x and y]
+        if math.isclose(min(ratios), max(ratios)):
+            found.append(other)
+    return found
+
+
+def _points(frame: pd.DataFrame, path: str, along: Mapping[str, list[str]]) -> pd.DataFrame:
+    """The cells that others equal in everything but the setting at ``path``.
+
+    Args:
+        frame: cells with ``x``.
+        path: the swept setting.
+        along: method -> settings that go along with it.
+    """
+    outside = {path, DATA} if part_of(path) == "where" else set()
+    inside = {method: {path, *others} for method, others in along.items()}
+    where_ids = _reduced(frame.where_id, frame["where"], [outside] * len(frame))
+    system_ids = _reduced(frame.system_id, frame.system, [inside[m] for m in frame.method])
+    frame = frame.assign(where_id=where_ids)
+    # named among all systems, so that a line has the name of its systems
+    frame = frame.assign(line=system_names(frame, inside), condition=conditions(frame, outside))
+    points = frame[frame.groupby([where_ids, system_ids]).x.transform("nunique") > 1]
+    ticks = [
+        show(x) + (f" ({describe(texts(system), along[method], ', ')})" if along[method] else "")
+        for x, system, method in points[["x", "system", "method"]].itertuples(index=False)
+    ]
+    points = points.assign(tick=ticks)
+    return points.sort_values(["line", "x"], kind="stable", ignore_index=True)
+
+
+def _reduced(ids: pd.Series, parts: pd.Series, ignore: Sequence[Collection[str]]) -> pd.Series:
+    """Ids of parts without some settings."""
+    known: dict[str, str] = {}
+    for id_, part, paths in zip(ids, parts, ignore, strict=True):
+        if id_ not in known:
+            known[id_] = identify(texts(part, paths)) if paths else id_
+    return ids.map(known)
+
+
+def grids(cells: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each grid of several alphas at several ranks.
+
+    Yields:
+        Name of the system without both, and its cells in one place.
+    """
+    first = cells[cells["first"] & (cells.n > 0) & cells["rank"].notna() & cells.alpha.notna()]
+    if first.empty:
+        return
+    lines = system_names(first, {method: {RANK, ALPHA} for method in first.method})
+    for (line, _), group in first.assign(line=lines).groupby(["line", "where_id"], sort=False):
+        # alpha in proportion to the rank is a line, not a grid
+        if (group.groupby("alpha")["rank"].nunique() > 1).sum() > 1:
+            yield str(line), group
