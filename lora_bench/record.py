@@ -106,26 +106,28 @@ def read(folder: Path) -> Record | None:
     """
     path = folder / FILE
     try:
-        content = json.loads(path.read_text())
+        text = path.read_text()
+        content = json.loads(text)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read ({error}); move it away to run again") from None
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise RecordError(f"{path}: is no record; it must be an object with a format number")
-    if content["format"] > FORMAT:
+    number = content["format"]
+    if not 1 <= number <= FORMAT:
         raise RecordError(
-            f"{path}: has format {content['format']}; this version reads up to {FORMAT}: update it"
+            f"{path}: has format {number}; this version reads 1 to {FORMAT}: update it"
         )
     try:
-        return _schema.validate_json(json.dumps(upgrade(content)))
+        return _schema.validate_json(text if number == FORMAT else json.dumps(upgrade(content)))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise RecordError(f"{path}: {place}: {first['msg']}") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise RecordError(f"{path}: format {content['format']} lacks or garbles {reason}") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RecordError(f"{path}: is malformed for format {number}: {reason}") from None
 
 
 def read_all(root: Path) -> tuple[list[Record], list[str]]:

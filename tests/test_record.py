@@ -149,8 +149,8 @@ def test_a_field_of_another_type_is_one_line_that_names_it(tmp_path, name, value
         ("{", "cannot be read"),
         ("[]", "is no record"),
         ('{"key": "x"}', "is no record; it must be an object with a format number"),
-        ('{"format": 99}', "has format 99; this version reads up to 2: update it"),
-        ('{"format": 1}', "format 1 lacks or garbles 'spec'"),
+        ('{"format": 99}', "has format 99; this version reads 1 to 2: update it"),
+        ('{"format": 1}', "is malformed for format 1: 'spec'"),
         ('{"format": 2, "novelty": 1}', "novelty|key"),
     ],
 )
