@@ -1,4 +1,4 @@
-"""Each hand-written method does what its paper says, and its adapter carries it."""
+"""Each hand-written method does what its paper says, and its adapter file holds it."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -8,30 +8,44 @@ import torch
 from torch import nn
 
 from lora_bench.checkpoint import load_adapter, save_adapter
+from lora_bench.compose import validate
 from lora_bench.methods import arguments, get_method
-from lora_bench.methods.adapter import Adapter, Bottleneck
+from lora_bench.methods.adapter import Adapter
 from lora_bench.methods.peft_adalora import _add_orthogonality
+from lora_bench.model.bottleneck import Bottleneck
+from lora_bench.model.build import build
 from lora_bench.model.lora import adapter_parameters, lora_layers
+from lora_bench.model.parameters import parameter_counts
+from lora_bench.model.streams import Streams
 from lora_bench.model.wrapper import LoraWrapperRoberta
-from lora_bench.spec import MethodSpec, SpecError, UserError
+from lora_bench.spec import MethodSpec, Spec, SpecError, UserError
 from lora_bench.tasks import make_task
-from lora_bench.training.fit import fit
-from lora_bench.training.run import build, run
+from lora_bench.training.run import run
+from lora_bench.training.trainee import Trainee, fit
 
 from .helpers import random_batch, yes_data
 from .test_spec import OURS, PEFT
 
 
-def built(spec):
+def built(spec: Spec):
     """A model of the spec, and its method."""
-    return build(spec, make_task(spec.task), get_method(spec.method))
+    method = get_method(spec.method)
+    return build(spec, make_task(spec.task), method, Streams(spec.seed)), method
+
+
+def trainee_of(spec: Spec, examples: int = 64) -> Trainee:
+    return Trainee(spec, make_task(spec.task), yes_data(examples))
+
+
+def no_scores(_: Trainee) -> dict[str, float]:
+    return {}
 
 
 def test_lora_plus_gives_b_its_own_rate_and_keeps_every_parameter_once(tiny_spec):
     spec = tiny_spec(
         "method=lora_plus", "method.args.lr_ratio=4", "train.weight_decay=0.1", "method.biases=all"
     )
-    model, method = build(spec, make_task(spec.task), get_method(spec.method))
+    model, method = built(spec)
     groups = method.optimizer(model, spec).param_groups
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
@@ -45,18 +59,19 @@ def test_lora_plus_gives_b_its_own_rate_and_keeps_every_parameter_once(tiny_spec
     with pytest.raises(
         SpecError, match=r"method.args.lr_ratio=-1.0: must be a finite number above 0"
     ):
-        method.optimizer(model, spec)
+        validate(spec)
 
 
-def test_lora_fa_trains_b_alone_and_its_adapter_carries_a(tiny_spec, tmp_path):
+def test_lora_fa_trains_b_alone_and_its_adapter_holds_a(tiny_spec, tmp_path):
     spec = tiny_spec("method=lora_fa", "train.lr=1e-2")
-    model, method = build(spec, make_task(spec.task), get_method(spec.method))
+    trainee = trainee_of(spec)
+    model = trainee.model
     name = "encoder.encoder.layer.0.attention.self.query.lora_"
     before = {x: model.get_parameter(name + x).clone() for x in "ab"}
-    fit(model, method, make_task(spec.task), yes_data(), spec, lambda: {})
+    fit([trainee], no_scores)
     assert torch.equal(model.get_parameter(name + "a"), before["a"])
     assert not torch.equal(model.get_parameter(name + "b"), before["b"])
-    assert model.parameter_counts()["adapter"] == 2 * 2 * 8 * 32
+    assert parameter_counts(model)["adapter"] == 2 * 2 * 8 * 32
     save_adapter(tmp_path, model, spec)
     other, _ = built(spec)
     next(lora_layers(other)).reset_lora()  # another A on the same base
@@ -73,7 +88,8 @@ def test_relora_merges_restarts_and_warms_up_again(tiny_spec, tmp_path):
         "train.warmup=0",
         "train.epochs=2",
     )
-    model, method = built(spec)
+    trainee = trainee_of(spec, 48)  # 3 steps an epoch
+    model, method = trainee.model, trainee.method
     start = {name: p.clone() for name, p in model.named_parameters()}
     layer = next(lora_layers(model))
     rates, restarts, weights = [], [], []
@@ -94,7 +110,7 @@ def test_relora_merges_restarts_and_warms_up_again(tiny_spec, tmp_path):
         weights.append(layer.weight.clone())
 
     method.after_step = watch
-    fit(model, method, make_task(spec.task), yes_data(48), spec, lambda: {})  # 3 steps an epoch
+    fit([trainee], no_scores)
     assert restarts == [2, 4]  # not after the last step
     assert rates == pytest.approx(
         [1, 5 / 6, 4 / 6 / 2, 3 / 6, 2 / 6 / 2, 1 / 6]
@@ -120,7 +136,7 @@ def test_relora_merges_restarts_and_warms_up_again(tiny_spec, tmp_path):
 def test_adapters_have_the_lora_papers_sizes_on_roberta_large(
     placement, width, millions, tiny_spec
 ):
-    """LoRA paper, section 5.1: layers x (2 D m + m + D). Its table gives 3.0M and 6.0M for width 64."""
+    """LoRA paper, section 5.1: layers x (2 D m + m + D). Its table has 3.0M and 6.0M for m = 64."""
     from transformers import RobertaConfig, RobertaModel
 
     config = RobertaConfig(
@@ -130,19 +146,18 @@ def test_adapters_have_the_lora_papers_sizes_on_roberta_large(
         f"method=adapter_{placement}", f"method.args.bottleneck={width}", "method.layer_norms=false"
     )
     with torch.device("meta"):
-        model = LoraWrapperRoberta(
-            "glue", 2, 0.1, RobertaModel(config, add_pooling_layer=False), lora_rank=None
-        )
+        encoder = RobertaModel(config, add_pooling_layer=False)
+        model = LoraWrapperRoberta.from_parts(encoder, nn.Linear(1024, 2), per_token=False)
         Adapter().prepare(model, spec)
     layers = 24 * (2 if placement == "houlsby" else 1)
-    count = model.parameter_counts()["adapter"]
+    count = parameter_counts(model)["adapter"]
     assert count == layers * (2 * 1024 * width + width + 1024)
     assert round(count / 1e6, 1) == millions
 
 
 @pytest.mark.parametrize("placement", ["houlsby", "pfeiffer"])
 def test_an_adapter_is_its_formula(placement, tiny_spec):
-    """Layer 0's output, computed again from its parts; with ``up`` at zero it is the plain encoder's."""
+    """Layer 0's output, computed from its parts; with ``up`` at zero it is the plain encoder's."""
     model, _ = built(tiny_spec(f"method=adapter_{placement}", "method.args.bottleneck=4"))
     layer = model.eval().encoder.encoder.layer[0]
     bottlenecks = [m for m in layer.modules() if isinstance(m, Bottleneck)]
@@ -212,8 +227,8 @@ def test_qlora_is_lora_over_the_dequantised_base(tiny_spec):
     ours.sum().backward(), theirs.sum().backward()
     for name, p in adapter_parameters(model).items():
         torch.testing.assert_close(p.grad, plain.get_parameter(name).grad, atol=1e-5, rtol=1e-4)
-    assert (
-        model.parameter_counts() == plain.parameter_counts()
+    assert parameter_counts(model) == parameter_counts(
+        plain
     )  # two weights in a byte are still two weights
     with pytest.raises(RuntimeError, match="merge into the unquantised model"):
         next(lora_layers(model)).merge()
@@ -223,14 +238,14 @@ def test_qlora_is_lora_over_the_dequantised_base(tiny_spec):
 
 def test_adamw8bit_trains_with_small_states(tiny_spec):
     pytest.importorskip("bitsandbytes")
-    spec = tiny_spec("method=full", "train.optimizer=adamw8bit")
-    model, method = built(spec)
-    optimizer = method.optimizer(model, spec)
-    method.optimizer = lambda *_: optimizer
-    losses = fit(model, method, make_task(spec.task), yes_data(), spec, lambda: {}).epochs
-    assert losses[-1]["loss"] < losses[0]["loss"]
-    words = model.encoder.embeddings.word_embeddings.weight
-    assert optimizer.state[words]["state1"].dtype == torch.uint8
+    spec = tiny_spec(
+        "method=full", "train.optimizer=adamw8bit", "train.epochs=8", "train.dropout=0"
+    )
+    trainee = trainee_of(spec)
+    fit([trainee], no_scores)
+    assert trainee.epochs[-1]["loss"] < trainee.epochs[0]["loss"]
+    words = trainee.model.encoder.embeddings.word_embeddings.weight
+    assert trainee.optimizer.state[words]["state1"].dtype == torch.uint8
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -246,11 +261,11 @@ def test_adalora_cuts_to_its_budget(tiny_spec):
     spec = tiny_spec(
         "method=peft_adalora", "train.epochs=4", "method.args.init_r=6", "method.args.target_r=2"
     )
-    model, method = built(spec)
-    fit(model, method, make_task(spec.task), yes_data(48), spec, lambda: {})  # 12 steps
-    config = method.tuner.peft_config["default"]
+    trainee = trainee_of(spec, 48)  # 12 steps
+    fit([trainee], no_scores)
+    config = trainee.method.tuner.peft_config["default"]
     assert (config.total_step, config.tinit, config.tfinal) == (12, 1, 4)
-    values = [p for name, p in model.named_parameters() if "lora_E" in name]
+    values = [p for name, p in trainee.model.named_parameters() if "lora_E" in name]
     assert len(values) == 4 and sum(int((v != 0).sum()) for v in values) == 4 * 2
 
 
@@ -263,8 +278,8 @@ class Two:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"size": 3}, r"method.args=\{'size': 3\}: method=mine takes exactly size, name"),
-        ({"size": 3, "name": "x", "more": 1}, "takes exactly size, name"),
+        ({"size": 3}, r"method.args=\{'size': 3\}: method=mine needs name too"),
+        ({"size": 3, "name": "x", "more": 1}, "method.args.more=1: method=mine takes size, name"),
         (
             {"size": "many", "name": "x"},
             "method.args.size=many: Value 'many' of type 'str' could not be converted",
@@ -301,13 +316,39 @@ def test_a_methods_own_settings_are_all_given_and_typed(tiny_spec, args, message
             ["method=galore", "method.args.update_gap=0"],
             "method.args.update_gap=0: must be 1 or more",
         ),
+        (["method=relora", "method.args.warmup=-1"], "method.args.warmup=-1: must be 0 or more"),
+        (
+            ["method=peft_adalora", "method.args.tinit=0.5", "method.args.tfinal=0.5"],
+            "method.args.tfinal=0.5: must be below 1 together with method.args.tinit=0.5",
+        ),
+        (
+            ["method=peft_adalora", "method.args.target_r=13"],
+            "method.args.init_r=12: must be 13 or more",
+        ),
+        (["method=peft_adalora", "~method.args.tinit"], "method=peft_adalora needs tinit too"),
+        (["method=peft_adalora", "+method.args.r=4"], "method.args.r=4: .* does not read it"),
+        (
+            ["method=peft_adalora", "method.peft_type=LORA"],
+            "method.peft_type=LORA: must be one of ADALORA",
+        ),
+        (["method=lora", "+method.args.lr_ratio=16"], "lr_ratio=16: method=lora takes no args"),
+        (
+            ["method=full", "method.layers=[0]"],
+            r"method.layers=\[0\]: method=full does not read it",
+        ),
+        (
+            ["method=galore", "train.optimizer=adamw8bit"],
+            "train.optimizer=adamw8bit: method=galore does not read it",
+        ),
+        (
+            ["method=bitfit", "method.biases=adapted"],
+            "method.biases=adapted: method=bitfit adapts no linear layer; must be none or all",
+        ),
     ],
 )
 def test_a_wrong_setting_of_one_method_is_one_line(tiny_spec, overrides, message):
-    spec = tiny_spec(*overrides)
-    with pytest.raises(SpecError, match=message):
-        model, method = built(spec)
-        method.optimizer(model, spec)
+    with pytest.raises(UserError, match=message):
+        tiny_spec(*overrides)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +374,7 @@ def test_without_its_package_a_method_names_the_extra(
     assert run(tiny_spec("method=lora", "train.epochs=1")).status == "ok"
 
 
-# What suits a method: the quick recipe's rate is tuned for LoRA, and methods that train few or small numbers want more.
+# The quick recipe's rate is tuned for LoRA; methods that train few or small numbers need more.
 RATES = {
     "full": "1.5e-4",
     "galore": "5e-4",

@@ -1,18 +1,24 @@
 """PEFT's methods in our loop, and our LoRA against PEFT's."""
 
+import dataclasses
+
 import numpy as np
+import peft
 import pytest
 import torch
 
-from lora_bench.__main__ import compose
-from lora_bench.methods import get_method
+from lora_bench.compose import compose
+from lora_bench.methods._peft_source import config_fields, peft_types
+from lora_bench.methods.peft import PLAIN, SEEDS, TRANSLATED
+from lora_bench.model.dropout import Dropout
 from lora_bench.model.lora import LoraLinear
+from lora_bench.model.parameters import parameter_counts
 from lora_bench.spec import TARGETS, SpecError, UserError
 from lora_bench.tasks import make_task
-from lora_bench.training.fit import train_step
-from lora_bench.training.run import build, run
+from lora_bench.training.run import run
+from lora_bench.training.trainee import Trainee
 
-from .helpers import random_batch
+from .helpers import random_batch, yes_data
 from .test_spec import PEFT
 
 TINY_ARGS = {"peft_vblora": ["method.args.num_vectors=16", "method.args.vector_length=8"]}
@@ -43,19 +49,17 @@ def test_50_steps_lose_what_pefts_lora_loses(tiny_spec, task_name, targets):
     ]
     specs = [tiny_spec(*common, "method=lora"), tiny_spec(*common, "method=peft_lora")]
     task = make_task(specs[0].task)
-    built = [build(spec, task, get_method(spec.method)) for spec in specs]
-    ours, theirs = (model.train() for model, _ in built)
+    pair = [Trainee(spec, task, yes_data()) for spec in specs]
+    ours, theirs = (trainee.model for trainee in pair)
     theirs.head.load_state_dict(ours.head.state_dict())
     with torch.no_grad():
         for name, layer in ours.encoder.named_modules():
             if isinstance(layer, LoraLinear):
                 theirs.encoder.get_submodule(name).lora_A["default"].weight.copy_(layer.lora_a)
-    assert ours.parameter_counts() == theirs.parameter_counts()
+    assert parameter_counts(ours) == parameter_counts(theirs)
+    for trainee in pair:
+        trainee.schedule.step = lambda: None  # more steps than the data give: a constant rate
     rng = np.random.default_rng(0)
-    optimizers = [
-        method.optimizer(model, spec) for (model, method), spec in zip(built, specs, strict=True)
-    ]
-    trained = [[p for p in model.parameters() if p.requires_grad] for model, _ in built]
     losses = []
     for step in range(1, 51):
         lengths = rng.integers(3, 20, 4)
@@ -63,12 +67,7 @@ def test_50_steps_lose_what_pefts_lora_loses(tiny_spec, task_name, targets):
             rng.integers(0, 2, 4) if task_name == "rte" else np.sort(rng.integers(0, 3, (4, 2)))
         )
         batch = random_batch(lengths, labels=labels, seed=step)
-        losses.append(
-            [
-                train_step(m, h, task, batch, s, o, t, step)
-                for (m, h), s, o, t in zip(built, specs, optimizers, trained, strict=True)
-            ]
-        )
+        losses.append([trainee.step_on(batch) for trainee in pair])
     first, second = np.array(losses).T
     np.testing.assert_allclose(first, second, rtol=1e-4)
     assert first[-10:].mean() < first[:10].mean()  # it did train
@@ -76,39 +75,94 @@ def test_50_steps_lose_what_pefts_lora_loses(tiny_spec, task_name, targets):
     torch.testing.assert_close(ours.eval()(batch), theirs.eval()(batch), atol=1e-3, rtol=1e-3)
 
 
+def test_dropout_of_pefts_lora_is_method_dropout(tiny_spec):
+    trainee = Trainee(
+        tiny_spec("method=peft_lora", "method.dropout=0.1"), make_task(tiny_spec().task), yes_data()
+    )
+    layers = [m for m in trainee.model.encoder.modules() if hasattr(m, "lora_dropout")]
+    assert len(layers) == 4
+    for layer in layers:
+        dropout = layer.lora_dropout["default"]
+        assert isinstance(dropout, Dropout) and dropout.p == 0.1 and dropout.stream is not None
+
+
+def test_biases_of_adapted_layers_are_trained_in_both_implementations(tiny_spec):
+    counts = []
+    for method in ("lora", "peft_lora"):
+        spec = tiny_spec(f"method={method}", "method.biases=adapted")
+        trainee = Trainee(spec, make_task(spec.task), yes_data())
+        counts.append(parameter_counts(trainee.model))
+    assert counts[0] == counts[1] and counts[0]["bias"] == 2 * 2 * 32
+
+
+def test_settings_read_from_the_source_are_those_of_pefts_dataclasses():
+    configs = {kind.value: config for kind, config in peft.PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    assert peft_types() == sorted(configs)
+    common = {entry.name for entry in dataclasses.fields(peft.PeftConfig)}
+    for kind, config in configs.items():
+        fields = {entry.name for entry in dataclasses.fields(config)}
+        found = config_fields(kind)
+        assert found.keys() - common == fields - common, kind
+        for name, annotation in found.items():
+            if annotation in PLAIN:  # the ones whose values are checked
+                default = config.__dataclass_fields__[name].default
+                known = default is None or default is dataclasses.MISSING
+                assert known or isinstance(default, PLAIN[annotation]), (kind, name)
+        if "target_modules" in found:
+            seeds = {name for name in found if "seed" in name or "prng" in name}
+            assert seeds <= {*SEEDS}, kind
+    for kind, names in TRANSLATED.items():
+        assert set(names.values()) <= config_fields(kind).keys(), kind
+
+
 @pytest.mark.parametrize(
-    ("overrides", "error", "message"),
+    ("overrides", "message"),
     [
-        (["method.peft_type=NOSUCH"], SpecError, "method.peft_type=NOSUCH: must be one of .*IA3"),
-        (["method.peft_type=ADALORA"], SpecError, "`total_step`"),
-        (
-            ["method.peft_type=PROMPT_TUNING", "method.args={}"],
-            SpecError,
-            "adds to a model's input and not to its layers",
-        ),
-        (
-            ["method.peft_type=C3A", "method.args={}"],
-            SpecError,
-            "C3A: cannot go into tiny: The block size should be a factor",
-        ),
+        (["method.peft_type=NOSUCH"], "method.peft_type=NOSUCH: must be one of .*IA3"),
+        (["method.peft_type=null"], "method.peft_type=None: must be one of .*IA3"),
+        (["method.peft_type=ADALORA"], "ADALORA: needs method.file=peft_adalora"),
+        (["method.peft_type=PROMPT_TUNING"], "adds to a model's input"),
         (
             ["+method.args.ranke=3"],
-            SpecError,
-            r"method.args.ranke=3: LORA takes alora_invocation_tokens|alpha_pattern",
+            r"method.args.ranke=3: peft_type=LORA takes alora_invocation_tokens, alpha_pattern",
         ),
+        (["+method.args.r=4"], "method.args.r=4: use method.rank"),
+        (["+method.args.lora_alpha=4"], "method.args.lora_alpha=4: use method.alpha"),
+        (["+method.args.use_rslora=true"], "use_rslora=True: use method.rank_stabilized"),
+        (["+method.args.bias=all"], "method.args.bias=all: use method.biases"),
+        (["+method.args.inference_mode=true"], "inference_mode=True: peft_type=LORA takes"),
+        (["+method.args.use_dora=maybe"], "method.args.use_dora=maybe: must be of type bool"),
+        (["method.init=gaussian"], "method.init=gaussian: method=peft_lora does not read it"),
+        (["method.rank=null"], "method.rank=None: method=peft_lora needs it"),
+        (["method.targets=[]"], "either this or method.args.target_modules must name modules"),
+        (["+method.args.target_modules=[query]"], "either this or method.args.target_modules"),
+        (
+            ["method=peft_vera", "init_from=another"],
+            "the start has its own random projection; set method.args.projection_prng_key for both",
+        ),
+        (
+            ["method=peft_ia3", "method.args.feedforward_modules=[query]"],
+            "method.args.feedforward_modules=query: must be one of key, value, intermediate.dense",
+        ),
+        (["method=peft_boft", "method.args.boft_n_butterfly_factor=2"], "must be 1"),
+        (["method=peft_ln_tuning", "method.layer_norms=true"], "does not read it"),
     ],
 )
-def test_a_wrong_peft_setting_is_one_line(tiny_spec, overrides, error, message):
-    spec = tiny_spec("method=peft_lora", *[o for o in overrides if o != "method.args={}"])
-    if "method.args={}" in overrides:  # on the command line a dictionary merges into the preset's
-        spec.method.args = {}
-    with pytest.raises(error, match=message) as caught:
-        build(spec, make_task(spec.task), get_method(spec.method))
+def test_a_wrong_peft_setting_is_one_line(tiny_spec, overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        tiny_spec("method=peft_lora", *overrides)
     assert "\n" not in str(caught.value)
 
 
+def test_a_size_that_does_not_fit_the_encoder_is_one_line(tiny_spec):
+    spec = tiny_spec("method=peft_fourierft", "method.peft_type=C3A", "~method.args.n_frequency",
+                     "~method.args.scaling")  # fmt: skip
+    with pytest.raises(SpecError, match="C3A: cannot go into tiny: The block size should be"):
+        Trainee(spec, make_task(spec.task), yes_data())
+
+
 def test_peft_settings_belong_together():
-    with pytest.raises(UserError, match="method.peft_type=None: belongs to method.file=peft"):
+    with pytest.raises(UserError, match="method.peft_type=None: must be one of"):
         compose(["method=lora", "method.file=peft"])
-    with pytest.raises(UserError, match="method.peft_type=IA3: belongs to method.file=peft"):
+    with pytest.raises(UserError, match="method.peft_type=IA3: method=lora does not read it"):
         compose(["method=lora", "method.peft_type=IA3"])

@@ -1,14 +1,14 @@
-"""Every preset composes, every value is checked, and the key holds exactly what can change a score."""
+"""Every preset composes, every recipe with every method, and every value is checked."""
 
-import dataclasses
 import functools
+import math
 import re
 from pathlib import Path
 
 import pytest
 
-from lora_bench.__main__ import compose, plan
-from lora_bench.spec import NOT_IN_KEY, Spec, SpecError, UserError, _flat
+from lora_bench.compose import compose, plan, validate
+from lora_bench.spec import Spec, SpecError, UserError, settings
 from lora_bench.sweep.plan import expand
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +54,12 @@ OURS = [
 SQUAD = ["squad_v1", "squad_v2"]
 IN_PAPER = [task for task in GLUE if task != "wnli"]
 FOR_TASK = [f"paper_{size}_{task}" for size in ("base", "large") for task in IN_PAPER]
+# Methods that are LoRA with one change, and its second implementation.
+RELATIVES = [
+    "lora_fa", "lora_linear", "lora_plus", "peft_dora", "peft_lora", "peft_rslora", "qlora",
+    "relora",
+]  # fmt: skip
+ALL_WEIGHTS = ["full", "galore"]
 
 
 def test_the_presets_are_all_seen():
@@ -62,7 +68,13 @@ def test_the_presets_are_all_seen():
         "method": sorted([*OURS, *PEFT]),
         "model": ["minilm", "roberta_base", "roberta_large", "tiny"],
         "recipe": ["article", "paper_base", "paper_large", "quick"],
-        "recipe_for_method": ["quick_full", "quick_galore"],
+        "recipe_for_method": sorted(
+            [
+                *[f"{recipe}_{method}" for recipe in GROUPS["recipe"] for method in ALL_WEIGHTS],
+                *[f"paper_{size}_{m}" for size in ("base", "large") for m in ["lora", *RELATIVES]],
+                "article_lora",
+            ]
+        ),
         "sweep": sorted(
             [
                 "alphas",
@@ -95,13 +107,17 @@ def test_every_preset_composes_and_opens_with_a_comment(group, name):
             else spec.train.max_length == 384
         )
     elif group == "recipe_for_method":
-        assert (
-            compose([f"method={name.removeprefix('quick_')}"]).train.lr
-            < compose(["method=lora"]).train.lr / 5
-        )
+        (recipe,) = (r for r in GROUPS["recipe"] if name.startswith(f"{r}_"))
+        method = name.removeprefix(f"{recipe}_")
+        assert method in GROUPS["method"]
+        if method in ALL_WEIGHTS:
+            lr = compose_recipe(recipe, "lora").train.lr
+            assert compose_recipe(recipe, method).train.lr < lr / 5
     elif group == "sweep":
         given = expand([f"+sweep={name}", "device=cpu"], sweep=True)
-        assert len(plan(given, sweep=True)) >= 9 and compose([f"+sweep={name}"])
+        assert math.prod(len(override.split(",")) for override in given) >= 9
+        one_seed = [override for override in given if not override.startswith("seed=")]
+        assert plan(one_seed, sweep=True) and compose([f"+sweep={name}"])
     else:
         spec = compose([f"{group}={name}", *(["data.root=x"] if name == "local" else [])])
     if group in ("task", "model", "method", "data"):
@@ -111,6 +127,56 @@ def test_every_preset_composes_and_opens_with_a_comment(group, name):
     assert text.startswith("# ") and (
         name not in FOR_TASK or ("python -m lora_bench" in text and "Published" in text)
     )
+
+
+@functools.cache
+def compose_recipe(recipe: str, method: str, *more: str) -> Spec:
+    """A recipe with a method, on a task that every recipe has numbers for."""
+    return compose([f"recipe={recipe}", f"method={method}", "task=rte", "init_from=null", *more])
+
+
+@pytest.mark.parametrize("recipe", GROUPS["recipe"])
+def test_every_recipe_composes_with_every_method(recipe):
+    """A recipe sets a method's own settings only for the methods that it names."""
+    for method in GROUPS["method"]:
+        spec, own = compose_recipe(recipe, method), compose_recipe("quick", method)
+        if f"{recipe}_{method}" not in GROUPS["recipe_for_method"] or method in ALL_WEIGHTS:
+            assert spec.method == own.method, method
+
+
+def test_relatives_of_lora_differ_from_it_by_their_change_alone():
+    for size, alpha in (("base", 8), ("large", 16)):
+        for method in ("lora", *RELATIVES):
+            assert compose_recipe(f"paper_{size}", method).method.alpha == alpha
+
+
+def test_methods_that_train_every_weight_have_the_recipe_of_robertas_authors():
+    """fairseq, examples/roberta/README.glue.md."""
+    for size, lr in (("base", 2e-5), ("large", 1e-5)):
+        for method in ALL_WEIGHTS:
+            spec = compose([f"recipe=paper_{size}", f"method={method}", "task=rte"])
+            assert spec.init_from is None
+            train = spec.train
+            assert (train.lr, train.epochs, train.batch_size) == (lr, 10, 16)
+            assert (train.warmup, train.weight_decay, train.max_length) == (0.06, 0.1, 512)
+
+
+def test_the_article_recipe_is_the_articles_system():
+    for rank in (8, 2):
+        spec = compose_recipe("article", "lora", f"method.rank={rank}")
+        m = spec.method
+        assert (m.alpha, m.init, m.biases, m.layer_norms) == (rank, "gaussian", "all", True)
+        assert (m.embeddings, m.targets, spec.head) == (False, ["query", "value"], "article")
+    given = expand(["+sweep=article", "task=rte,squad_v2"], sweep=True)
+    systems = [spec.method for spec in plan(given, sweep=True)]
+    assert systems == 2 * [compose_recipe("article", "lora").method]
+
+
+def test_hub_models_are_pinned():
+    for name in GROUPS["model"]:
+        model = compose([f"model={name}"]).model
+        on_hub = not model.source.startswith(("package:", "random:"))
+        assert re.fullmatch("[0-9a-f]{40}", model.revision or "") if on_hub else not model.revision
 
 
 @pytest.mark.parametrize(
@@ -150,7 +216,7 @@ def test_a_recipe_that_needs_an_mnli_start_says_so():
         ):
             compose(["recipe=paper_base", f"task={task}"])
     assert compose(["recipe=paper_base", "task=qnli"]).init_from is None
-    with pytest.raises(UserError, match="epochs: the presets chosen leave it open"):
+    with pytest.raises(UserError, match="epochs: the chosen presets leave it open"):
         compose(["recipe=paper_base", "task=wnli"])
 
 
@@ -160,11 +226,16 @@ def test_a_recipe_that_needs_an_mnli_start_says_so():
         ("method.rank=-1", "method.rank=-1: must be 1 or more (set by the command line)"),
         ("method.rank=0", "method.rank=0: must be 1 or more"),
         ("method.alpha=0", "method.alpha=0.0: must be a finite number above 0"),
-        ("method.alpha=null", "method.alpha=None: method=lora has targets and needs it"),
+        ("method.alpha=null", "method.alpha=None: method=lora needs it"),
         ("method.dropout=1", "method.dropout=1.0: must be at least 0 and below 1"),
         ("method.init=zeros", "must be one of kaiming, gaussian, gaussian_rank"),
         ("method.targets=[query,valu]", "must be among query, key, value"),
         ("method.layers=[-1]", "must be layer indices from 0"),
+        ("method.layers=[]", "must name a layer; null stands for all"),
+        ("method.layers=[1,1]", "must not name one twice"),
+        ("method.targets=[query,query]", "must not name one twice"),
+        ("method.targets=[]", "method.targets=[]: method=lora needs it"),
+        ("method.file=nosuch", "method.file=nosuch: must be one of adapter, bitfit, full"),
         ("logger=mlflow", "logger=mlflow: must be one of none, tensorboard, wandb"),
         ("train.optimizer=sgd", "train.optimizer=sgd: must be one of adamw, adamw8bit"),
         ("method.biases=some", "must be one of none, adapted, all"),
@@ -180,10 +251,10 @@ def test_a_recipe_that_needs_an_mnli_start_says_so():
         ("train.max_length=4", "must be 8 or more"),
         ("train.dropout=1.5", "below 1"),
         ("data.validation_rows=0", "must be 1 or more"),
-        ("task.stride=-1", "must be 0 or more"),
-        ("task.max_question=0", "must be 1 or more"),
-        ("task.max_answer=0", "must be 1 or more"),
-        ("task.held_out=1", "must be at least 0 and below 1"),
+        ("task=squad_v1 +task.args.stride=-1", "must be 0 or more"),
+        ("task=squad_v1 +task.args.max_question=0", "must be 1 or more"),
+        ("task=squad_v1 +task.args.max_answer=0", "must be 1 or more"),
+        ("task=squad_v2 task.args.held_out=1", "must be at least 0 and below 1"),
         ("eval_batch_size=0", "must be 1 or more"),
         ("data.toy_train=0", "must be 1 or more"),
         ("data.toy_validation=0", "must be 1 or more"),
@@ -199,7 +270,7 @@ def test_a_recipe_that_needs_an_mnli_start_says_so():
 )
 def test_a_wrong_value_is_one_line_that_names_it(override, message):
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        compose([override])
+        compose(override.split())
     assert "\n" not in str(caught.value)
 
 
@@ -210,52 +281,18 @@ def test_a_window_must_have_room_for_question_and_stride():
         compose(["task=squad_v1", "train.max_length=150"])
 
 
-def test_rank_without_targets_has_no_place_to_act():
-    with pytest.raises(UserError, match="method=full has no targets"):
+def test_rank_without_targets_has_no_effect():
+    with pytest.raises(UserError, match="method.rank=4: method=full does not read it"):
         compose(["method=full", "method.rank=4"])
 
 
 def test_the_error_says_that_a_preset_set_it():
+    with pytest.raises(UserError, match=r"method.alpha=None.*\(set by a preset or default\)"):
+        compose(["method=full", "method.file=lora"])
     spec = compose([])
     spec.method.rank = 0
     with pytest.raises(SpecError, match=r"method\.rank=0"):
-        spec.validate()
-
-
-def test_the_key_holds_every_setting_that_can_change_the_score():
-    spec = compose([])
-    before, names = spec.key(), set()
-    for path, value in _flat(spec):
-        names.add(path)
-        *parents, leaf = path.split(".")
-        node = functools.reduce(getattr, parents, spec)
-        setattr(node, leaf, "changed" if path == "init_from" else ["changed"])
-        assert (spec.key() == before) == (path in NOT_IN_KEY), path
-        setattr(node, leaf, value)
-    assert set(NOT_IN_KEY) <= names
-    assert compose(["seed=3", "method.rank=4"]).key().startswith("cola-minilm-lora-r4-s3-")
-
-
-def test_a_new_setting_renames_no_old_run_and_a_changed_default_is_noticed(monkeypatch):
-    spec = compose([])
-    recorded = spec.to_dict()
-    assert spec.differences(recorded) == []
-    del recorded["train"]["dropout"]  # as a record from before that setting
-    assert spec.differences(recorded) == []
-    recorded["train"]["warmup"] = 0.5
-    recorded["out_dir"] = "elsewhere"
-    assert spec.differences(recorded) == ["train.warmup was 0.5, is 0.06"]
-    key = spec.key()
-
-    @dataclasses.dataclass
-    class Newer(Spec):
-        novelty: int = 3
-
-    monkeypatch.setattr("lora_bench.spec.Spec", Newer)
-    newer = Newer(**{f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)})
-    assert newer.key() == key
-    newer.novelty = 4
-    assert newer.key() != key
+        validate(spec)
 
 
 def test_every_knob_is_read_somewhere():
@@ -263,7 +300,7 @@ def test_every_knob_is_read_somewhere():
     code = "\n".join(
         p.read_text() for p in (ROOT / "lora_bench").rglob("*.py") if p.name != "spec.py"
     )
-    for path, _ in _flat(Spec()):
+    for path in settings(Spec()):
         leaf = path.rpartition(".")[2]
         if path != "task.version":  # is read by the key alone: that is its purpose
             assert re.search(rf"\.{leaf}\b|\"{leaf}\"", code), path
