@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from lora_bench.__main__ import compose
-from lora_bench.model import dropout
 from lora_bench.model.encoder import load_encoder
 from lora_bench.spec import ModelSpec, Spec
 
@@ -21,7 +20,6 @@ TINY = ModelSpec(name="tiny", source="random:tiny")
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
-    dropout.seed(0)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from lora_bench.model.encoder import (
     roberta_from_bert,
     tiny_config,
 )
-from lora_bench.model.packing import ATTENTION
+from lora_bench.model.attention import ATTENTION
 from lora_bench.spec import ModelSpec, UserError
 
 from .conftest import MINILM

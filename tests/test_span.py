@@ -292,7 +292,7 @@ def test_the_answer_comes_from_the_best_window_and_the_null_score_from_the_least
 
 def test_loss_is_that_of_transformers_head_on_a_padded_batch():
     """Parity with RobertaForQuestionAnswering, window by window."""
-    from lora_bench.model.packing import ATTENTION
+    from lora_bench.model.attention import ATTENTION
     from lora_bench.model.wrapper import LoraWrapperRoberta
 
     theirs = RobertaForQuestionAnswering(

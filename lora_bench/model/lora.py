@@ -120,14 +120,14 @@ class LoraLinear(nn.Linear):
         """Add the update to the weight: inference then costs what the base layer costs (LoRA paper, section 4.1)."""
         if self.merged:
             raise RuntimeError("already merged")
-        self.weight.data += self.delta()
+        self.weight += self.delta()
         self.merged = True
 
     def unmerge(self) -> None:
         """Take the update out again, to float rounding."""
         if not self.merged:
             raise RuntimeError("not merged")
-        self.weight.data -= self.delta()
+        self.weight -= self.delta()
         self.merged = False
 
     def extra_repr(self) -> str:

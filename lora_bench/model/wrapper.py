@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 from torch import Tensor, nn
 from transformers import RobertaModel
 
 from ..spec import ModelSpec
-from .dropout import use_fast_dropout
+from .dropout import DropoutStream, use_stream
 from .encoder import load_encoder
+from .forward import EncoderPass
 from .heads import HEADS
 from .lora import LoraLinear, adapter_parameters, inject_lora
 from .packing import Batch
@@ -66,6 +68,7 @@ class LoraWrapperRoberta(nn.Module):
             update, every parameter trainable, which is what a method under ``lora_bench/methods/`` starts from.
         train_biases, train_embedding, train_layer_norms: the freezing policy, used when ``lora_rank`` is given.
         head: ``article`` or ``standard`` (transformers' own).
+        dtype: of the encoder's matrix products; None: the parameters' own. The head's is its own.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class LoraWrapperRoberta(nn.Module):
         train_layer_norms: bool = True,
         *,
         head: str = "article",
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         if task_type not in TASK_TYPES:
@@ -102,17 +106,18 @@ class LoraWrapperRoberta(nn.Module):
                 "all" if train_biases else "none", train_layer_norms, train_embedding
             )
             policy.apply(self)
-        use_fast_dropout(self)
+        self.stream: DropoutStream | None = None
+        self.encode = EncoderPass(self.encoder, dtype)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a packed batch: (B, num_classes), or (T, 2 or 3) for SQuAD."""
-        hidden = self.encoder(
-            input_ids=batch.input_ids[None],
-            position_ids=batch.position_ids[None],
-            token_type_ids=batch.token_type_ids[None],
-            layout=batch.layout,
-        ).last_hidden_state[0]  # (T, D)
-        return self.head(hidden if self.kind == "span" else hidden[batch.first])
+        hidden = self.encode(batch, self.stream, first_only=self.kind == "text")  # (B or T, D)
+        return self.head(hidden.to(next(self.head.parameters()).dtype))
+
+    def use_stream(self, stream: DropoutStream) -> None:
+        """Take every dropout mask of encoder and head from ``stream``."""
+        self.stream = stream
+        use_stream(self, stream)
 
     def trained_state(self) -> dict[str, Tensor]:
         """Every trained parameter and every adapter parameter, a frozen one too, by name: what an adapter file holds."""

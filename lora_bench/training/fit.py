@@ -104,8 +104,7 @@ def train_step(
     step: int,
 ) -> float:
     """One optimizer step; returns the mean loss of the batch."""
-    with autocast(spec):
-        loss = task.loss(model(batch), batch)
+    loss = task.loss(model(batch), batch)
     value = loss.item()
     if not math.isfinite(value):
         raise NonFiniteLoss(
@@ -129,8 +128,7 @@ def predict(model: LoraWrapperRoberta, task, data: Encoded, spec: Spec) -> list[
         -data.lengths, kind="stable"
     )  # longest first: memory trouble shows at once
     for batch in batches(model, data, spec.eval_batch_size, by_length):
-        with autocast(spec):
-            logits = model(batch)
+        logits = model(batch)
         for index, output in zip(batch.index.tolist(), task.split(logits, batch), strict=True):
             outputs[index] = output
     return outputs
@@ -163,10 +161,3 @@ def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
         return max(0.0, (steps - step) / max(1, steps - rise))
 
     return factor
-
-
-def autocast(spec: Spec) -> torch.autocast:
-    """bf16 matrix products where the spec says so; weights and optimizer state stay fp32."""
-    return torch.autocast(
-        spec.device.partition(":")[0], dtype=torch.bfloat16, enabled=spec.precision == "bf16"
-    )

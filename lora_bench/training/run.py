@@ -149,22 +149,29 @@ def build(spec: Spec, task, method):
     """A seeded model that ``method`` has prepared, on its device. Returns: (LoraWrapperRoberta, method)."""
     import torch
 
-    from ..model import dropout
+    from ..model.dropout import DropoutStream
     from ..model.encoder import load_encoder, max_tokens
+    from ..model.streams import Streams
     from ..model.wrapper import LoraWrapperRoberta
 
     if spec.device.startswith("cuda") and not torch.cuda.is_available():
         raise SpecError("device", spec.device, "no CUDA device is available; must be cpu here")
     torch.manual_seed(spec.seed)
-    dropout.seed(spec.seed)
     encoder = load_encoder(spec.model, dropout=spec.train.dropout)
     if spec.train.max_length > max_tokens(encoder):
         limit = f"{spec.model.name} takes at most {max_tokens(encoder)} tokens"
         raise SpecError("train.max_length", spec.train.max_length, limit)
     model = LoraWrapperRoberta(
-        task.task_type, task.outputs, spec.train.dropout, encoder, lora_rank=None, head=spec.head
+        task.task_type,
+        task.outputs,
+        spec.train.dropout,
+        encoder,
+        lora_rank=None,
+        head=spec.head,
+        dtype=torch.bfloat16 if spec.precision == "bf16" else None,
     )
     method.prepare(model, spec)
+    model.use_stream(DropoutStream(Streams(spec.seed), spec.device))
     return model.to(spec.device), method
 
 

@@ -1,0 +1,51 @@
+"""Streams: the random numbers of one run, one independent stream for each purpose.
+
+Each stream follows from (seed, purpose) alone, by NumPy's SeedSequence. What else runs in the
+process, how many numbers another purpose has drawn, and torch's global generator change nothing.
+"""
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+PURPOSES = ("init", "head", "order", "dropout")
+
+
+class Streams:
+    """The streams of one run.
+
+    ``init`` draws what a method adds (LoRA's A), ``head`` the task head, ``order`` the order of the
+    training examples and ``dropout`` the masks. ``used`` lists the purposes that were asked for.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+        self.used: list[str] = []
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """A fresh NumPy generator (SFC64) at the start of a stream."""
+        return np.random.Generator(np.random.SFC64(self._sequence(purpose)))
+
+    def torch_seed(self, purpose: str) -> int:
+        """Seed of a torch generator for a stream, below 2**63."""
+        return int(self._sequence(purpose).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    @contextmanager
+    def drawing(self, purpose: str) -> Iterator[None]:
+        """Inside the block, torch's global generator is the stream's; afterwards as it was before.
+
+        Third-party code (torch's own layers, PEFT) draws from the global generator only.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.torch_seed(purpose))
+            yield
+
+    def _sequence(self, purpose: str) -> np.random.SeedSequence:
+        if purpose not in PURPOSES:
+            raise ValueError(f"purpose={purpose}: must be one of {', '.join(PURPOSES)}")
+        if purpose not in self.used:
+            self.used.append(purpose)
+        return np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(purpose.encode()),))
