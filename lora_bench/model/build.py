@@ -36,7 +36,8 @@ def build(spec: Spec, task: "Task", method: "Method", streams: Streams) -> LoraW
         raise SpecError("train.max_length", spec.train.max_length, limit)
     with streams.drawing("head"):
         head = task.make_head(spec.head, encoder.config.hidden_size, spec.train.dropout)
-    model = LoraWrapperRoberta.from_parts(encoder, head, per_token=task.per_token)
+    dtype = torch.bfloat16 if spec.precision == "bf16" else None
+    model = LoraWrapperRoberta.from_parts(encoder, head, per_token=task.per_token, dtype=dtype)
     method.streams = streams
     with streams.drawing("init"):
         method.prepare(model, spec)

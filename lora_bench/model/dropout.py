@@ -29,17 +29,42 @@ class DropoutStream:
         self._generator = torch.Generator(self.device)
         self._generator.manual_seed(streams.torch_seed("dropout"))
 
-    def keep_mask(self, shape: torch.Size, p: float) -> Tensor:
-        """A float tensor of any shape: 0 with probability p, else 1 / (1 - p)."""
+    def keep(self, shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor of any shape: 0 with probability p, else 1. See :func:`rescale`."""
         if self.device.type != "cpu":
-            kept = torch.empty(shape, device=self.device)
-            return kept.bernoulli_(1 - p, generator=self._generator).mul_(1 / (1 - p))
+            kept = torch.empty(shape, device=self.device, dtype=dtype)
+            return kept.bernoulli_(1 / rescale(p), generator=self._generator)
         size = shape.numel()
-        threshold = round(p * LEVELS)
         words = self._words.integers(0, 1 << 64, -(-size // 4), dtype=np.uint64)
-        mask = (words.view(np.uint16)[:size] >= threshold).astype(np.float32)
-        mask *= np.float32(LEVELS / (LEVELS - threshold))
-        return torch.from_numpy(mask).view(shape)
+        draws = torch.from_numpy(words.view(np.int16)[:size])
+        # A comparison is vectorised only where its result has the type of what is compared: 25
+        # against 180 microseconds for 0.8 million elements.
+        kept = torch.ge(draws, _threshold(p) - LEVELS // 2, out=torch.empty_like(draws))
+        return kept.to(dtype).view(shape)
+
+    def keep_mask(self, shape: torch.Size, p: float) -> Tensor:
+        """A float tensor of any shape: 0 with probability p, else the inverse of 1 - p."""
+        return self.keep(shape, p).mul_(rescale(p))
+
+
+def _threshold(p: float) -> int:
+    return round(p * LEVELS)
+
+
+def rescale(p: float) -> float:
+    """What kept elements are multiplied by: the inverse of the probability that is drawn."""
+    return LEVELS / (LEVELS - _threshold(p))
+
+
+def keep(
+    shape: torch.Size, p: float, dtype: torch.dtype, stream: DropoutStream | None
+) -> Tensor | None:
+    """The stream's mask of 0 and 1, from torch's global generator without a stream; None: p is 0."""
+    if p == 0:
+        return None
+    if stream is None:
+        return torch.empty(shape, dtype=dtype).bernoulli_(1 / rescale(p))
+    return stream.keep(shape, p, dtype)
 
 
 def dropout(x: Tensor, p: float, stream: DropoutStream | None) -> Tensor:

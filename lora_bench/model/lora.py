@@ -139,7 +139,7 @@ class LoraLinear(nn.Linear):
         """
         if self.merged:
             raise RuntimeError("already merged")
-        self.weight.data += self.delta()
+        self.weight += self.delta()
         self.merged = True
 
     def unmerge(self) -> None:
@@ -150,7 +150,7 @@ class LoraLinear(nn.Linear):
         """
         if not self.merged:
             raise RuntimeError("not merged")
-        self.weight.data -= self.delta()
+        self.weight -= self.delta()
         self.merged = False
 
     def extra_repr(self) -> str:

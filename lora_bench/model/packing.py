@@ -1,19 +1,20 @@
-"""Packed batches: the real tokens of every example in one row, no padding outside of attention.
+"""Packed batches: every example's real tokens in one row, no padding outside of attention.
 
-Linear layers, LayerNorms and activations then work on real tokens only; ``attention.py`` unpacks
-queries, keys and values into the grids that this module lays out.
+Linear layers, LayerNorms and activations then work on real tokens only. For attention the tokens
+are laid out in padded grids of examples of like length.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-# Of attention grids; any values compute the same. Below SHORT tokens one grid costs less than the
-# calls for several; CELLS keeps the score matrices of a grid in sizes that the allocator reuses.
+# Of attention grids; any values compute the same. Below SHORT tokens, one grid costs less than
+# the calls for several; CELLS keeps the score matrices of a grid in sizes that the allocator gives
+# again without asking the system.
 SHORT = 32
 LIKE = 0.75
 CELLS = 600_000
@@ -21,87 +22,105 @@ CELLS = 600_000
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of b examples of similar length in a padded (b, L) grid, L the longest of them.
+    """A padded grid of b examples of like length.
 
-    Attributes:
-        rows: (b * L,) packed position behind each cell; any valid one for a padding cell.
-        cells: (t,) the cell of each of their t real tokens.
-        mask: (b, 1, 1, L) true on real keys; None where all examples are equally long.
+    Args:
+        examples: (b,), which examples of the batch, in the grid's order.
+        longest: L, tokens of the longest.
+        start: where its b * L cells begin among those of all grids.
+        bias: (b, 1, 1, L), 0 on real tokens and -inf on padding; None: nothing is padded.
     """
 
-    batch: int
+    examples: np.ndarray
     longest: int
-    rows: Tensor
-    cells: Tensor
-    mask: Tensor | None
+    start: int
+    bias: Tensor | None
 
-    @classmethod
-    def of(cls, starts: Tensor, lengths: Tensor) -> "Grid":
-        """starts, lengths (b,): first packed position and length of each example."""
-        longest = int(lengths.max())
-        column = torch.arange(longest, device=lengths.device)
-        real = column < lengths[:, None]  # (b, L)
-        rows = torch.where(real, starts[:, None] + column, starts[:, None]).flatten()
-        mask = None if bool(real.all()) else real[:, None, None, :]
-        return cls(len(lengths), longest, rows, real.flatten().nonzero()[:, 0], mask)
+    @property
+    def cells(self) -> slice:
+        """The grid's part of the cells of all grids."""
+        return slice(self.start, self.start + len(self.examples) * self.longest)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The grids of a packed batch: similar lengths together, so that attention pads little.
+    """Where the T packed tokens lie in grids of C cells in all, and which grids these are.
 
-    Attributes:
-        to_packed: (T,) index of each packed token among the grids' tokens, grid after grid.
-        to_grids: (T,) the inverse. Both are None for a single grid, whose tokens keep their order.
+    Args:
+        lengths: (B,), tokens of each example.
+        grids: each example is in one of them.
+        rows: (C,), the packed row of each cell, T for a padding cell.
+        cells: (T,), the cell of each packed row.
     """
 
+    lengths: np.ndarray
     grids: tuple[Grid, ...]
-    to_packed: Tensor | None = None
-    to_grids: Tensor | None = None
+    rows: Tensor
+    cells: Tensor
 
     @classmethod
-    def from_lengths(cls, lengths: Tensor) -> "Layout":
+    def from_lengths(cls, lengths: np.ndarray, device: str | torch.device = "cpu") -> "Layout":
         """lengths (B,), each 1 or more."""
-        starts = F.pad(lengths.cumsum(0), (1, 0))[:-1]
-        groups = _groups(lengths.tolist())
-        if len(groups) == 1:
-            return cls((Grid.of(starts, lengths),))
-        grids = []
-        for group in groups:
-            chosen = torch.tensor(group, device=lengths.device)
-            grids.append(Grid.of(starts[chosen], lengths[chosen]))
-        to_grids = torch.cat([grid.rows[grid.cells] for grid in grids])
-        return cls(tuple(grids), torch.argsort(to_grids), to_grids)
+        return cls._from_groups(lengths, _groups(lengths), device)
+
+    @cached_property
+    def first(self) -> "Layout":
+        """The layout of the B first tokens, in grids of the same examples."""
+        groups = [grid.examples for grid in self.grids]
+        return Layout._from_groups(np.ones_like(self.lengths), groups, self.rows.device)
+
+    @classmethod
+    def _from_groups(cls, lengths: np.ndarray, groups: list[np.ndarray], device) -> "Layout":
+        tokens = int(lengths.sum())
+        starts = np.cumsum(lengths) - lengths
+        grids, rows, start = [], [], 0
+        for examples in groups:
+            longest = int(lengths[examples].max())
+            column = np.arange(longest)
+            real = column < lengths[examples, None]  # (b, L)
+            rows.append(np.where(real, starts[examples, None] + column, tokens).ravel())
+            bias = None
+            if not real.all():
+                bias = torch.from_numpy(np.where(real, np.float32(0), np.float32("-inf")))
+                bias = bias[:, None, None].to(device)
+            grids.append(Grid(examples, longest, start, bias))
+            start += real.size
+        flat = np.concatenate(rows)
+        cells = np.empty(tokens + 1, dtype=np.int64)
+        cells[flat] = np.arange(start)
+        row_of, cell_of = torch.from_numpy(flat).to(device), torch.from_numpy(cells[:-1]).to(device)
+        return cls(lengths, tuple(grids), row_of, cell_of)
 
 
-def _groups(lengths: list[int]) -> list[list[int]]:
-    """Indices of the examples of each grid.
-
-    An example has at least LIKE of the longest one's tokens; a head has at most CELLS scores.
-    """
-    by_length = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+def _groups(lengths: np.ndarray) -> list[np.ndarray]:
+    """Indices of examples that share a grid, each at least LIKE of its longest, at most CELLS
+    attention scores a head."""
+    by_length = np.argsort(-lengths, kind="stable")
     if lengths[by_length[0]] <= SHORT and len(lengths) * SHORT**2 <= CELLS:
-        return [list(range(len(lengths)))]
+        return [np.arange(len(lengths))]
     groups: list[list[int]] = []
-    for index in by_length:
+    for index, length in zip(by_length.tolist(), lengths[by_length].tolist(), strict=True):
         longest = lengths[groups[-1][0]] if groups else 0
-        like = lengths[index] >= LIKE * longest or longest <= SHORT
+        like = length >= LIKE * longest or longest <= SHORT
         if groups and like and (len(groups[-1]) + 1) * longest**2 <= CELLS:
             groups[-1].append(index)
         else:
             groups.append([index])
-    return groups
+    return [np.array(group) for group in groups]
 
 
 @dataclass
 class Batch:
     """B packed examples with T tokens in all.
 
-    Attributes:
-        input_ids: (T,); position_ids and token_type_ids likewise.
-        cu_seqlens: (B + 1,) example i is tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1.
-        labels: of each example, in the shape that the task's loss takes; None if unlabelled.
-        index: (B,) indices of the examples in their dataset.
+    Args:
+        input_ids: (T,).
+        position_ids: (T,).
+        token_type_ids: (T,).
+        cu_seqlens: (B + 1,), example i is tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1.
+        layout: of its attention.
+        labels: (B,) or (B, 2), or None.
+        index: (B,), the examples' places in their data set.
     """
 
     input_ids: Tensor
@@ -134,22 +153,19 @@ class Batch:
             input_ids: of each example, (n_i,).
             token_type_ids: of each example, (n_i,).
             first_position: position of a first token; RoBERTa counts from ``padding_idx + 1``.
-            labels: of the examples, first axis B.
-            index: of the examples in their dataset, (B,).
-            device: of the batch.
+            labels: (B,) or (B, 2).
+            index: (B,), the examples' places in their data set.
+            device: where the batch goes.
         """
-        lengths = torch.tensor([len(ids) for ids in input_ids])
-        positions = torch.cat(
-            [torch.arange(first_position, first_position + n) for n in lengths.tolist()]
-        )
-        tokens = torch.from_numpy(np.concatenate(input_ids).astype(np.int64))
-        types = torch.from_numpy(np.concatenate(token_type_ids).astype(np.int64))
+        lengths = np.array([len(ids) for ids in input_ids])
+        ends = np.cumsum(lengths)
+        positions = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths) + first_position
+        tokens, types = (np.concatenate(x).astype(np.int64) for x in (input_ids, token_type_ids))
+        bounds = np.concatenate([[0], ends])
+        moved = [torch.from_numpy(x).to(device) for x in (tokens, positions, types, bounds)]
         return cls(
-            input_ids=tokens.to(device),
-            position_ids=positions.to(device),
-            token_type_ids=types.to(device),
-            cu_seqlens=F.pad(lengths.cumsum(0), (1, 0)).to(device),
-            layout=Layout.from_lengths(lengths.to(device)),
+            *moved,
+            layout=Layout.from_lengths(lengths, device),
             labels=None if labels is None else torch.from_numpy(labels).to(device),
             index=None if index is None else torch.from_numpy(index),
         )

@@ -11,6 +11,7 @@ from transformers import RobertaModel
 from ..spec import ModelSpec
 from .dropout import DropoutStream, use_stream
 from .encoder import first_position, load_encoder
+from .forward import EncoderPass
 from .heads import HEADS
 from .lora import LoraLinear, adapter_parameters, inject_lora
 from .packing import Batch
@@ -103,7 +104,7 @@ class LoraWrapperRoberta(nn.Module):
             source = ModelSpec(name=str(model_id), source=str(model_id))
             encoder = load_encoder(source, dropout=dropout_rate)
         made = HEADS[level, head](encoder.config.hidden_size, outputs, dropout_rate)
-        self._assemble(encoder, made, per_token=level == "token")
+        self._assemble(encoder, made, level == "token", None)
         if lora_rank is not None:
             inject_lora(self.encoder, rank=lora_rank, alpha=float(lora_rank), init="gaussian")
             policy = FreezePolicy(
@@ -113,7 +114,12 @@ class LoraWrapperRoberta(nn.Module):
 
     @classmethod
     def from_parts(
-        cls, encoder: RobertaModel, head: nn.Module, *, per_token: bool
+        cls,
+        encoder: RobertaModel,
+        head: nn.Module,
+        *,
+        per_token: bool,
+        dtype: torch.dtype | None = None,
     ) -> "LoraWrapperRoberta":
         """A wrapper around an encoder and any head, every parameter trainable.
 
@@ -121,15 +127,19 @@ class LoraWrapperRoberta(nn.Module):
             encoder: attends over packed batches, as ``load_encoder`` returns it.
             head: takes the first token of each example (B, D), or every token (T, D).
             per_token: which of the two.
+            dtype: of the encoder's matrix products; None: that of the parameters.
         """
         model = cls.__new__(cls)
-        model._assemble(encoder, head, per_token=per_token)
+        model._assemble(encoder, head, per_token, dtype)
         return model
 
-    def _assemble(self, encoder: RobertaModel, head: nn.Module, *, per_token: bool) -> None:
+    def _assemble(
+        self, encoder: RobertaModel, head: nn.Module, per_token: bool, dtype: torch.dtype | None
+    ) -> None:
         super().__init__()
         self.encoder, self.head, self.per_token = encoder, head, per_token
         self.stream: DropoutStream | None = None
+        self.encode = EncoderPass(encoder, dtype)
 
     def use_stream(self, stream: DropoutStream) -> None:
         """Take every dropout mask from ``stream`` instead of torch's global generator."""
@@ -190,14 +200,9 @@ class LoraWrapperRoberta(nn.Module):
 
     def _packed(self, batch: Batch) -> Tensor:
         """(B, outputs), or (T, outputs) of a token head."""
-        hidden = self.encoder(
-            input_ids=batch.input_ids[None],
-            position_ids=batch.position_ids[None],
-            token_type_ids=batch.token_type_ids[None],
-            layout=batch.layout,
-            stream=self.stream,
-        ).last_hidden_state[0]  # (T, D)
-        return self.head(hidden if self.per_token else hidden[batch.first])
+        # (T, D), or (B, D) for a sequence head, which reads first tokens only
+        hidden = self.encode(batch, self.stream, first_only=not self.per_token)
+        return self.head(hidden.to(next(self.head.parameters()).dtype))
 
     def trained_state(self) -> dict[str, Tensor]:
         """Every trained and every adapter parameter by name: what an adapter file holds."""

@@ -87,8 +87,7 @@ class Trainee:
             NonFiniteLoss: see ``step``.
         """
         self.model.train()
-        with autocast(self.spec):
-            loss = self.task.loss(self.model(batch), batch)
+        loss = self.task.loss(self.model(batch), batch)
         value = loss.item()
         if not math.isfinite(value):
             raise NonFiniteLoss(
@@ -164,8 +163,7 @@ def predict(model: LoraWrapperRoberta, task: Task, data: Encoded, spec: Spec) ->
     outputs: dict[int, Tensor] = {}
     by_length = np.argsort(-data.lengths, kind="stable")  # longest first: out of memory at once
     for batch in batches(model, data, spec.eval_batch_size, by_length):
-        with autocast(spec):
-            logits = model(batch)
+        logits = model(batch)
         assert batch.index is not None
         outputs.update(zip(batch.index.tolist(), task.split(logits, batch), strict=True))
     return [outputs[index] for index in range(len(data))]
@@ -210,9 +208,3 @@ def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
         return max(0.0, (steps - step) / max(1, steps - rise))
 
     return factor
-
-
-def autocast(spec: Spec) -> torch.autocast:
-    """bf16 matrix products where the spec says so; weights and optimizer state stay fp32."""
-    kind = spec.device.partition(":")[0]
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=spec.precision == "bf16")

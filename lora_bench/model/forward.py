@@ -1,0 +1,187 @@
+"""The encoder's pass over packed tokens: transformers' modules, but not their forward.
+
+``EncoderPass`` reads the parameters of a RobertaModel in place. Where a part of a layer is what
+transformers or :mod:`lora_bench.model.lora` made it, its parameters go through the functions of
+:mod:`lora_bench.model.functions`; where a method put something else (an adapter, a PEFT layer, a
+4-bit weight), that module's own forward is called.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import RobertaModel
+from transformers.models.roberta.modeling_roberta import (
+    RobertaIntermediate,
+    RobertaLayer,
+    RobertaOutput,
+    RobertaSelfAttention,
+    RobertaSelfOutput,
+)
+
+from .attention import attend
+from .dropout import Dropout, DropoutStream, dropout, keep, rescale
+from .functions import Affine, ResidualNorm, affine
+from .lora import LoraLinear, LoraRobertaSelfAttention
+from .packing import Batch
+
+
+class EncoderPass:
+    """The pass of one encoder in one precision.
+
+    Under bf16, products and what lies between them are in bf16, LayerNorm's and softmax's sums in
+    fp32; trained parameters stay in fp32 and are cast in each step, frozen ones once.
+
+    Args:
+        encoder: read at each call: a method may replace its modules between two calls.
+        dtype: of the matrix products; None: the parameters' own.
+    """
+
+    def __init__(self, encoder: RobertaModel, dtype: torch.dtype | None = None):
+        self.encoder, self.dtype = encoder, dtype
+        self._copies: dict[int, tuple[nn.Parameter, tuple[int, int], Tensor]] = {}
+
+    def __call__(
+        self, batch: Batch, stream: DropoutStream | None = None, *, first_only: bool = False
+    ) -> Tensor:
+        """Last hidden states (T, D), or (B, D) of the first tokens.
+
+        Args:
+            batch: packed tokens.
+            stream: of the dropout masks.
+            first_only: leave out of the last layer what only other tokens' outputs need.
+        """
+        x = self._embed(batch, stream)
+        *lower, last = self.encoder.encoder.layer
+        for layer in lower:
+            x = self._layer(layer, x, batch, stream)
+        x = self._layer(last, x, batch, stream, first_only=first_only)
+        return x[batch.first] if first_only and len(x) != len(batch.first) else x
+
+    def _embed(self, batch: Batch, stream: DropoutStream | None) -> Tensor:
+        tables = self.encoder.embeddings
+        total = tables.word_embeddings(batch.input_ids) + tables.position_embeddings(
+            batch.position_ids
+        )
+        total = total + tables.token_type_embeddings(batch.token_type_ids)
+        x = tables.LayerNorm(total)
+        return dropout(x, _rate(tables.dropout), stream).to(self.dtype or total.dtype)
+
+    def _layer(
+        self,
+        layer: RobertaLayer,
+        x: Tensor,
+        batch: Batch,
+        stream: DropoutStream | None,
+        first_only: bool = False,
+    ) -> Tensor:
+        """x (T, D) -> (T, D), or (B, D) of the first tokens."""
+        attention = layer.attention.self
+        if type(attention) not in (RobertaSelfAttention, LoraRobertaSelfAttention):
+            with self._autocast(x):
+                out = layer(x[None], layout=batch.layout, stream=stream)
+            return out[0].to(x.dtype)
+        x, mixed = self._attend(attention, x, batch, stream, first_only)
+        x = self._output(layer.attention.output, mixed, x, stream)
+        wide = self._intermediate(layer.intermediate, x, stream)
+        return self._output(layer.output, wide, x, stream)
+
+    def _attend(
+        self,
+        attention: RobertaSelfAttention,
+        x: Tensor,
+        batch: Batch,
+        stream: DropoutStream | None,
+        first_only: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """x (T, D) -> the rows that go on, T or B of them: of x, and of attention's output."""
+        a = attention
+        rows, keys_values = x, None
+        if first_only:
+            rows = x[batch.first]  # (B, D)
+            queries = self._project([a.query], rows, stream)
+            keys_values = self._project([a.key, a.value], x, stream)  # (T, 2 D)
+        else:
+            queries = self._project([a.query, a.key, a.value], x, stream)  # (T, 3 D)
+        p = _rate(a.dropout)
+        heads, layout = a.num_attention_heads, batch.layout
+        return rows, attend(queries, keys_values, layout, heads, a.scaling, p, stream)
+
+    def _intermediate(
+        self, block: RobertaIntermediate, x: Tensor, stream: DropoutStream | None
+    ) -> Tensor:
+        if type(block) is not RobertaIntermediate or _hooked(block):
+            return self._call(block, x)
+        return block.intermediate_act_fn(self._project([block.dense], x, stream))
+
+    def _output(
+        self,
+        block: RobertaSelfOutput | RobertaOutput,
+        h: Tensor,
+        residual: Tensor,
+        stream: DropoutStream | None,
+    ) -> Tensor:
+        """h (T, D or intermediate), residual (T, D) -> (T, D)."""
+        plain = type(block) in (RobertaSelfOutput, RobertaOutput) and not _hooked(block)
+        norm, drop = block.LayerNorm, block.dropout
+        if not plain or type(drop) not in (nn.Dropout, Dropout) or type(norm) is not nn.LayerNorm:
+            return self._call(block, h, residual)
+        h = self._project([block.dense], h, stream)
+        p = _rate(drop)
+        mask = keep(h.shape, p, h.dtype, stream)
+        weight, bias = norm.weight, norm.bias
+        if h.device.type != "cpu":  # only the CPU's LayerNorm takes fp32 weights with bf16
+            weight, bias = weight.to(h.dtype), bias.to(h.dtype)
+        return ResidualNorm.apply(h, residual, mask, rescale(p), weight, bias, norm.eps)
+
+    def _project(
+        self, modules: Sequence[nn.Module], x: Tensor, stream: DropoutStream | None
+    ) -> Tensor:
+        """Linear layers of one input, side by side: x (T, in) -> (T, sum of their outs)."""
+        layers = [_affine_of(module, x, stream) for module in modules]
+        if None not in layers:
+            return affine(x, layers, self._cast)
+        outs = [self._call(module, x) for module in modules]
+        return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
+
+    def _call(self, module: nn.Module, *inputs: Tensor) -> Tensor:
+        with self._autocast(inputs[0]):
+            return module(*inputs).to(inputs[0].dtype)
+
+    def _autocast(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16)
+
+    def _cast(self, parameter: Tensor) -> Tensor:
+        """The parameter in the precision of the products; a frozen one is cast once."""
+        if self.dtype is None or parameter.dtype is self.dtype:
+            return parameter
+        if parameter.requires_grad:
+            return parameter.to(self.dtype)
+        state = (parameter._version, parameter.data_ptr())
+        held = self._copies.get(id(parameter))
+        if held is None or held[0] is not parameter or held[1] != state:
+            held = (parameter, state, parameter.detach().to(self.dtype))
+            self._copies[id(parameter)] = held
+        return held[2]
+
+
+def _affine_of(module: nn.Module, x: Tensor, stream: DropoutStream | None) -> Affine | None:
+    """What the fused function needs of a linear layer; None: it is of another kind."""
+    if type(module) not in (nn.Linear, LoraLinear) or _hooked(module):
+        return None
+    if type(module) is nn.Linear or module.merged or not module.enabled:
+        return Affine(module.weight, module.bias)
+    p = _rate(module.lora_dropout)
+    mask = keep(x.shape, p, x.dtype, stream)
+    update = (module.lora_a, module.lora_b, module.lora_scaling)
+    return Affine(module.weight, module.bias, *update, mask, rescale(p))
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether somebody listens to the module's forward, which would not be called."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _rate(module: nn.Dropout) -> float:
+    return module.p if module.training else 0.0
