@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from . import record as records
-from .compose import plan, validate
+from .compose import completed, plan, validate
 from .presets import CONF
 from .spec import FOLDERS, Spec, UserError
 from .sweep.plan import Sweep, expand
@@ -68,7 +68,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     # Hydra reads the command line itself: it gets the sweep presets expanded
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
-    sys.argv = [sys.argv[0], *flags, *overrides]
+    sys.argv = [sys.argv[0], *flags, *completed(overrides)]
     if args.multirun:
         print(f"sweep: {sweep.progress()}", file=sys.stderr)
         command = " ".join(["python -m lora_bench -m", *_portable(overrides)])

@@ -45,7 +45,7 @@ def compose(overrides: list[str]) -> Spec:
     """
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            spec = Spec.from_config(hydra.compose("config", overrides))
+            spec = Spec.from_config(hydra.compose("config", completed(overrides)))
         return validate(spec)
     except SpecError as error:
         given = any(_path(override) == error.path for override in overrides)
@@ -58,6 +58,11 @@ def compose(overrides: list[str]) -> Spec:
         ) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_unknown_setting(overrides) or one_line(error)) from None
+
+
+def completed(overrides: list[str]) -> list[str]:
+    """The overrides as Hydra needs them: ``task.args`` may name settings that no preset writes."""
+    return [f"++{word}" if word.startswith("task.args.") else word for word in overrides]
 
 
 def plan(overrides: list[str], *, sweep: bool) -> list[Spec]:

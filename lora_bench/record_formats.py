@@ -38,8 +38,9 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
     task["args"] = moved if task["kind"] == "span" else {}
     ratio = method.pop("lr_ratio", None)
     args = {**method.get("args", {}), **({} if ratio is None else {"lr_ratio": ratio})}
+    copies = {name: method.get(setting) for name, setting in PEFT_COPIES.items()}
     method["args"] = {
-        name: value for name, value in args.items() if method.get(PEFT_COPIES.get(name)) != value
+        name: value for name, value in args.items() if name not in copies or copies[name] != value
     }
     spec = Spec.from_dict(settings)
     prints = {split: facts["fingerprint"] for split, facts in sorted(record["data"].items())}

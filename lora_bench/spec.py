@@ -211,7 +211,7 @@ class Start:
     fingerprint: str  # hash of its weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Identity:
     """What a run is: ``where`` (task, model, data), ``system`` (method, recipe) and ``seed``.
 
@@ -224,10 +224,14 @@ class Identity:
     seed: int
     start: str | None = None
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same run; a setting that one of them lacks has its default."""
+        return isinstance(other, Identity) and self._content() == other._content()
+
     @property
     def cell(self) -> str:
         """Name of the cell: a readable stem and a hash of where and system."""
-        return f"{self._stem()}-{_digest([_chosen(self.where), _chosen(self.system)])}"
+        return f"{self._stem()}-{_digest(self._content()[:2])}"
 
     @property
     def key(self) -> str:
@@ -235,8 +239,10 @@ class Identity:
 
         Settings at their default stay out of the hash, so that a new setting renames no old run.
         """
-        content = [_chosen(self.where), _chosen(self.system), self.seed, self.start]
-        return f"{self._stem()}-s{self.seed}-{_digest(content)}"
+        return f"{self._stem()}-s{self.seed}-{_digest(self._content())}"
+
+    def _content(self) -> list[Any]:
+        return [_chosen(self.where), _chosen(self.system), self.seed, self.start]
 
     def _stem(self) -> str:
         rank = self.system.get("method.rank")

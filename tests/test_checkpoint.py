@@ -277,7 +277,7 @@ def broken(kind: str, good: dict) -> dict | bytes:
         ("rank", r"has LoRA matrices of ranks \[4, 8\]; must be one rank"),
         (
             "shape",
-            r"wrong shape \['encoder.encoder.layer.0.attention.self.query.lora_a is \(8, 16\), must",
+            r"wrong shape \['encoder.encoder.layer.0.attention.self.query.lora_a is \(8, 16\)",
         ),
         ("missing", r"missing \['encoder.encoder.layer.0.attention.self.query.lora_b'\]"),
         ("extra", r"unknown \['encoder.encoder.layer.0.attention.self.nosuch.lora_a'\]"),
@@ -489,7 +489,7 @@ FORMAT_1 = {
 
 @pytest.mark.parametrize("task", FORMAT_1)
 def test_an_adapter_of_format_1_still_loads(adapter, task):
-    """Format 1 kept ``unanswerable`` beside the task's name and repeated the rank in PEFT's args."""
+    """Format 1 had ``unanswerable`` beside the task's name, and the rank in PEFT's args too."""
     old_task, args, method, old_args, new_args = FORMAT_1[task]
     folder = adapter(f"task={task}", "head=article")
     before = ours(folder)

@@ -99,6 +99,17 @@ def test_a_new_setting_renames_no_old_run(monkeypatch):
     assert identity_of(newer).key != before.key
 
 
+def test_a_record_from_before_a_new_setting_is_the_same_run(tmp_path):
+    spec = compose([])
+    old = record_of(spec)
+    del old.system["train.dropout"]
+    record.write(record.folder_of(tmp_path, identity_of(spec)), old)
+    _, found = record.find(tmp_path, identity_of(spec))
+    assert found == old
+    spec.train.dropout = 0.3
+    assert record.find(tmp_path, identity_of(spec))[1] is None
+
+
 def test_a_record_reads_back_as_written(tmp_path):
     before = record_of(compose([]), start={"task": "mnli", "cell": "c", "fingerprint": "f"})
     record.write(tmp_path, before)

@@ -222,9 +222,8 @@ def test_a_good_record_is_never_replaced_by_a_failed_one(tiny_spec, monkeypatch)
     planned = prepare(spec)
 
     def fail_late(*_):
-        with monkeypatch.context() as patch:
-            patch.undo()
-            run(spec)
+        monkeypatch.undo()
+        run(spec)
         raise MemoryError("out of memory")
 
     monkeypatch.setattr(Lora, "prepare", fail_late)

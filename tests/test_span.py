@@ -205,8 +205,8 @@ def test_gold_spans_of_the_real_files_come_back(real_squad, model, file):
         question = rows[encoded.row[window]]
         gold, start = question["answers"]["text"][0], question["answers"]["answer_start"][0]
         if text != gold:
-            # The annotation starts or ends inside a token ("Japan" of "Japanese"): no span of tokens
-            # equals it, and the shortest one that covers it adds the rest of these tokens.
+            # The annotation starts or ends inside a token ("Japan" of "Japanese"): no span equals
+            # it, and the shortest one that covers it adds the rest of these tokens.
             cut += 1
             places = encoded.offsets[encoded.starts[window] : encoded.starts[window + 1]]
             edges = {int(c) for c in places[places[:, 0] >= 0].ravel()}
