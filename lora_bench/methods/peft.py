@@ -127,7 +127,7 @@ class Peft(Method):
                 # PEFT compiles the extension at run time and warns where it cannot.
                 raise SpecError(path, value, "PEFT uses 1 without its CUDA extension; must be 1")
             if name == "feedforward_modules":
-                for module in value:
+                for module in value if isinstance(value, list) else [value]:
                     one_of(path, module, tuple(spec.method.args.get("target_modules", ())))
             if name in ours:
                 raise SpecError(path, value, f"use method.{ours[name]}")
