@@ -1,7 +1,7 @@
-"""The official SQuAD rules, written anew from their published description, for the tests to compare with.
+"""A second implementation of the official SQuAD rules, to compare with.
 
-Plain loops over dicts, nothing shared with lora_bench: lower-case, strip punctuation and articles, collapse whitespace; the
-best over the references; v2's sweep over no-answer thresholds.
+Plain loops over dicts, nothing shared with lora_bench: lower-case, strip punctuation and articles,
+collapse whitespace; the best over the references; v2's sweep over no-answer thresholds.
 """
 
 import re
@@ -41,7 +41,7 @@ def evaluate_v1(golds, predictions):
 
 
 def evaluate_v2(golds, predictions, null_odds=None, threshold=1.0):
-    """As evaluate-v2.0.py with --na-prob-file and --na-prob-thresh; without null_odds every prediction stands."""
+    """As evaluate-v2.0.py with --na-prob-file and --na-prob-thresh."""
     odds = null_odds or dict.fromkeys(golds, 0.0)
     answerable = {i: bool(gold) for i, gold in golds.items()}
     raw = {"exact": {}, "f1": {}}

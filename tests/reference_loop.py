@@ -1,6 +1,6 @@
 """The reference: PEFT's LoRA in a plain, padded PyTorch loop, without lora_bench's model or loop.
 
-    python -m tests.reference_loop --data-root /path/to/glue_data --task stsb --seeds 0 1 2 --train-rows 3000
+    python -m tests.reference_loop --data-root /path/to/glue_data --task stsb --seeds 0 1 2
 
 Same base model, head shape, recipe and rows as ``python -m lora_bench``; prints one JSON line per
 seed, and the mean.
@@ -23,7 +23,7 @@ from lora_bench.tasks import make_task
 
 
 class PaddedModel(nn.Module):
-    """A stock encoder with PEFT's LoRA on query and value, and RobertaForX's classification head."""
+    """A stock encoder with PEFT's LoRA on query and value, and RobertaForX's head."""
 
     def __init__(self, folder: str, outputs: int, rank: int, alpha: float, dropout: float):
         super().__init__()

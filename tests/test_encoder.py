@@ -22,8 +22,8 @@ from .conftest import MINILM
 
 def test_bert_becomes_roberta_exactly():
     config = BertConfig(
-        vocab_size=90, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24,
-        max_position_embeddings=20, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        vocab_size=90, hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=24, max_position_embeddings=20, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     bert = BertModel(config, add_pooling_layer=False).eval()
     roberta = roberta_from_bert(bert).eval()
@@ -52,7 +52,7 @@ def test_a_folder_loads_and_keeps_its_weights(tmp_path):
     [
         (
             "FacebookAI/roberta-base",
-            "model.source=FacebookAI/roberta-base: cannot be loaded .* offline choices: model=minilm",
+            "=FacebookAI/roberta-base: cannot be loaded .* offline choices: model=minilm",
         ),
         ("package:no_such_package", "not installed; pip install"),
         ("/nowhere/at/all", "model.source=/nowhere/at/all: no such folder"),
@@ -82,7 +82,8 @@ def test_the_hub_path_works_from_a_filled_cache(tmp_path):
     (repository / "snapshots" / commit / "pytorch_model.bin").write_bytes(b"not needed")
     code = (
         "from lora_bench.model.encoder import load_encoder; from lora_bench.spec import ModelSpec\n"
-        "print(load_encoder(ModelSpec(name='x', source='someone/tiny-roberta'), dropout=0.0).config.vocab_size)"
+        "model = ModelSpec(name='x', source='someone/tiny-roberta')\n"
+        "print(load_encoder(model, dropout=0.0).config.vocab_size)"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(

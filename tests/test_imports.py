@@ -22,7 +22,7 @@ def unit(parts: tuple[str, ...]) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[str, ...]]:
-    """Modules of the package that a file imports, inside functions too; not those for type hints."""
+    """Modules of the package that a file imports, also in functions; not those for type hints."""
     package = path.relative_to(PACKAGE).parts[:-1]
     tree = ast.parse(path.read_text())
     hints = {

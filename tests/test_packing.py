@@ -87,28 +87,29 @@ def test_training_attention_with_dropout_has_the_mean_of_the_one_without():
 
 def test_layout_of_equal_lengths_needs_no_mask():
     (grid,) = Layout.from_lengths(np.array([4, 4])).grids
-    assert grid.mask is None
-    (grid,) = Layout.from_lengths(np.array([1, 3])).grids
-    assert grid.mask.shape == (2, 1, 1, 3)
-    assert grid.cells.tolist() == [0, 3, 4, 5]
-    assert grid.rows[grid.cells].tolist() == [0, 1, 2, 3]
+    assert grid.bias is None
+    layout = Layout.from_lengths(np.array([3, 1]))
+    (grid,) = layout.grids
+    assert grid.bias.shape == (2, 1, 1, 3) and grid.cells == slice(0, 6)
+    assert layout.rows.tolist() == [0, 1, 2, 3, 4, 4]  # 4: a padding cell
+    assert layout.cells.tolist() == [0, 1, 2, 3]
+    assert grid.bias.flatten().tolist() == [0, 0, 0, 0, float("-inf"), float("-inf")]
 
 
 @pytest.mark.parametrize(
     "lengths", [[1], [5, 2], [40, 3, 200, 41, 2], [384] * 9, list(range(1, 130))]
 )
 def test_grids_hold_each_token_once_and_waste_little(lengths):
-    layout = Layout.from_lengths(np.array(lengths))
-    tokens = torch.cat([grid.rows[grid.cells] for grid in layout.grids])
-    assert sorted(tokens.tolist()) == list(range(sum(lengths)))
-    if len(layout.grids) > 1:
-        assert tokens[layout.to_packed].tolist() == list(range(sum(lengths)))
+    layout, tokens = Layout.from_lengths(np.array(lengths)), sum(lengths)
+    assert layout.rows[layout.cells].tolist() == list(range(tokens))
+    assert (layout.rows == tokens).sum() == len(layout.rows) - tokens  # the rest is padding
+    examples = np.concatenate([grid.examples for grid in layout.grids])
+    assert sorted(examples.tolist()) == list(range(len(lengths)))
     for grid in layout.grids:
-        assert (
-            grid.longest <= packing.SHORT
-            or grid.batch * grid.longest <= len(grid.cells) / packing.LIKE
-        )
-        assert grid.batch == 1 or grid.batch * grid.longest**2 <= packing.CELLS
+        cells = len(grid.examples) * grid.longest
+        real = sum(lengths[i] for i in grid.examples)
+        assert grid.longest <= packing.SHORT or cells <= real / packing.LIKE
+        assert len(grid.examples) == 1 or cells * grid.longest <= packing.CELLS
 
 
 def pack(encoder, ids, types) -> Batch:

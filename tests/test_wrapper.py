@@ -45,7 +45,7 @@ def article_call(model_id, **changes):
 
 
 def test_parameter_counts_are_the_published_ones(roberta_base_shape):
-    """The article's 420,098 include 768 of a pooler bias that never reaches the loss; there is no pooler here."""
+    """The article's 420,098 include a pooler bias of 768, which never reaches the loss."""
     counts = parameter_counts(article_call(roberta_base_shape()))
     assert counts["trained"] == 420_098 - 768
     assert counts["adapter"] == 294_912

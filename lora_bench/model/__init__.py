@@ -1,1 +1,1 @@
-"""The encoder with its adapters, its head and how packed tokens go through it. Nothing here knows tables, files of runs or Hydra."""
+"""The encoder with its adapters and head, and the pass of packed tokens through it."""

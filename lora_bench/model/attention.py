@@ -1,9 +1,10 @@
 """Attention within each packed example, and its place in transformers' own modules."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from .dropout import DropoutStream, keep, rescale
@@ -20,7 +21,7 @@ class _ToGrids(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, layout: Layout, parts: int, heads: int):
+    def forward(ctx: Any, x: Tensor, layout: Layout, parts: int, heads: int) -> tuple[Tensor, ...]:
         ctx.layout, ctx.parts, ctx.width = layout, parts, x.shape[1]
         cells = _cells(x, layout)  # (C, parts * h * d)
         outs: list[Tensor] = []
@@ -30,7 +31,7 @@ class _ToGrids(torch.autograd.Function):
         return tuple(outs)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *grads: Tensor):
+    def backward(ctx: Any, *grads: Tensor) -> Any:
         flat = grads[0].new_empty(len(ctx.layout.rows), ctx.width)
         for i, grid in enumerate(ctx.layout.grids):
             block = flat[grid.cells].view(len(grid.examples), grid.longest, ctx.parts, -1)
@@ -44,8 +45,8 @@ class _FromGrids(torch.autograd.Function):
     """(b, h, L, d) of each grid -> (T, h * d)."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, layout: Layout, *blocks: Tensor) -> Tensor:
-        ctx.layout, (_, ctx.heads, _, size) = layout, blocks[0].shape
+    def forward(ctx: Any, layout: Layout, *blocks: Tensor) -> Tensor:
+        ctx.layout, (ctx.heads, _, size) = layout, blocks[0].shape[1:]
         flat = blocks[0].new_empty(len(layout.rows), ctx.heads * size)
         for grid, block in zip(layout.grids, blocks, strict=True):
             b, h, length, d = block.shape
@@ -53,7 +54,7 @@ class _FromGrids(torch.autograd.Function):
         return flat.index_select(0, layout.cells)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         cells = _cells(grad, ctx.layout)  # (C, h * d)
         blocks = [
             cells[grid.cells]
@@ -134,10 +135,10 @@ def packed_attention(
     scaling: float,
     dropout: float = 0.0,
     stream: DropoutStream | None = None,
-    **_,
+    **_unused: Any,
 ) -> tuple[Tensor, None]:
     """``attend`` as transformers calls it: (1, h, T, d) each -> (1, T, h, d), no weights."""
-    _, heads, tokens, size = query.shape
+    heads, tokens, size = query.shape[1:]
     flat = torch.stack([query[0], key[0], value[0]]).permute(2, 0, 1, 3)  # (T, 3, h, d)
     out = attend(flat.reshape(tokens, -1), None, layout, heads, scaling, dropout, stream)
     return out.view(1, tokens, heads, size), None

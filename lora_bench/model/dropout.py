@@ -59,7 +59,7 @@ def rescale(p: float) -> float:
 def keep(
     shape: torch.Size, p: float, dtype: torch.dtype, stream: DropoutStream | None
 ) -> Tensor | None:
-    """The stream's mask of 0 and 1, from torch's global generator without a stream; None: p is 0."""
+    """A mask of 0 and 1 from the stream, or from torch's global generator; None where p is 0."""
     if p == 0:
         return None
     if stream is None:

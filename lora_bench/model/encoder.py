@@ -79,7 +79,7 @@ def roberta_from_bert(bert: BertModel) -> RobertaModel:
         for k, v in bert.config.to_dict().items()
         if k not in ("model_type", "architectures", "dtype")
     }
-    shift = bert.config.pad_token_id + 1
+    shift = (bert.config.pad_token_id or 0) + 1
     settings["max_position_embeddings"] += shift
     roberta = RobertaModel(RobertaConfig(**settings), add_pooling_layer=False)
     state = bert.state_dict()

@@ -1,15 +1,15 @@
 """The encoder's pass over packed tokens: transformers' modules, but not their forward.
 
-``EncoderPass`` reads the parameters of a RobertaModel in place. Where a part of a layer is what
+``EncoderPass`` reads the parameters of a RobertaModel in place. Where a part of a layer is as
 transformers or :mod:`lora_bench.model.lora` made it, its parameters go through the functions of
-:mod:`lora_bench.model.functions`; where a method put something else (an adapter, a PEFT layer, a
-4-bit weight), that module's own forward is called.
+:mod:`lora_bench.model.functions`; where a method has replaced it (an adapter, a PEFT layer, a 4-bit
+weight), the forward of that module is called.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import RobertaModel
 from transformers.models.roberta.modeling_roberta import (
@@ -30,17 +30,18 @@ from .packing import Batch
 class EncoderPass:
     """The pass of one encoder in one precision.
 
-    Under bf16, products and what lies between them are in bf16, LayerNorm's and softmax's sums in
-    fp32; trained parameters stay in fp32 and are cast in each step, frozen ones once.
+    Under bf16, matrix products and the activations between them are in bf16, the sums of LayerNorm
+    and softmax in fp32. Trained parameters stay in fp32 and are cast in each step, frozen ones
+    once.
 
     Args:
-        encoder: read at each call: a method may replace its modules between two calls.
-        dtype: of the matrix products; None: the parameters' own.
+        encoder: whose modules are read at each call; a method may replace them between two calls.
+        dtype: of the matrix products; None: that of the parameters.
     """
 
     def __init__(self, encoder: RobertaModel, dtype: torch.dtype | None = None):
         self.encoder, self.dtype = encoder, dtype
-        self._copies: dict[int, tuple[nn.Parameter, tuple[int, int], Tensor]] = {}
+        self._copies: dict[int, tuple[Tensor, tuple[int, int], Tensor]] = {}
 
     def __call__(
         self, batch: Batch, stream: DropoutStream | None = None, *, first_only: bool = False
@@ -50,7 +51,7 @@ class EncoderPass:
         Args:
             batch: packed tokens.
             stream: of the dropout masks.
-            first_only: leave out of the last layer what only other tokens' outputs need.
+            first_only: in the last layer, compute the outputs of first tokens only.
         """
         x = self._embed(batch, stream)
         *lower, last = self.encoder.encoder.layer
@@ -130,7 +131,8 @@ class EncoderPass:
         h = self._project([block.dense], h, stream)
         p = _rate(drop)
         mask = keep(h.shape, p, h.dtype, stream)
-        weight, bias = norm.weight, norm.bias
+        weight: Tensor = norm.weight
+        bias: Tensor = norm.bias
         if h.device.type != "cpu":  # only the CPU's LayerNorm takes fp32 weights with bf16
             weight, bias = weight.to(h.dtype), bias.to(h.dtype)
         return ResidualNorm.apply(h, residual, mask, rescale(p), weight, bias, norm.eps)
@@ -140,8 +142,9 @@ class EncoderPass:
     ) -> Tensor:
         """Linear layers of one input, side by side: x (T, in) -> (T, sum of their outs)."""
         layers = [_affine_of(module, x, stream) for module in modules]
-        if None not in layers:
-            return affine(x, layers, self._cast)
+        known = [layer for layer in layers if layer is not None]
+        if len(known) == len(layers):
+            return affine(x, known, self._cast)
         outs = [self._call(module, x) for module in modules]
         return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
 
@@ -166,7 +169,7 @@ class EncoderPass:
         return held[2]
 
 
-def _affine_of(module: nn.Module, x: Tensor, stream: DropoutStream | None) -> Affine | None:
+def _affine_of(module: Any, x: Tensor, stream: DropoutStream | None) -> Affine | None:
     """What the fused function needs of a linear layer; None: it is of another kind."""
     if type(module) not in (nn.Linear, LoraLinear) or _hooked(module):
         return None

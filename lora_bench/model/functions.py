@@ -8,10 +8,10 @@ its scale is applied exactly.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,15 @@ def affine(x: Tensor, layers: Sequence[Affine], cast: Callable[[Tensor], Tensor]
 
 class _Affine(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, layers, cast, *parameters: Tensor | None) -> Tensor:
-        values = [None if p is None else cast(p) for p in parameters]
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        layers: Sequence[Affine],
+        cast: Callable[[Tensor], Tensor],
+        *parameters: Tensor | None,
+    ) -> Tensor:
+        """Each layer has four parameters: weight, bias, a, b."""
+        values: list[Any] = [None if p is None else cast(p) for p in parameters]
         widths = [len(weight) for weight in values[::4]]
         out = x.new_empty(len(x), sum(widths))
         lows = []
@@ -73,12 +80,13 @@ class _Affine(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         count = len(ctx.layers)
         x, *saved = ctx.saved_tensors
         lows, values = saved[:count], saved[count:]
         needs = ctx.needs_input_grad
-        grad_x, grads = None, []
+        grad_x: Any = None
+        grads: list[Tensor | None] = []
         for i, (layer, g) in enumerate(zip(ctx.layers, grad.split(ctx.widths, 1), strict=True)):
             weight, _, a, b = values[4 * i : 4 * i + 4]
             needs_weight, needs_bias, needs_a, needs_b = needs[3 + 4 * i : 7 + 4 * i]
@@ -115,7 +123,7 @@ class ResidualNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         h: Tensor,
         residual: Tensor,
         keep: Tensor | None,
@@ -125,17 +133,15 @@ class ResidualNorm(torch.autograd.Function):
         eps: float,
     ) -> Tensor:
         """h, residual, keep (T, D); weight, bias (D,) -> (T, D); statistics are in fp32."""
-        if keep is None:
-            total = residual + h
-        else:
-            total = torch.addcmul(residual, h, keep, value=rescale)
+        total = residual + h if keep is None else torch.addcmul(residual, h, keep, value=rescale)
         out, mean, rstd = torch.native_layer_norm(total, weight.shape, weight, bias, eps)
         ctx.save_for_backward(total, keep, mean, rstd, weight, bias)
         ctx.rescale = rescale
         return out
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        """The gradients of the tensors among the inputs."""
         total, keep, mean, rstd, weight, bias = ctx.saved_tensors
         needs_h, needs_residual, *_, needs_weight, needs_bias, _ = ctx.needs_input_grad
         wanted = [needs_h or needs_residual, needs_weight, needs_bias]
@@ -156,7 +162,7 @@ class DropoutAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -177,7 +183,8 @@ class DropoutAttention(torch.autograd.Function):
         return out.view(q.shape)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        """The gradients of the tensors among the inputs."""
         q, k, v, weights, keep = ctx.saved_tensors
         keep = keep.flatten(0, 1)
         grad3 = grad.flatten(0, 1) * ctx.rescale  # (n, M, d)

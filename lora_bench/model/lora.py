@@ -27,8 +27,8 @@ class LoraLinear(nn.Linear):
     """A linear layer plus a low-rank update: ``x W^T + b + scaling (x A^T) B^T``.
 
     ``weight`` (out, in) and ``bias`` keep their names, so a base checkpoint still fits; only
-    ``lora_a`` (rank, in) and ``lora_b`` (out, rank) are new. B starts at zero: a fresh layer computes
-    exactly what its base layer does.
+    ``lora_a`` (rank, in) and ``lora_b`` (out, rank) are new. B starts at zero: a fresh layer
+    computes exactly what its base layer does.
 
     Args:
         in_features: width of the input.
@@ -225,10 +225,10 @@ def inject_lora(
     for path in target_modules(encoder, targets, layers):
         parent, _, name = path.rpartition(".")
         if name == "dense":
-            module = encoder.get_submodule(parent)
+            module: Any = encoder.get_submodule(parent)
             module.dense = LoraLinear.from_linear(module.dense, **lora)
         elif name == attention[0]:  # one attention module takes all its projections at once
-            block = encoder.get_submodule(parent.removesuffix(".self"))
+            block: Any = encoder.get_submodule(parent.removesuffix(".self"))
             block.self = LoraRobertaSelfAttention.from_attention(block.self, attention, **lora)
     return [name for name, module in encoder.named_modules() if isinstance(module, LoraLinear)]
 

@@ -1,7 +1,7 @@
 """Packed batches: every example's real tokens in one row, no padding outside of attention.
 
 Linear layers, LayerNorms and activations then work on real tokens only. For attention the tokens
-are laid out in padded grids of examples of like length.
+are laid out in padded grids of examples of similar length.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Of attention grids; any values compute the same. Below SHORT tokens, one grid costs less than
-# the calls for several; CELLS keeps the score matrices of a grid in sizes that the allocator gives
-# again without asking the system.
+# Of attention grids; any values compute the same. Below SHORT tokens one grid costs less than the
+# calls for several; CELLS keeps the score matrices of a grid in sizes that the allocator reuses.
 SHORT = 32
 LIKE = 0.75
 CELLS = 600_000
@@ -22,13 +21,13 @@ CELLS = 600_000
 
 @dataclass(frozen=True)
 class Grid:
-    """A padded grid of b examples of like length.
+    """A padded grid of b examples of similar length.
 
-    Args:
-        examples: (b,), which examples of the batch, in the grid's order.
-        longest: L, tokens of the longest.
-        start: where its b * L cells begin among those of all grids.
-        bias: (b, 1, 1, L), 0 on real tokens and -inf on padding; None: nothing is padded.
+    Attributes:
+        examples: (b,) indices of its examples in the batch.
+        longest: L, number of tokens of the longest.
+        start: index of its first cell among the cells of all grids.
+        bias: (b, 1, 1, L) 0 on real tokens, -inf on padding; None: nothing is padded.
     """
 
     examples: np.ndarray
@@ -44,13 +43,13 @@ class Grid:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the T packed tokens lie in grids of C cells in all, and which grids these are.
+    """The attention grids of T packed tokens, with C cells in all.
 
-    Args:
-        lengths: (B,), tokens of each example.
+    Attributes:
+        lengths: (B,) tokens of each example.
         grids: each example is in one of them.
-        rows: (C,), the packed row of each cell, T for a padding cell.
-        cells: (T,), the cell of each packed row.
+        rows: (C,) the packed row of each cell, T for a padding cell.
+        cells: (T,) the cell of each packed row.
     """
 
     lengths: np.ndarray
@@ -70,7 +69,10 @@ class Layout:
         return Layout._from_groups(np.ones_like(self.lengths), groups, self.rows.device)
 
     @classmethod
-    def _from_groups(cls, lengths: np.ndarray, groups: list[np.ndarray], device) -> "Layout":
+    def _from_groups(
+        cls, lengths: np.ndarray, groups: list[np.ndarray], device: str | torch.device
+    ) -> "Layout":
+        """The layout in which the examples of each group share a grid."""
         tokens = int(lengths.sum())
         starts = np.cumsum(lengths) - lengths
         grids, rows, start = [], [], 0
@@ -93,8 +95,10 @@ class Layout:
 
 
 def _groups(lengths: np.ndarray) -> list[np.ndarray]:
-    """Indices of examples that share a grid, each at least LIKE of its longest, at most CELLS
-    attention scores a head."""
+    """Indices of the examples of each grid.
+
+    An example has at least LIKE of the longest one's tokens; a head has at most CELLS scores.
+    """
     by_length = np.argsort(-lengths, kind="stable")
     if lengths[by_length[0]] <= SHORT and len(lengths) * SHORT**2 <= CELLS:
         return [np.arange(len(lengths))]
@@ -113,14 +117,14 @@ def _groups(lengths: np.ndarray) -> list[np.ndarray]:
 class Batch:
     """B packed examples with T tokens in all.
 
-    Args:
+    Attributes:
         input_ids: (T,).
         position_ids: (T,).
         token_type_ids: (T,).
-        cu_seqlens: (B + 1,), example i is tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1.
-        layout: of its attention.
-        labels: (B,) or (B, 2), or None.
-        index: (B,), the examples' places in their data set.
+        cu_seqlens: (B + 1,) example i is tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1.
+        layout: grids of its attention.
+        labels: first axis B, in the shape that the task's loss takes; None if unlabelled.
+        index: (B,) indices of the examples in their dataset.
     """
 
     input_ids: Tensor
@@ -153,19 +157,25 @@ class Batch:
             input_ids: of each example, (n_i,).
             token_type_ids: of each example, (n_i,).
             first_position: position of a first token; RoBERTa counts from ``padding_idx + 1``.
-            labels: (B,) or (B, 2).
-            index: (B,), the examples' places in their data set.
-            device: where the batch goes.
+            labels: of the examples, first axis B.
+            index: of the examples in their dataset, (B,).
+            device: of the batch.
         """
         lengths = np.array([len(ids) for ids in input_ids])
         ends = np.cumsum(lengths)
         positions = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths) + first_position
         tokens, types = (np.concatenate(x).astype(np.int64) for x in (input_ids, token_type_ids))
         bounds = np.concatenate([[0], ends])
-        moved = [torch.from_numpy(x).to(device) for x in (tokens, positions, types, bounds)]
+
+        def moved(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
         return cls(
-            *moved,
+            input_ids=moved(tokens),
+            position_ids=moved(positions),
+            token_type_ids=moved(types),
+            cu_seqlens=moved(bounds),
             layout=Layout.from_lengths(lengths, device),
-            labels=None if labels is None else torch.from_numpy(labels).to(device),
+            labels=None if labels is None else moved(labels),
             index=None if index is None else torch.from_numpy(index),
         )

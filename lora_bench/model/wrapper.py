@@ -57,9 +57,9 @@ class FreezePolicy:
 class LoraWrapperRoberta(nn.Module):
     """A RoBERTa encoder with a head on top. The article's call works as printed there.
 
-    It is an ordinary PyTorch module: call it with padded ``input_ids`` and ``attention_mask``, train
-    it in a loop of your own, and save its ``state_dict``. This project calls it with packed batches,
-    which computes the same without padding.
+    It is an ordinary PyTorch module: call it with padded ``input_ids`` and ``attention_mask``,
+    train it in a loop of your own, and save its ``state_dict``. This project calls it with packed
+    batches, which computes the same without padding.
 
     Args:
         task_type: ``glue`` (one output row per example), ``squad_v1`` or ``squad_v2`` (one row per

@@ -31,7 +31,7 @@ def to_terminal(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs tabular without a caption; needs ``\\usepackage{booktabs}``."""
+    r"""A booktabs tabular without a caption; needs ``\usepackage{booktabs}``."""
     escaped = replace(table, rows=_texts(table.rows).map(_escape))
     lines = [" & ".join(row) + r" \\" for row in _marked(escaped, r"\textbf{{{}}}").to_numpy()]
     head = " & ".join(_escape(str(column)) for column in table.rows.columns) + r" \\"

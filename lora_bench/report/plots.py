@@ -8,7 +8,9 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -27,7 +29,7 @@ from .tables import common
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vP*X"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.facecolor": "#fbfbf8", "axes.facecolor": "#fbfbf8", "axes.edgecolor": "#444444",
     "text.color": "#222222", "axes.labelcolor": "#222222", "xtick.color": "#222222",
     "ytick.color": "#222222", "axes.grid": True, "grid.color": "#dddddd",
@@ -136,8 +138,8 @@ def over_epochs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
         for (name, group), style in zip(
             place.groupby("label", sort=False), _styles(), strict=False
         ):
-            losses = _mean_by_epoch(group, lambda e: e["loss"])
-            scores = _mean_by_epoch(group, lambda e, m=metric: 100 * e["scores"][m])
+            losses = _mean_by_epoch(group, lambda epoch: epoch["loss"])
+            scores = _mean_by_epoch(group, partial(_percent, metric))
             left.plot(losses.index, losses, label=name, **style)
             right.plot(scores.index, scores, label=name, **style)
         loss = "training loss (mean over examples)"
@@ -216,7 +218,7 @@ def _slug(text: str) -> str:
     return f"{slug[:MOST_LETTERS]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _styles() -> Iterator[dict[str, str]]:
+def _styles() -> Iterator[dict[str, Any]]:
     """Colour, marker and line style, different for as many lines as possible."""
     for turn, line in itertools.cycle(enumerate(("-", "--", ":"))):
         for colour, marker in zip(COLOURS, MARKERS[turn:] + MARKERS[:turn], strict=True):
@@ -255,3 +257,7 @@ def _front(x: np.ndarray, y: np.ndarray) -> list[int]:
 def _mean_by_epoch(group: pd.DataFrame, value: Callable[[dict], float]) -> pd.Series:
     points = [(epoch["epoch"], value(epoch)) for epochs in group.epochs for epoch in epochs]
     return pd.DataFrame(points, columns=["epoch", "value"]).groupby("epoch")["value"].mean()
+
+
+def _percent(metric: str, epoch: dict) -> float:
+    return 100 * epoch["scores"][metric]

@@ -133,7 +133,7 @@ def _measured(record: Record) -> dict[str, Any]:
     }
 
 
-def _lookup(nested: dict[str, Any], path: str) -> Any:
+def _lookup(nested: Any, path: str) -> Any:
     for name in path.split("."):
         nested = nested.get(name) if isinstance(nested, dict) else None
     return nested

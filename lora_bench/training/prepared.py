@@ -140,7 +140,7 @@ def prepare(spec: Spec, cache: DataCache | None = None) -> Run:
         from ..checkpoint import start_of
 
         start = start_of(adapter_behind(spec))
-    known = start and Start(start["cell"], start["fingerprint"])
+    known = None if start is None else Start(start["cell"], start["fingerprint"])
     identity = spec.identity(
         data=prepared.fingerprint, model=prepared.model_fingerprint, start=known
     )
