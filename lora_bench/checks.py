@@ -88,7 +88,8 @@ def _check_choices(spec: Any) -> None:
         raise SpecError(
             "init_from",
             spec.init_from,
-            "this recipe starts the task from another run; give its key or folder, or init_from=null for a plain start",
+            "this recipe starts the task from another run; give its key or folder, "
+            "or init_from=null for a plain start",
         )
     if spec.data.source == "local" and not spec.data.root:
         raise SpecError(

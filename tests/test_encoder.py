@@ -23,7 +23,8 @@ from .conftest import MINILM
 def test_bert_becomes_roberta_exactly():
     config = BertConfig(
         vocab_size=90, hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=24, max_position_embeddings=20, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        intermediate_size=24, max_position_embeddings=20, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     bert = BertModel(config, add_pooling_layer=False).eval()
     roberta = roberta_from_bert(bert).eval()

@@ -119,8 +119,9 @@ def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
                 style = style | {"linestyle": "none", "label": cell.label, "capsize": 3}
                 axes.errorbar(cell.x, cell["mean"], yerr=error, **style)
             x, y = shown.x.to_numpy(dtype=float), shown["mean"].to_numpy(dtype=float)
-            front, grey = _front(x, y), {"color": "#888888", "linestyle": "--"}
-            axes.step(x[front], y[front], where="post", label="Pareto front", **grey)
+            front = _front(x, y)
+            line = axes.step(x[front], y[front], where="post", label="Pareto front")
+            plt.setp(line, color="#888888", linestyle="--")
             axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
             yield f"pareto_{name}_{stem}", figure
 
