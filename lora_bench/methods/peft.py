@@ -186,7 +186,7 @@ class Peft(Method):
                 bias = getattr(getattr(module, "base_layer", None), "bias", None)
                 if bias is not None:
                     bias.requires_grad_(True)
-        StreamedForward(model.encoder, self.streams)
+        StreamedForward(model, self.streams)
 
     def config(self, model: LoraWrapperRoberta, spec: Spec) -> PeftConfig:
         """The PeftConfig of a spec.

@@ -129,6 +129,7 @@ class LoraLinear(nn.Linear):
         """The update of the weight, (out, in)."""
         return self.lora_b @ self.lora_a * self.lora_scaling
 
+    @torch.no_grad()
     def merge(self) -> None:
         """Add the update to the weight, so that inference costs what the base layer costs.
 
@@ -142,6 +143,7 @@ class LoraLinear(nn.Linear):
         self.weight += self.delta()
         self.merged = True
 
+    @torch.no_grad()
     def unmerge(self) -> None:
         """Subtract the update again, up to float rounding.
 

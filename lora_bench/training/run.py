@@ -229,17 +229,15 @@ def _first(found: Evaluation) -> float:
 
 def _write_predictions(planned: Run, last: Evaluation, best: Evaluation | None) -> None:
     """Write each split's references and predictions, and files of an official format."""
-    import pandas as pd
-
     assert best is not None
     task, splits = planned.prepared.task, planned.prepared.splits
     folder = planned.folder / PREDICTIONS
     folder.mkdir(parents=True, exist_ok=True)
     for split, predictions in last.predictions.items():
         rows = splits[split].rows
-        columns = task.stored(predictions, rows)
-        columns["best_prediction"] = task.stored(best.predictions[split], rows)["prediction"]
-        pd.DataFrame(columns).to_parquet(folder / f"{split}.parquet")
+        table = task.stored(predictions, rows)
+        table["best_prediction"] = task.stored(best.predictions[split], rows)["prediction"]
+        table.to_parquet(folder / f"{split}.parquet")
         task.write_predictions(folder, predictions, rows, last.threshold)
 
 
