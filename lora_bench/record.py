@@ -220,6 +220,7 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
     }
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

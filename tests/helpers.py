@@ -1,5 +1,10 @@
 """Small builders that several tests share."""
 
+import contextlib
+import importlib
+import io
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,3 +92,22 @@ def yes_data(n=64) -> Encoded:
         if label:
             row[rng.integers(1, len(row) - 1)] = 7
     return Encoded.from_lists(ids, [[0] * len(x) for x in ids], labels.astype(np.int64))
+
+
+def command_line(*words: str, module: str = "lora_bench") -> subprocess.CompletedProcess:
+    """``python -m <module> <words>`` in this process, which saves the seconds of its imports.
+
+    Tests of killed processes, and one of each command, start a real one.
+    """
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    before, sys.argv = sys.argv, ["-m", *words]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            importlib.import_module(f"{module}.__main__").main()
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        if isinstance(exit_.code, str):
+            err.write(exit_.code + "\n")
+    finally:
+        sys.argv = before
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())

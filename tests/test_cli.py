@@ -8,13 +8,25 @@ import pytest
 
 from lora_bench import record
 
+from .helpers import command_line as cli
+
 ROOT = Path(__file__).parent.parent
 
 
-def cli(*arguments: str, module: str = "lora_bench") -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+def process(*arguments: str, module: str = "lora_bench") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_real_process_answers_as_main_does():
+    """The tests below call ``main`` in this process."""
+    for words, module in (
+        (["method.rank=-1"], "lora_bench"),
+        (["--runs", "nowhere"], "lora_bench.report"),
+        (["inspect", "nowhere"], "lora_bench.checkpoint"),
+    ):
+        real, ours = process(*words, module=module), cli(*words, module=module)
+        assert (real.returncode, real.stdout, real.stderr) == (1, ours.stdout, ours.stderr)
 
 
 @pytest.mark.parametrize(

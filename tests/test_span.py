@@ -112,6 +112,7 @@ def test_the_real_dev_files_score_as_the_official_rules_say(real_squad, name, ki
         load_split(make_task(spec.task), spec.data, "validation").rows,
     )
     assert len(rows) == spec.task.official_rows["validation"]
+    rows = rows if kind == "shuffled" else rows[::4]  # a quarter tells the other kinds apart
     rng = random.Random(1)
     texts = [rng.choice(row["answers"]["text"]) if row["answers"]["text"] else "" for row in rows]
     if kind == "empty":

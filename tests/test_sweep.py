@@ -16,6 +16,8 @@ from lora_bench.spec import UserError
 from lora_bench.sweep.plan import Sweep, duration, expand
 from lora_bench.training.prepared import DataCache, Run, prepare
 
+from .helpers import command_line
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -94,7 +96,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 
 def command(folder: Path, *more: str) -> subprocess.CompletedProcess:
-    return subprocess.run(arguments(folder, *more), cwd=ROOT, capture_output=True, text=True)
+    return command_line(*arguments(folder, *more)[3:])
 
 
 def facts(folder: Path) -> list[dict]:
