@@ -36,7 +36,7 @@ install() {
 }
 
 quickstart() {
-    say "Quick start: three toy tasks, LoRA beside full fine-tuning and a frozen encoder, on MiniLM (a few minutes) ..."
+    say "Quick start: three toy tasks; LoRA, full fine-tuning and a frozen encoder, on MiniLM (a few minutes) ..."
     local failed="a run failed; see its reason above, its traceback is in outputs/quickstart/runs/"
     local common=(-m +sweep=quickstart out_dir=outputs/quickstart)
     local cores

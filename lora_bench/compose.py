@@ -96,7 +96,7 @@ def _path(override: str) -> str:
 
 
 def _unknown_setting(overrides: list[str]) -> str | None:
-    """What to say of the first override that names no setting; None where all do."""
+    """The message for the first override that names no setting; None where all do."""
     for override in overrides:
         path = _path(override)
         section, _, name = path.rpartition(".")

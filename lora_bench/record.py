@@ -175,7 +175,7 @@ def _renamed(root: Path, identity: Identity) -> tuple[Path, Record] | None:
     for folder in folder_of(root, identity).parent.glob(stem):
         try:
             record = read(folder)
-        except RecordError:  # is told where records are listed; it is not this run
+        except RecordError:  # reported where records are listed; it is not this run
             continue
         if record is not None and record.identity == identity:
             return folder, record

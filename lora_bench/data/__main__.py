@@ -1,6 +1,6 @@
 """``python -m lora_bench.data check ROOT``: what a folder of official files holds.
 
-It reads every split that is there, counts rows, labels, lengths and repeated texts, and says which
+It reads every split that the folder has, counts rows, labels, lengths and repeated texts, and says which
 files are not the official ones.
 """
 

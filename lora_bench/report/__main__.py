@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=FORMATS,
         help="of what is printed (default: terminal, or markdown into a file)",
     )  # fmt: skip
-    add("--published", action="store_true", help="tables: also beside published numbers")
+    add("--published", action="store_true", help="tables: also compare with published numbers")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What runs cost, beside every metric: parameters, file, time and memory."""
+"""What runs cost, with every metric: parameters, file size, time and memory."""
 
 from collections.abc import Mapping, Sequence
 
@@ -55,15 +55,15 @@ def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table
 def _recipes(systems: Sequence[Mapping[str, object]]) -> list[str]:
     """The settings of each system that differ among all of them and are not at their default."""
     parts, default = [texts(system) for system in systems], texts(defaults())
-    told = {*NAMED, *(path for path in DEFINITION if _told_by_name(path, parts))}
-    shown = [path for path in varying(parts) if path not in told]
+    in_name = {*NAMED, *(path for path in DEFINITION if _implied_by_name(path, parts))}
+    shown = [path for path in varying(parts) if path not in in_name]
     return [
         describe(part, [p for p in shown if part.get(p, default.get(p)) != default.get(p)], ", ")
         for part in parts
     ]
 
 
-def _told_by_name(path: str, parts: Sequence[Mapping[str, str]]) -> bool:
+def _implied_by_name(path: str, parts: Sequence[Mapping[str, str]]) -> bool:
     """Whether all systems of a method share the value."""
     pairs = {(part["method.name"], part.get(path)) for part in parts}
     return len(pairs) == len({name for name, _ in pairs})

@@ -24,7 +24,7 @@ FACTS = ("task", "metric", "model", "train_rows", "mean", "sd", "n", "failed", *
 
 
 def write_page(runs: pd.DataFrame, path: Path) -> None:
-    """Write the page for all these runs; it needs no network and no file beside it."""
+    """Write the page for all these runs; it needs no network and no other file."""
     cells = {protocol: make_cells(runs, protocol) for protocol in PROTOCOLS}
     with tempfile.TemporaryDirectory() as folder:
         pictures = {

@@ -212,7 +212,7 @@ def _by_place(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _slug(text: str) -> str:
-    """A name for a file; a long one is cut and told apart by a hash."""
+    """A name for a file; a long one is cut and gets a hash."""
     slug = re.sub(r"[^0-9A-Za-z]+", "_", text).strip("_")
     if len(slug) <= MOST_LETTERS:
         return slug
@@ -240,7 +240,7 @@ def _axes(title: str, place: pd.DataFrame, x: str) -> tuple[Figure, Axes]:
 
 
 def _legend(axes: Axes, lines: int) -> None:
-    """Inside for a few lines, beside the axes for more."""
+    """Inside the axes for a few lines, to their right for more."""
     outside = {"fontsize": 8, "loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
     axes.legend(**({} if lines <= 3 else outside))
 

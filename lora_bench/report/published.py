@@ -1,4 +1,4 @@
-"""Published numbers beside ours, and whether two of them may be compared at all.
+"""Published numbers next to ours, and whether two of them may be compared at all.
 
 The facts are in ``published.yaml``.
 """
@@ -37,7 +37,7 @@ def load_published() -> pd.DataFrame:
 
 
 def published_table(cells: pd.DataFrame, protocol: str) -> Table:
-    """Each of our cells beside every published number of its task, metric, method and rank.
+    """Each of our cells next to every published number of its task, metric, method and rank.
 
     The verdict says "reproduced within" only where model, protocol and start are the same and all
     official data was used.
@@ -66,7 +66,7 @@ def published_table(cells: pd.DataFrame, protocol: str) -> Table:
         "verdict", key=lambda v: v.str.startswith("not"), kind="stable"
     )
     procedure = older_procedure(cells)
-    title = "Beside published numbers" + (f" ({procedure})" if procedure else "")
+    title = "Comparison with published numbers" + (f" ({procedure})" if procedure else "")
     return Table("published", title, shown)
 
 

@@ -14,7 +14,7 @@ from ..spec import UserError, part_of
 from .names import defaults, texts
 
 PROTOCOLS = ("last", "best")
-SHORT = {  # column beside that of the setting's dotted path
+SHORT = {  # column in addition to the one named by the setting's path
     "task": "task.name",
     "model": "model.name",
     "data": "data.source",

@@ -86,13 +86,13 @@ class Sweep:
         """
         seconds: dict[tuple[str, ...], list[float]] = {}
         for key, record in self.done.items():
-            for kin in _kin(self.runs[key]):
+            for group in _similar(self.runs[key]):
                 took = (record.train_seconds or 0.0) + (record.eval_seconds or 0.0)
-                seconds.setdefault(kin, []).append(took)
+                seconds.setdefault(group, []).append(took)
         if not seconds:
             return None
         nearest = [
-            next(seconds[kin] for kin in _kin(self.runs[key]) if kin in seconds)
+            next(seconds[group] for group in _similar(self.runs[key]) if group in seconds)
             for key in self.missing
         ]
         return sum(statistics.median(found) for found in nearest)
@@ -107,7 +107,7 @@ class Sweep:
         return ", ".join(parts)
 
 
-def _kin(run: Run) -> tuple[tuple[str, ...], ...]:
+def _similar(run: Run) -> tuple[tuple[str, ...], ...]:
     """Groups of runs that take a similar time, the most similar first."""
     return (run.spec.task.name, run.spec.method.name), (run.spec.task.name,), ()
 

@@ -177,7 +177,7 @@ class Task:
         return {"chance": None, "ceiling": None, "bag_of_words": None}
 
     def stored(self, predictions: Predictions, rows: list[Row]) -> pd.DataFrame:
-        """What a run stores beside its record, one line for each row.
+        """What a run stores with its record, one line per row.
 
         Returns:
             The columns ``prediction`` and ``reference``, and others if need be, of strings,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..model.packing import Batch
 
-NO_ANSWER_WEIGHT = 2.1  # of the article's no-answer loss, beside the mean of start and end loss
+NO_ANSWER_WEIGHT = 2.1  # of the article's no-answer loss, added to the mean of start and end loss
 
 
 @dataclass

@@ -66,7 +66,7 @@ class Prepared:
 
     @cached_property
     def facts(self) -> dict[str, dict[str, Any]]:
-        """What a record says of each split; of a scored one also its reference points."""
+        """What a record states about each split; for a scored one also its reference points."""
         facts = {
             name: {
                 "source": split.source,
