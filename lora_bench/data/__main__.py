@@ -1,7 +1,7 @@
 """``python -m lora_bench.data check ROOT``: what a folder of official files holds.
 
-It reads every split that the folder has, counts rows, labels, lengths and repeated texts, and says which
-files are not the official ones.
+It reads every split that the folder has, counts rows, labels, lengths and repeated texts, and names
+the files that are not the official ones.
 """
 
 import argparse
