@@ -10,6 +10,8 @@ from .spec import Spec
 
 SPAN_SETTINGS = ("unanswerable", "held_out", "stride", "max_question", "max_answer")
 PEFT_COPIES = {"r": "rank", "lora_alpha": "alpha"}  # args that repeated a setting of the method
+# PEFT's constant defaults, which procedure 1 used for every seed: type -> (arg, value)
+PEFT_SEEDS = {"VERA": ("projection_prng_key", 0), "FOURIERFT": ("random_loc_seed", 777)}
 
 
 def upgrade(record: dict[str, Any]) -> dict[str, Any]:
@@ -36,12 +38,7 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
     task, method = settings["task"], settings["method"]
     moved = {name: task.pop(name) for name in SPAN_SETTINGS if name in task}
     task["args"] = moved if task["kind"] == "span" else {}
-    ratio = method.pop("lr_ratio", None)
-    args = {**method.get("args", {}), **({} if ratio is None else {"lr_ratio": ratio})}
-    copies = {name: method.get(setting) for name, setting in PEFT_COPIES.items()}
-    method["args"] = {
-        name: value for name, value in args.items() if name not in copies or copies[name] != value
-    }
+    settings["method"] = method_from_1(method)
     spec = Spec.from_dict(settings)
     prints = {split: facts["fingerprint"] for split, facts in sorted(record["data"].items())}
     start = _start_of_1(spec.init_from)
@@ -49,6 +46,24 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
     system = {**identity.system, "procedure": 1, "init_from": start and start["cell"]}
     new = {"where": identity.where, "system": system, "seed": spec.seed, "start": start}
     return {**record, **new, "spec": settings, "format": 2}
+
+
+def method_from_1(method: dict[str, Any]) -> dict[str, Any]:
+    """The method's settings of a record or an adapter of format 1.
+
+    LoRA+'s ratio was a setting of every method, PEFT's args repeated our settings, and the seeds of
+    PEFT's random projections were its constant defaults.
+    """
+    method = dict(method)
+    ratio = method.pop("lr_ratio", None)
+    args = {**method.get("args", {}), **({} if ratio is None else {"lr_ratio": ratio})}
+    if args.pop("use_rslora", False):
+        method["rank_stabilized"] = True
+    copies = {name: method.get(setting) for name, setting in PEFT_COPIES.items()}
+    args = {n: value for n, value in args.items() if n not in copies or copies[n] != value}
+    if method.get("peft_type") in PEFT_SEEDS:
+        args.setdefault(*PEFT_SEEDS[method["peft_type"]])
+    return {**method, "args": args}
 
 
 def _start_of_1(init_from: str | None) -> dict[str, Any] | None:

@@ -236,3 +236,19 @@ def test_every_change_since_format_1_is_translated(tmp_path):
     plus["spec"]["method"] = {"name": "lora_plus", "rank": 4, "alpha": 8.0, "lr_ratio": 16.0}
     (tmp_path / record.FILE).write_text(json.dumps(plus))
     assert record.read(tmp_path).system["method.args.lr_ratio"] == 16.0
+
+
+def test_seeds_of_pefts_projections_are_stated_for_format_1(tmp_path):
+    """They were PEFT's constants; now each run has its own."""
+    old = json.loads(json.dumps(FORMAT_1))
+    for kind, arg, value in (
+        ("VERA", "projection_prng_key", 0),
+        ("FOURIERFT", "random_loc_seed", 777),
+    ):
+        old["spec"]["method"] = {"name": "x", "peft_type": kind, "args": {}}
+        (tmp_path / record.FILE).write_text(json.dumps(old))
+        assert record.read(tmp_path).system[f"method.args.{arg}"] == value
+    old["spec"]["method"] = {"name": "x", "peft_type": "LORA", "args": {"use_rslora": True}}
+    (tmp_path / record.FILE).write_text(json.dumps(old))
+    found = record.read(tmp_path).system
+    assert found["method.rank_stabilized"] is True and "method.args.use_rslora" not in found

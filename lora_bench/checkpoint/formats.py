@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..record_formats import PEFT_COPIES
+from ..record_formats import method_from_1
 
 FORMAT = 2
 
@@ -23,13 +23,9 @@ def upgrade(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _from_1(facts: dict[str, Any]) -> dict[str, Any]:
     """Format 1 named no cell; ``unanswerable`` was a field of the task, not one of its args."""
-    task, method = dict(facts["task"]), dict(facts["method"])
+    task = dict(facts["task"])
     task["args"] = {"unanswerable": True} if task.pop("unanswerable") else {}
-    method["args"] = {
-        name: value
-        for name, value in method["args"].items()
-        if name not in PEFT_COPIES or value != method[PEFT_COPIES[name]]
-    }
+    method = method_from_1(facts["method"])
     return {**facts, "task": task, "method": method, "cell": None, "format": 2}
 
 
