@@ -100,9 +100,8 @@ def _unknown_setting(overrides: list[str]) -> str | None:
     for override in overrides:
         path = _path(override)
         section, _, name = path.rpartition(".")
-        if section in ("method.args", "task.args"):
-            others = compose([other for other in overrides if other != override])
-            known = getattr(others, section.partition(".")[0]).args
+        if section == "method.args":
+            known = compose([other for other in overrides if other != override]).method.args
             if name not in known:
                 allowed = ", ".join(known) or "nothing here"
                 return f"{override}: no such setting; {section} has {allowed}"

@@ -1,12 +1,16 @@
 """Records of older formats, brought to the current one step by step."""
 
+import copy
 import hashlib
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from .spec import Spec
+
+Step = Callable[[dict[str, Any]], dict[str, Any]]
 
 SPAN_SETTINGS = ("unanswerable", "held_out", "stride", "max_question", "max_answer")
 PEFT_COPIES = {"r": "rank", "lora_alpha": "alpha"}  # args that repeated a setting of the method
@@ -23,9 +27,19 @@ def upgrade(record: dict[str, Any]) -> dict[str, Any]:
     Raises:
         KeyError, TypeError, AttributeError: it lacks what its format has.
     """
-    for step in UPGRADES[record["format"] - 1 :]:
-        record = step(record)
-    return record
+    return apply_steps(record, UPGRADES)
+
+
+def apply_steps(content: dict[str, Any], steps: Sequence[Step]) -> dict[str, Any]:
+    """A file's content after every step from its own ``format`` on.
+
+    Args:
+        content: names its format, from 1.
+        steps: the first one upgrades format 1.
+    """
+    for step in steps[content["format"] - 1 :]:
+        content = step(content)
+    return content
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +48,7 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
     It ran by procedure 1 and named no fingerprint of the encoder; span settings were fields of
     the task, and what a run started from was a key or a folder.
     """
-    settings = json.loads(json.dumps(record["spec"]))
+    settings = copy.deepcopy(record["spec"])
     task, method = settings["task"], settings["method"]
     moved = {name: task.pop(name) for name in SPAN_SETTINGS if name in task}
     task["args"] = moved if task["kind"] == "span" else {}

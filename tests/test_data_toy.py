@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from lora_bench.compose import compose
-from lora_bench.data import fingerprint, load, load_split, toy
+from lora_bench.data import load, load_split, toy
+from lora_bench.record_formats import fingerprint_of
 from lora_bench.spec import SpecError
 from lora_bench.tasks import make_task
 
@@ -89,4 +90,6 @@ def test_the_generated_rows_are_those_of_earlier_results(name):
     sizes = ["toy_train=120", "toy_validation=40", "train_rows=50", "validation_rows=20"]
     for more, expected in zip(([], ["seed=3", *sizes]), ROWS[name], strict=True):
         spec = compose([f"task={name}", "data=toy", *(f"data.{setting}" for setting in more)])
-        assert fingerprint(load(make_task(spec.task), spec.data)) == expected
+        splits = load(make_task(spec.task), spec.data)
+        prints = {name: rows.fingerprint() for name, rows in splits.items()}
+        assert fingerprint_of(prints) == expected

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..record_formats import method_from_1
+from ..record_formats import apply_steps, method_from_1
 
 FORMAT = 2
 
@@ -16,9 +16,7 @@ def upgrade(facts: dict[str, Any]) -> dict[str, Any]:
     Raises:
         KeyError, TypeError, AttributeError: it lacks what its format has.
     """
-    for step in UPGRADES[facts["format"] - 1 :]:
-        facts = step(facts)
-    return facts
+    return apply_steps(facts, UPGRADES)
 
 
 def _from_1(facts: dict[str, Any]) -> dict[str, Any]:

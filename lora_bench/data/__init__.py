@@ -16,7 +16,6 @@ import random
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..record_formats import fingerprint_of
 from ..spec import DataSpec, Spec, SpecError, TaskSpec, UserError
 
 if TYPE_CHECKING:
@@ -134,8 +133,3 @@ def load(task: "Task", data: DataSpec) -> dict[str, Rows]:
     optional = [split for split in task.spec.optional if source.has(task.spec, data, split)]
     names = ("train", *task.spec.validation, *optional)
     return task.divide({name: load_split(task, data, name) for name in names}, data.seed)
-
-
-def fingerprint(splits: dict[str, Rows]) -> str:
-    """One fingerprint of all splits of a run, by name."""
-    return fingerprint_of({name: splits[name].fingerprint() for name in sorted(splits)})

@@ -56,17 +56,25 @@ class Sweep:
         self.runs = {run.key: run for run in runs}
         self.done: dict[str, Record] = {}
         self.failed: dict[str, Record] = {}
-        self.refresh()
+        for key, run in self.runs.items():
+            self._note(key, records.find(Path(run.spec.out_dir), run.identity)[1])
         self._tried_before = {key: record.started for key, record in self.failed.items()}
 
     def refresh(self) -> None:
-        """Read the records of the runs that are not done yet."""
+        """Read the records of the runs that are not done yet.
+
+        New records are filed under current keys; older keys are looked up once, at the start.
+        """
         for key, run in self.runs.items():
             if key not in self.done:
-                _, record = records.find(Path(run.spec.out_dir), run.identity)
-                if record is not None:
-                    (self.done if record.status == "ok" else self.failed)[key] = record
-        self.failed = {key: r for key, r in self.failed.items() if key not in self.done}
+                self._note(key, records.read(run.folder))
+
+    def _note(self, key: str, record: Record | None) -> None:
+        if record is not None and record.status == "ok":
+            self.done[key] = record
+            self.failed.pop(key, None)
+        elif record is not None:
+            self.failed[key] = record
 
     @property
     def failed_now(self) -> dict[str, Record]:

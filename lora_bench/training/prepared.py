@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data import HELD_OUT, Rows, load
-from ..data import fingerprint as data_fingerprint
 from ..model import source
 from ..record import folder_of
+from ..record_formats import fingerprint_of
 from ..spec import Identity, Spec, SpecError, Start
 from ..tasks import Task, make_task
 from ..tasks.encoding import Encoded, cached
@@ -32,7 +32,8 @@ class Prepared:
         self.spec = spec
         self.task: Task = make_task(spec.task)
         self.splits: dict[str, Rows] = load(self.task, spec.data)
-        self.fingerprint = data_fingerprint(self.splits)
+        self._fingerprints = {name: rows.fingerprint() for name, rows in self.splits.items()}
+        self.fingerprint = fingerprint_of(self._fingerprints)
         self.model_fingerprint = source.fingerprint(spec.model)
 
     @property
@@ -70,7 +71,7 @@ class Prepared:
         facts = {
             name: {
                 "source": split.source,
-                "fingerprint": split.fingerprint(),
+                "fingerprint": self._fingerprints[name],
                 "rows": len(split.rows),
                 "skipped": split.skipped,
             }

@@ -123,6 +123,7 @@ def _train(planned: Run, record: Record) -> None:
     record.parameters = parameter_counts(model)
     (folder / "parameters.md").write_text(parameter_text(model))
     _note_training(record, trainee)
+    record.best = trainee.epochs[keeper.index]
     fresh = _rebuilt(spec, prepared)
     load_adapter(folder / ADAPTER, fresh)
     found = evaluate(fresh, prepared, spec)
@@ -133,9 +134,6 @@ def _train(planned: Run, record: Record) -> None:
 def _note_training(record: Record, trainee: "Trainee") -> None:
     """Put the curves and costs of training into the record."""
     record.epochs, record.last = trainee.epochs, trainee.epochs[-1]
-    first = next(iter(record.last["scores"]))
-    # max returns the earliest of equals, as BestEpoch keeps it
-    record.best = max(trainee.epochs, key=lambda epoch: epoch["scores"][first])
     record.streams = trainee.streams.used
     record.train_seconds, record.eval_seconds = trainee.train_seconds, trainee.eval_seconds
     record.examples_per_second = trainee.examples / trainee.train_seconds
@@ -209,6 +207,7 @@ class BestEpoch:
     def __init__(self, planned: Run):
         self.planned = planned
         self.best: Evaluation | None = None
+        self.index = 0  # of the best epoch, from 0
 
     def score(self, trainee: "Trainee") -> dict[str, float]:
         """The scores of the trainee's model now."""
@@ -217,7 +216,7 @@ class BestEpoch:
         planned = self.planned
         found = evaluate(trainee.model, planned.prepared, planned.spec)
         if self.best is None or _first(found) > _first(self.best):
-            self.best = found
+            self.best, self.index = found, len(trainee.epochs)
             folder = planned.folder / BEST_ADAPTER
             save_adapter(folder, trainee.model, planned.spec, planned.identity.cell)
         return found.scores
