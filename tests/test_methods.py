@@ -384,23 +384,25 @@ RATES = {
         "1e-2",
     ),
 }
-# After two epochs on passages, methods that start at the pretrained model are still at chance.
-EPOCHS = {"stsb": 2, "squad_v1": 4}
-frozen: dict[tuple[str, str], float] = {}  # score of head_only by task and rate, measured once
+# The F1 of a short run on passages is at chance for every method; its loss is not. The loss of a
+# short run on STS-B is mostly the head's, which has to find the mean of the labels.
+SHORT = {"squad_v1": ("data.toy_train=128", "data.toy_validation=16"), "stsb": ()}
+frozen: dict[tuple[str, str], float] = {}  # what head_only reaches, by task and rate
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["stsb", "squad_v1"])
+@pytest.mark.parametrize("task", sorted(SHORT))
 @pytest.mark.parametrize("method", sorted({*OURS, *PEFT} - {"head_only"}))
 def test_every_method_learns_more_than_a_frozen_encoder(compose_quick, method, task):
     """MiniLM on generated data, against head_only with the same learning rate and epochs."""
     rate = RATES.get(method, "1.5e-3")
 
-    def score(method: str) -> float:
-        recipe = [f"train.lr={rate}", f"train.epochs={EPOCHS[task]}"]
-        done = run(compose_quick(f"task={task}", f"method={method}", *recipe))
-        return next(iter(done.last["scores"].values()))
+    def reached(method: str) -> float:
+        overrides = (f"task={task}", f"method={method}", f"train.lr={rate}", *SHORT[task])
+        last = run(compose_quick(*overrides)).last
+        return last["scores"]["pearson"] if task == "stsb" else -last["loss"]
 
     if (task, rate) not in frozen:
-        frozen[task, rate] = score("head_only")
-    assert score(method) > frozen[task, rate]
+        frozen[task, rate] = reached("head_only")
+    margin = 0.05  # of the loss; the least that a method gains is 0.16
+    assert reached(method) > frozen[task, rate] + (margin if task == "squad_v1" else 0)

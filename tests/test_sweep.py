@@ -110,10 +110,9 @@ def facts(folder: Path) -> list[dict]:
         "tokens_per_second",
     }
     timed |= {"peak_memory_bytes"}
-    return [
-        {k: v for k, v in dataclasses.asdict(r).items() if k not in timed}
-        for r in record.read_all(folder)
-    ]
+    records, problems = record.read_all(folder)
+    assert not problems
+    return [{k: v for k, v in dataclasses.asdict(r).items() if k not in timed} for r in records]
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Measurements of speed. Each module is a command: ``python -m benchmarks.speed --help``."""

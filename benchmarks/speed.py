@@ -1,0 +1,175 @@
+"""Training speed of one run, beside PEFT's: ``python -m benchmarks.speed --help``.
+
+Each measurement is a process of its own. Systems take turns within a round, and every ratio is of
+two measurements of one round, so that a slow minute of the machine hits both. Finished measurements
+are kept in a file and not repeated.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .machine import describe
+from .workload import DECILES, SPAN, Workload
+
+RATE = "matrix products"  # the name under which the machine's own rate is measured
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure what is missing, then write the table."""
+    options = _options(words)
+    options.out.mkdir(parents=True, exist_ok=True)
+    log = options.out / "speed.jsonl"
+    for work in workloads(options):
+        for round_ in range(options.rounds):
+            for system in [RATE, *_systems()]:
+                identity = {"workload": dataclasses.asdict(work), "system": system, "round": round_}
+                if _find(log, identity) is None:
+                    found = identity | measure(system, work)
+                    with log.open("a") as file:
+                        file.write(json.dumps(found) + "\n")
+    text = report([json.loads(line) for line in log.read_text().splitlines()])
+    (options.out / "speed.md").write_text(text)
+    print(text)
+
+
+def _options(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("--tasks", nargs="+", choices=list(DECILES), default=list(DECILES))
+    parser.add_argument("--precisions", nargs="+", choices=["bf16", "fp32"], default=["bf16"])
+    parser.add_argument("--method", choices=["lora", "full"], default="lora")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=512, help="timed rows (SQuAD: a quarter)")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--glue", help="folder of the official GLUE files; default: generated rows")
+    parser.add_argument("--squad", help="folder of the official SQuAD files")
+    parser.add_argument("--out", type=Path, default=Path("outputs/speed"))
+    options = parser.parse_args(words)
+    if min(options.rounds, options.rows, options.batch_size) < 1:
+        parser.error("--rounds, --rows and --batch-size must be 1 or more")
+    return options
+
+
+def workloads(options: argparse.Namespace) -> list[Workload]:
+    """One for each task and precision."""
+    return [
+        Workload(
+            task=task,
+            precision=precision,
+            method=options.method,
+            rows=options.rows // 4 if task in SPAN else options.rows,
+            batch_size=options.batch_size,
+            folder=options.squad if task in SPAN else options.glue,
+            model=options.model,
+        )
+        for precision in options.precisions
+        for task in options.tasks
+    ]
+
+
+def _systems() -> list[str]:
+    from .systems import SYSTEMS
+
+    return list(SYSTEMS)
+
+
+def _find(log: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """An earlier measurement with this identity."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    known = (json.loads(line) for line in lines)
+    return next((one for one in known if identity.items() <= one.items()), None)
+
+
+def measure(system: str, work: Workload) -> dict[str, Any]:
+    """One measurement in a fresh process.
+
+    Raises:
+        RuntimeError: the process failed; the message ends with what it printed.
+    """
+    arguments = [sys.executable, "-m", "benchmarks.speed", "--worker"]
+    order = json.dumps({"system": system, "workload": dataclasses.asdict(work)})
+    done = subprocess.run([*arguments, order], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{system} on {work}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def worker(order: str) -> None:
+    """Measure what ``order`` says and print it as JSON."""
+    from .systems import SYSTEMS, needed_flop, product_rate
+
+    given = json.loads(order)
+    work = Workload(**given["workload"])
+    if given["system"] == RATE:
+        print(json.dumps({"flop_per_second": product_rate(work), "machine": describe()}))
+        return
+    tokens = int(work.encoded.lengths.sum())
+    seconds = SYSTEMS[given["system"]](work)
+    facts = {"seconds": seconds, "examples": len(work.encoded), "tokens": tokens}
+    print(json.dumps(facts | {"flop": needed_flop(work)}))
+
+
+def report(measured: list[dict[str, Any]]) -> str:
+    """The measurements as a Markdown table, with the machine's description."""
+    machines = sorted({one["machine"] for one in measured if "machine" in one})
+    blocks = [f"Measured by `python -m benchmarks.speed` on: {'; '.join(machines)}.", EXPLANATION]
+    frame = pd.DataFrame([one | one["workload"] for one in measured])
+    for (precision, method), part in frame.groupby(["precision", "method"], sort=False):
+        rows = [
+            row for task, cell in part.groupby("task", sort=False) for row in _rows(str(task), cell)
+        ]
+        rank = "" if method == "full" else f" r={part['rank'].iloc[0]}"
+        blocks.append(f"## {method}{rank}, {precision}")
+        blocks.append(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+    return "\n\n".join(blocks) + "\n"
+
+
+EXPLANATION = """
+Median over rounds, range in brackets. Tokens are real ones, padding is not counted.
+*Share* is the rate of the matrix products that training needs, over the rate that the same
+products reach alone on this machine. *Speed-up* is the time of the system over ours in the same
+round.
+""".strip()
+
+
+def _rows(task: str, cell: pd.DataFrame) -> list[dict[str, str]]:
+    """The lines of one task: one for each system."""
+    rates = cell[cell.system == RATE].set_index("round")["flop_per_second"]
+    ours = cell[cell.system == "lora-bench"].set_index("round")["seconds"]
+    lines = []
+    for system, part in cell[cell.system != RATE].groupby("system", sort=False):
+        part = part.set_index("round")
+        share = part.flop / part.seconds / rates
+        lines.append(
+            {
+                "task": task if part.folder.notna().all() else f"{task} (generated rows)",
+                "system": str(system),
+                "examples/s": _spread(part.examples / part.seconds, ".1f"),
+                "tokens/s": _spread(part.tokens / part.seconds, ",.0f"),
+                "share": _spread(100 * share, ".0f", " %"),
+                "speed-up": _spread(part.seconds / ours, ".2f"),
+                "n": str(len(part)),
+            }
+        )
+    return lines
+
+
+def _spread(values: pd.Series, form: str, unit: str = "") -> str:
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:{form}}{unit} [{low:{form}}, {high:{form}}]"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        worker(sys.argv[2])
+    else:
+        main()
