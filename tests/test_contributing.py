@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from lora_bench import record
-from lora_bench.methods import Method, get_method
-from lora_bench.spec import MethodSpec
+
+from .helpers import command_line
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["model=tiny", "data.toy_train=32", "data.toy_validation=16", "train.epochs=1"]
@@ -41,8 +42,7 @@ def project(tmp_path) -> Path:
 
 
 def test_one_file_and_one_preset_make_a_method(project):
-    assert "mine" in command(project, *MINE).stderr  # not there yet
-    assert record.read_all(project) == ([], [])
+    assert "mine" in command_line(*MINE).stderr  # not there yet
     (project / "lora_bench" / "methods" / "mine.py").write_text(block("Add a method", "python"))
     (project / "conf" / "method" / "mine.yaml").write_text(block("Add a method", "yaml"))
     done = command(project, *MINE)
@@ -53,39 +53,39 @@ def test_one_file_and_one_preset_make_a_method(project):
     assert finished.parameters["trained"] == finished.parameters["head"]
 
 
-def test_presets_may_lie_elsewhere(project):
-    """For a package of one's own: a preset from a folder on the search path, in runs and sweeps."""
-    (project / "lora_bench" / "methods" / "mine.py").write_text(block("Add a method", "python"))
-    (project / "elsewhere" / "method").mkdir(parents=True)
-    (project / "elsewhere" / "method" / "mine.yaml").write_text(block("Add a method", "yaml"))
-    assert "mine" in command(project, *MINE).stderr
-    for more in ([], ["-m", "seed=1,2"]):
-        done = command(project, *more, f"hydra.searchpath=[file://{project}/elsewhere]", *MINE)
-        assert done.returncode == 0, done.stderr
-    assert [r.spec["seed"] for r in record.read_all(project / "out")[0]] == [0, 1, 2]
-
-
-def test_an_entry_point_is_a_method(monkeypatch):
-    class Mine(Method):
-        pass
+def test_a_method_of_another_package_and_its_preset_are_found(tmp_path, monkeypatch):
+    """The method by its entry point, the preset from a folder on the search path."""
+    namespace: dict[str, Any] = {}
+    code = block("Add a method", "python").replace(
+        "from . import", "from lora_bench.methods import"
+    )
+    exec(code, namespace)
 
     class Point:
         name = "mine"
 
         def load(self):
-            return Mine
+            return namespace["METHOD"]
 
     monkeypatch.setattr(
         "lora_bench.methods.entry_points",
         lambda group: [Point()] if group == "lora_bench.methods" else [],
     )
-    assert isinstance(get_method(MethodSpec(name="mine")), Mine)
+    (tmp_path / "elsewhere" / "method").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "method" / "mine.yaml").write_text(block("Add a method", "yaml"))
+    folders = [f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]
+    assert "mine" in command_line(*MINE, *folders).stderr  # its folder is not on the search path
+    for more in ([], ["-m", "seed=1,2"]):
+        path = f"hydra.searchpath=[file://{tmp_path}/elsewhere]"
+        done = command_line(*more, path, *MINE, *folders)
+        assert done.returncode == 0, done.stderr
+    assert [r.spec["seed"] for r in record.read_all(tmp_path / "out")[0]] == [0, 1, 2]
 
 
 def test_one_file_and_one_preset_make_a_kind_of_task(project):
     recipe = ["method=full", "train.epochs=8", "train.lr=5e-3", "data.toy_train=160"]
     words = ["task=names", *SMALL, *recipe]
-    assert "names" in command(project, *words).stderr  # not there yet
+    assert "names" in command_line(*words).stderr  # not there yet
     tasks = project / "lora_bench" / "tasks"
     (tasks / "tagging.py").write_text(block("Add a kind of task", "python"))
     (project / "conf" / "task" / "names.yaml").write_text(block("Add a kind of task", "yaml"))
@@ -106,7 +106,5 @@ def test_one_file_and_one_preset_make_a_kind_of_task(project):
     }
     right = [list(p) == list(r) for p, r in zip(stored.prediction, stored.reference, strict=True)]
     assert sum(right) > 12
-    assert (
-        "task.args.x=1: kind=tagging has no task.args"
-        in command(project, *words, "+task.args.x=1").stderr
-    )
+    refused = command(project, *words, "+task.args.x=1").stderr
+    assert "task.args.x=1: kind=tagging has no task.args" in refused

@@ -21,7 +21,7 @@ from lora_bench.spec import UserError
 from lora_bench.training.prepared import DataCache, prepare
 from lora_bench.training.run import evaluate, run
 
-from .helpers import write_official
+from .helpers import command_line, write_official
 from .test_spec import OURS
 
 
@@ -265,6 +265,5 @@ def test_a_killed_run_leaves_no_half_record_and_the_next_one_finishes(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert record.read_all(tmp_path / "out") == ([], [])
-    again = [*command, "train.epochs=1"]
-    subprocess.run(again, cwd=Path(__file__).parent.parent, check=True, capture_output=True)
+    assert command_line(*command[3:], "train.epochs=1").returncode == 0
     assert [r.status for r in record.read_all(tmp_path / "out")[0]] == ["ok"]
