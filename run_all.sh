@@ -56,7 +56,7 @@ quickstart() {
 }
 
 # One worker per core, each with one thread: the models of the tests are too small for more.
-tests() { OMP_NUM_THREADS=1 $PYTHON -m pytest -n auto "$@"; }
+tests() { OMP_NUM_THREADS=1 $PYTHON -m pytest -n auto --dist worksteal "$@"; }
 
 command=${1:-all}
 [ $# -gt 0 ] && shift

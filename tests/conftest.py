@@ -1,6 +1,8 @@
 """Shared fixtures. Everything random is seeded; nothing reaches for the network."""
 
+import copy
 import os
+from functools import cache
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -42,6 +44,19 @@ def real_glue() -> Path:
     return folder
 
 
+@cache
+def composed(*overrides: str) -> Spec:
+    """``compose``, each line once: share what it returns, but do not change it."""
+    return compose(list(overrides))
+
+
+def compose_in(folder: Path, *overrides: str) -> Spec:
+    """A Spec whose output and cache are in ``folder``; equal overrides are composed once."""
+    spec = copy.deepcopy(composed(*overrides))
+    spec.out_dir, spec.cache_dir = f"{folder}/out", f"{folder}/cache"
+    return spec
+
+
 @pytest.fixture
 def tiny_spec(tmp_path):
     """Compose a Spec of a seconds-long run: ``tiny_spec("task=stsb", "seed=1")``."""
@@ -51,8 +66,7 @@ def tiny_spec(tmp_path):
         if not any(override.startswith("data=") for override in overrides):
             small += ["data.toy_train=48", "data.toy_validation=24"]
         recipe = ["train.epochs=2", "train.batch_size=16", "train.lr=1e-3"]
-        folders = [f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]
-        return compose([*small, *recipe, *folders, *overrides])
+        return compose_in(tmp_path, *small, *recipe, *overrides)
 
     return make
 
@@ -69,8 +83,6 @@ def compose_quick(tmp_path):
             "train.epochs=2",
             "progress=false",
         ]
-        return compose(
-            [*small, f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache", *overrides]
-        )
+        return compose_in(tmp_path, *small, *overrides)
 
     return make

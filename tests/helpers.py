@@ -18,8 +18,9 @@ from lora_bench.presets import task_presets
 from lora_bench.spec import TaskSpec
 from lora_bench.tasks.encoding import Encoded
 
-GLUE = sorted(name for name, task in task_presets().items() if task.kind == "text")
-SQUAD = sorted(name for name, task in task_presets().items() if task.kind == "span")
+TASKS = task_presets()
+GLUE = sorted(name for name, task in TASKS.items() if task.kind == "text")
+SQUAD = sorted(name for name, task in TASKS.items() if task.kind == "span")
 
 
 def random_batch(

@@ -2,25 +2,27 @@
 
 import pytest
 
-from lora_bench.compose import compose
 from lora_bench.data import DataError, load, load_split
 from lora_bench.data.__main__ import check
 from lora_bench.data.__main__ import main as data_main
 from lora_bench.tasks import make_task
 
-from .helpers import GLUE, official_rows, write_official
+from .conftest import compose_in
+from .helpers import GLUE, TASKS, official_rows, write_official
 
 
 @pytest.fixture
 def glue(tmp_path):
     """A folder in the official layout, every task, 30 rows for each file."""
     for name in GLUE:
-        write_official(tmp_path, compose([f"task={name}"]).task)
+        write_official(tmp_path, TASKS[name])
     return tmp_path
 
 
 def spec(glue, task, *more):
-    return compose([f"task={task}", "data=local", f"data.root={glue}", *more])
+    found = compose_in(glue, f"task={task}", "data=local", "data.root=here", *more)
+    found.data.root = str(glue)
+    return found
 
 
 @pytest.mark.parametrize("name", GLUE)
@@ -219,7 +221,7 @@ def test_there_are_over_a_hundred_broken_variants():
 @pytest.mark.parametrize("kind", BREAK)
 @pytest.mark.parametrize("name", GLUE)
 def test_no_broken_file_is_trained_on(tmp_path, name, kind):
-    task = compose([f"task={name}"]).task
+    task = TASKS[name]
     write_official(tmp_path, task)
     path = tmp_path / task.local.folder / "train.tsv"
     path.write_bytes(BREAK[kind](official_rows(task, "train"), task))
@@ -234,7 +236,7 @@ def test_no_broken_file_is_trained_on(tmp_path, name, kind):
 
 
 def test_the_optional_diagnostics_are_scored_where_they_are(glue):
-    task = compose(["task=mnli"]).task
+    task = TASKS["mnli"]
     write_official(glue, task, ["diagnostics"])
     splits = load(*two(spec(glue, "mnli")))
     assert splits["diagnostics"].rows[1] == {

@@ -132,7 +132,8 @@ def test_every_preset_composes_and_opens_with_a_comment(group, name):
 @functools.cache
 def compose_recipe(recipe: str, method: str, *more: str) -> Spec:
     """A recipe with a method, on a task that every recipe has numbers for."""
-    return compose([f"recipe={recipe}", f"method={method}", "task=rte", "init_from=null", *more])
+    words = [f"recipe={recipe}", f"method={method}", "task=rte", "init_from=null"]
+    return composed(*words, *more)
 
 
 @pytest.mark.parametrize("recipe", GROUPS["recipe"])
