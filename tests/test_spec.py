@@ -11,6 +11,8 @@ from lora_bench.compose import compose, plan, validate
 from lora_bench.spec import Spec, SpecError, UserError, settings
 from lora_bench.sweep.plan import expand
 
+from .conftest import composed
+
 ROOT = Path(__file__).parent.parent
 GROUPS = {
     group.name: sorted(p.stem for p in group.glob("*.yaml"))
