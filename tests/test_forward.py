@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,14 @@ from lora_bench.model.attention import attend
 from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.encoder import load_encoder
 from lora_bench.model.forward import EncoderPass
-from lora_bench.model.functions import Affine, DropoutAttention, ResidualNorm, affine
+from lora_bench.model.functions import (
+    Affine,
+    DropoutAttention,
+    Product,
+    ResidualNorm,
+    affine,
+    stacked_bias,
+)
 from lora_bench.model.lora import LoraLinear, inject_lora, lora_layers
 from lora_bench.model.streams import Streams
 from lora_bench.spec import TARGETS
@@ -165,16 +173,25 @@ def test_replaced_modules_and_hooks_are_called():
 
 
 def test_bf16_is_close_to_fp32():
-    """bf16 may cost 4 % of the norm of all gradients, 2 % of the hidden states. Masks are equal."""
+    """On average bf16 costs 2 % of the norm of the hidden states, 4 % of that of all gradients."""
     encoder = make_encoder(model=MINILM, dropout=0.1).float()
-    batch = random_batch([40, 25, 61, 8], vocabulary=20_000)
-    results = []
-    for dtype in (torch.float32, torch.bfloat16):
-        hidden = EncoderPass(encoder, dtype)(batch, DropoutStream(Streams(0)), first_only=True)
-        found = gradients(encoder, hidden.float())
-        results.append((hidden.detach().float(), torch.cat([g.flatten() for g in found.values()])))
-    for (exact, rounded), limit in zip(zip(*results, strict=True), (0.02, 0.04), strict=True):
-        assert (exact - rounded).norm() < limit * exact.norm()
+    errors = []
+    for seed in range(8):
+        batch = random_batch([40, 25, 61, 8], vocabulary=20_000, seed=seed)
+        results = []
+        for dtype in (torch.float32, torch.bfloat16):
+            stream = DropoutStream(Streams(seed))  # the same masks in both precisions
+            hidden = EncoderPass(encoder, dtype)(batch, stream, first_only=True)
+            found = gradients(encoder, hidden.float()).values()
+            results.append((hidden.detach().float(), torch.cat([g.flatten() for g in found])))
+        pairs = zip(*results, strict=True)
+        errors.append([((exact - other).norm() / exact.norm()).item() for exact, other in pairs])
+    hidden_error, gradient_error = np.mean(errors, 0)
+    assert hidden_error < 0.02 and gradient_error < 0.04
+
+
+def affine_of(x, *layers):
+    return affine(x, layers, Product(layers, x.dtype), stacked_bias(layers, x.dtype))
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -187,8 +204,7 @@ def test_affine_passes_gradcheck(dropped):
     keep = torch.randint(0, 2, (6, 4)).double() if dropped else None
 
     def function(x, base, adapted, bias, a, b):
-        layers = [Affine(base, None), Affine(adapted, bias, a, b, 0.7, keep, 1.5)]
-        return affine(x, layers, lambda parameter: parameter)
+        return affine_of(x, Affine(base, None), Affine(adapted, bias, a, b, 0.7, keep, 1.5))
 
     assert torch.autograd.gradcheck(function, (x, base, adapted, bias, a, b))
 
@@ -248,10 +264,10 @@ def test_dropout_rates_of_every_place():
 def test_nothing_is_kept_for_gradients_that_nobody_asked_for():
     x = torch.randn(4, 3, requires_grad=True)
     frozen = nn.Linear(3, 3).requires_grad_(False)
-    out = affine(x, [Affine(frozen.weight, frozen.bias)], lambda p: p)
+    out = affine_of(x, Affine(frozen.weight, frozen.bias))
     assert out.grad_fn.saved_tensors[0] is None
     adapted = LoraLinear(3, 3, rank=1, alpha=1.0).requires_grad_(False)
     adapted.lora_a.requires_grad_(True)
     layer = Affine(adapted.weight, adapted.bias, adapted.lora_a, adapted.lora_b, 1.0)
-    assert not affine(x.detach(), [Affine(frozen.weight, None)], lambda p: p).requires_grad
-    assert affine(x, [layer], lambda p: p).grad_fn.saved_tensors[0] is not None
+    assert not affine_of(x.detach(), Affine(frozen.weight, None)).requires_grad
+    assert affine_of(x, layer).grad_fn.saved_tensors[0] is not None

@@ -6,7 +6,9 @@ transformers or :mod:`lora_bench.model.lora` made it, its parameters go through 
 weight), the forward of that module is called.
 """
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from transformers.models.roberta.modeling_roberta import (
 
 from .attention import attend
 from .dropout import Dropout, DropoutStream, dropout, keep, rescale
-from .functions import Affine, ResidualNorm, affine
+from .functions import Affine, Product, ResidualNorm, affine, stacked_bias
 from .lora import LoraLinear, LoraRobertaSelfAttention
 from .packing import Batch
 
@@ -41,7 +43,7 @@ class EncoderPass:
 
     def __init__(self, encoder: RobertaModel, dtype: torch.dtype | None = None):
         self.encoder, self.dtype = encoder, dtype
-        self._copies: dict[int, tuple[Tensor, tuple[int, int], Tensor]] = {}
+        self._made: dict[tuple[int, ...], _Made] = {}
 
     def __call__(
         self, batch: Batch, stream: DropoutStream | None = None, *, first_only: bool = False
@@ -144,7 +146,7 @@ class EncoderPass:
         layers = [_affine_of(module, x, stream) for module in modules]
         known = [layer for layer in layers if layer is not None]
         if len(known) == len(layers):
-            return affine(x, known, self._cast)
+            return affine(x, known, self._product(known, x.dtype), self._bias(known, x.dtype))
         outs = [self._call(module, x) for module in modules]
         return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
 
@@ -155,18 +157,38 @@ class EncoderPass:
     def _autocast(self, x: Tensor) -> torch.autocast:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16)
 
-    def _cast(self, parameter: Tensor) -> Tensor:
-        """The parameter in the precision of the products; a frozen one is cast once."""
-        if self.dtype is None or parameter.dtype is self.dtype:
-            return parameter
-        if parameter.requires_grad:
-            return parameter.to(self.dtype)
-        state = (parameter._version, parameter.data_ptr())
-        held = self._copies.get(id(parameter))
-        if held is None or held[0] is not parameter or held[1] != state:
-            held = (parameter, state, parameter.detach().to(self.dtype))
-            self._copies[id(parameter)] = held
-        return held[2]
+    def _product(self, layers: Sequence[Affine], dtype: torch.dtype) -> Product:
+        weights = [layer.weight for layer in layers]
+        return self._once(weights, lambda frozen: Product(layers, dtype, frozen))
+
+    def _bias(self, layers: Sequence[Affine], dtype: torch.dtype) -> Tensor | None:
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        return self._once(biases, lambda _: stacked_bias(layers, dtype))
+
+    def _once(self, parameters: Sequence[Tensor], make: Callable[[bool], Any]) -> Any:
+        """What ``make`` gives of the parameters; of frozen ones it is kept until they change.
+
+        Args:
+            parameters: whose values decide.
+            make: is told whether its result will be kept.
+        """
+        if any(p.requires_grad for p in parameters):
+            return make(False)
+        name = tuple(id(p) for p in parameters)
+        state = [(p._version, p.data_ptr()) for p in parameters]
+        held = self._made.get(name)
+        if held is None or held.state != state or any(map(operator.is_not, held.of, parameters)):
+            held = self._made[name] = _Made(list(parameters), state, make(True))
+        return held.result
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A result, the parameters that it is of, and their state at that time."""
+
+    of: list[Tensor]
+    state: list[tuple[int, int]]
+    result: Any
 
 
 def _affine_of(module: Any, x: Tensor, stream: DropoutStream | None) -> Affine | None:

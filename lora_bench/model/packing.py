@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Of attention grids; any values compute the same. Below SHORT tokens one grid costs less than the
-# calls for several; CELLS keeps the score matrices of a grid in sizes that the allocator reuses.
-SHORT = 32
-LIKE = 0.75
+# Of attention grids; any values compute the same. SPLIT scores cost what the calls of one more grid
+# cost; CELLS keeps the score matrices of a grid in sizes that the allocator reuses.
+SPLIT = 6_000
 CELLS = 600_000
 
 
@@ -95,22 +94,27 @@ class Layout:
 
 
 def _groups(lengths: np.ndarray) -> list[np.ndarray]:
-    """Indices of the examples of each grid.
+    """Indices of the examples of each grid, longest first.
 
-    An example has at least LIKE of the longest one's tokens; a head has at most CELLS scores.
+    A grid is split where that saves more than SPLIT scores of a head, and cut to CELLS of them.
     """
     by_length = np.argsort(-lengths, kind="stable")
-    if lengths[by_length[0]] <= SHORT and len(lengths) * SHORT**2 <= CELLS:
-        return [np.arange(len(lengths))]
-    groups: list[list[int]] = []
-    for index, length in zip(by_length.tolist(), lengths[by_length].tolist(), strict=True):
-        longest = lengths[groups[-1][0]] if groups else 0
-        like = length >= LIKE * longest or longest <= SHORT
-        if groups and like and (len(groups[-1]) + 1) * longest**2 <= CELLS:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return [np.array(group) for group in groups]
+    groups = []
+    for part in _split(by_length, lengths[by_length].astype(np.int64) ** 2):
+        most = max(1, CELLS // int(lengths[part[0]]) ** 2)
+        groups += [part[start : start + most] for start in range(0, len(part), most)]
+    return groups
+
+
+def _split(examples: np.ndarray, squares: np.ndarray) -> list[np.ndarray]:
+    """Examples in parts of similar length; squares (n,) are their squared lengths, descending."""
+    if len(examples) == 1:
+        return [examples]
+    saved = (squares[0] - squares[1:]) * np.arange(len(squares) - 1, 0, -1)  # by a cut before 1 ...
+    cut = int(saved.argmax()) + 1
+    if saved[cut - 1] <= SPLIT:
+        return [examples]
+    return _split(examples[:cut], squares[:cut]) + _split(examples[cut:], squares[cut:])
 
 
 @dataclass

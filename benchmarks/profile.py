@@ -1,0 +1,98 @@
+"""Where a training step goes, by kind of operator: ``python -m benchmarks.profile --help``.
+
+Times are those that operators spend themselves, on the thread that calls them; what is left of a
+step's wall time is Python and the calls between operators.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from torch.profiler import ProfilerActivity, profile
+
+from lora_bench.training.memory import keep_freed_memory
+from lora_bench.training.trainee import Trainee
+
+from .workload import DECILES, Workload
+
+# The first kind whose words occur in an operator's name; the last one takes every other operator.
+KINDS = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::linear", "mkldnn"),
+    "attention's products": ("bmm", "scaled_dot_product", "flash"),
+    "softmax": ("softmax",),
+    "LayerNorm": ("layer_norm",),
+    "activation": ("gelu", "tanh"),
+    "dropout masks": ("aten::ge", "bernoulli"),
+    "casts and copies": ("copy_", "_to_copy", "clone", "aten::cat", "contiguous"),
+    "gathers": ("index", "embedding", "gather"),
+    "element by element": ("add", "mul", "sub", "div", "sum", "neg", "fill_", "zero_"),
+    "optimizer and clipping": ("foreach", "norm", "lerp", "sqrt", "Optimizer"),
+    "other operators": ("",),
+}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Profile a few steps and print a table of kinds, and one of the slowest operators."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
+    parser.add_argument("--task", choices=list(DECILES), default="mrpc")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument("--method", choices=["lora", "full"], default="lora")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--folder", help="of the official files; default: generated rows")
+    options = parser.parse_args(words)
+    work = Workload(
+        task=options.task,
+        precision=options.precision,
+        method=options.method,
+        rows=2 * options.steps * options.batch_size,
+        batch_size=options.batch_size,
+        folder=options.folder,
+    )
+    wall, events = measure(work, options.steps)
+    print(table(wall, events))
+
+
+def measure(work: Workload, steps: int) -> tuple[float, Any]:
+    """Milliseconds of a step without the profiler, and the profiler's averages of as many steps."""
+    keep_freed_memory()
+    trainee = Trainee(work.spec, work.task_object, work.encoded)
+    trainee.start_epoch()
+    for _ in range(steps // 2):
+        trainee.step()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(steps // 2):
+            trainee.step()
+    started = time.perf_counter()
+    for _ in range(steps):
+        trainee.step()
+    wall = 1000 * (time.perf_counter() - started) / steps
+    return wall, [
+        (event.key, event.self_cpu_time_total / 1000 / (steps // 2), event.count // (steps // 2))
+        for event in profiler.key_averages()
+    ]
+
+
+def table(wall: float, events: list[tuple[str, float, int]]) -> str:
+    """Milliseconds of a step by kind, and the slowest operators."""
+    kinds: dict[str, float] = defaultdict(float)
+    for name, milliseconds, _ in events:
+        kind = next(k for k, words in KINDS.items() if any(word in name for word in words))
+        kinds[kind] += milliseconds
+    kinds = {kind: kinds[kind] for kind in KINDS if kind in kinds}
+    rows = [(kind, f"{ms:.1f}", f"{100 * ms / wall:.0f} %") for kind, ms in kinds.items()]
+    rows.append(("a step", f"{wall:.1f}", "100 %"))
+    slowest = sorted(events, key=lambda event: -event[1])[:25]
+    operators = [(name, f"{ms:.2f}", count) for name, ms, count in slowest]
+    parts = [
+        pd.DataFrame(rows, columns=["kind", "ms", "share"]),
+        pd.DataFrame(operators, columns=["operator", "ms", "calls a step"]),
+    ]
+    return "\n\n".join(part.to_markdown(index=False, disable_numparse=True) for part in parts)
+
+
+if __name__ == "__main__":
+    main()
