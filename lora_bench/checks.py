@@ -76,6 +76,7 @@ def _check_choices(spec: Any) -> None:
         ("precision", spec.precision, ("fp32", "bf16")),
         ("logger", spec.logger, ("none", "tensorboard", "wandb")),
         ("train.optimizer", spec.train.optimizer, ("adamw", "adamw8bit")),
+        ("train.frozen_prefix", spec.train.frozen_prefix, ("compute", "cache")),
         ("method.init", spec.method.init, ("kaiming", "gaussian", "gaussian_rank")),
         ("method.biases", spec.method.biases, ("none", "adapted", "all")),
     ):

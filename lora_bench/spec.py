@@ -131,6 +131,8 @@ class TrainSpec:
     max_grad_norm: float = 1.0  # clip the global gradient norm to this
     max_length: int = 128  # tokens, special ones included; longer examples are truncated
     dropout: float = 0.1  # hidden, attention and head dropout
+    # compute | cache (the layers below the lowest trained one run once, without dropout)
+    frozen_prefix: str = "compute"
 
 
 @dataclass

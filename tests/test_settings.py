@@ -244,6 +244,23 @@ def test_training_draws_nothing_from_the_global_generator(method):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_frozen_prefix_is_cached_or_refused(method):
+    """What a method says of its lowest trained layer holds: the cache never goes stale."""
+    refused = small(method)
+    refused.train.frozen_prefix = "cache"
+    if method != "head_only":  # it adapts every layer, or trains in every one
+        with pytest.raises(SpecError, match="train.frozen_prefix=cache: method=.* lowest layer"):
+            validate(refused)
+    spec = small(method)
+    spec.train.frozen_prefix, spec.method.layers = "cache", [1]
+    try:
+        validate(spec)
+    except SpecError:
+        return
+    trained(spec)  # raises if the method trains below
+
+
 def test_a_refused_line_imports_no_torch():
     lines = [
         "method=full method.layers=[0]",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,35 @@ def test_batches_hold_each_example_once_with_its_label(tiny_spec):
         examples = batch.input_ids.split(batch.cu_seqlens.diff().tolist())
         has_seven = [bool((tokens == 7).any()) for tokens in examples]
         assert has_seven == batch.labels.bool().tolist()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method=head_only"],
+        ["method=lora", "method.layers=[1]", "method.dropout=0.1"],
+        ["task=squad_v1", "method=head_only"],
+        ["method=peft_lora", "method.layers=[1]"],
+    ],
+)
+def test_a_cached_prefix_trains_as_one_without_dropout(tiny_spec, overrides):
+    """Against the whole encoder in each step, with the prefix's dropout rates set to 0."""
+    results = []
+    for choice in ("cache", "compute"):
+        spec = tiny_spec(*overrides, f"train.frozen_prefix={choice}", "train.epochs=3")
+        labels = {} if spec.task.kind == "text" else {"labels": np.tile([1, 2], (64, 1))}
+        trainee = Trainee(spec, make_task(spec.task), replace(yes_data(64), **labels))
+        if choice == "compute":
+            encoder, depth = trainee.model.encoder, 2 if "method=head_only" in overrides else 1
+            for part in (encoder.embeddings, *encoder.encoder.layer[:depth]):
+                for module in part.modules():
+                    if isinstance(module, nn.Dropout):
+                        module.p = 0.0
+        fit([trainee], no_scores)
+        results.append(trainee.model.trained_state())
+        assert trainee.epochs[-1]["loss"] < trainee.epochs[0]["loss"]
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name], atol=1e-5, rtol=1e-4)
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_examples(tiny_spec):

@@ -105,7 +105,22 @@ class Method:
         if spec.method.biases == "adapted" and not spec.method.targets:
             reason = f"method={spec.method.name} adapts no linear layer; must be none or all"
             raise SpecError("method.biases", "adapted", reason)
+        if spec.train.frozen_prefix == "cache" and cls.lowest_trained(spec) == 0:
+            reason = f"method={spec.method.name} trains in the lowest layer; must be compute"
+            raise SpecError("train.frozen_prefix", "cache", reason)
         cls.check_args(spec)
+
+    @classmethod
+    def lowest_trained(cls, spec: Spec) -> int | None:
+        """Index of the lowest layer that may have a trained parameter; None: the head alone has."""
+        layers = spec.method.layers if "layers" in cls.reads_in(spec) else None
+        return 0 if cls.policy_trains(spec) or not layers else min(layers)
+
+    @staticmethod
+    def policy_trains(spec: Spec) -> bool:
+        """Whether the freezing policy trains parameters in every layer."""
+        m = spec.method
+        return m.biases == "all" or m.layer_norms or m.embeddings
 
     @classmethod
     def check_args(cls, spec: Spec) -> None:

@@ -16,6 +16,11 @@ class Full(Method):
 
     reads = frozenset()
 
+    @classmethod
+    def lowest_trained(cls, spec: Spec) -> int:
+        """The embeddings are trained too."""
+        return 0
+
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Train every parameter."""
         model.requires_grad_(True)

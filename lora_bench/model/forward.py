@@ -55,12 +55,19 @@ class EncoderPass:
             stream: of the dropout masks.
             first_only: in the last layer, compute the outputs of first tokens only.
         """
-        x = self._embed(batch, stream)
-        *lower, last = self.encoder.encoder.layer
-        for layer in lower:
-            x = self._layer(layer, x, batch, stream)
-        x = self._layer(last, x, batch, stream, first_only=first_only)
+        layers = list(self.encoder.encoder.layer)
+        x = self._embed(batch, stream) if batch.hidden is None else batch.hidden
+        for i in range(batch.depth, len(layers)):
+            last = i == len(layers) - 1
+            x = self._layer(layers[i], x, batch, stream, first_only=first_only and last)
         return x[batch.first] if first_only and len(x) != len(batch.first) else x
+
+    def lower(self, batch: Batch, depth: int) -> Tensor:
+        """The output of the first ``depth`` layers without dropout (T, D)."""
+        x = self._embed(batch, None)
+        for layer in self.encoder.encoder.layer[:depth]:
+            x = self._layer(layer, x, batch, None)
+        return x
 
     def _embed(self, batch: Batch, stream: DropoutStream | None) -> Tensor:
         tables = self.encoder.embeddings

@@ -129,6 +129,8 @@ class Batch:
         layout: grids of its attention.
         labels: first axis B, in the shape that the task's loss takes; None if unlabelled.
         index: (B,) indices of the examples in their dataset.
+        hidden: (T, D) the output of the first ``depth`` layers where it is known, else None.
+        depth: number of layers behind ``hidden``.
     """
 
     input_ids: Tensor
@@ -138,6 +140,8 @@ class Batch:
     layout: Layout
     labels: Tensor | None = None
     index: Tensor | None = None
+    hidden: Tensor | None = None
+    depth: int = 0
 
     @property
     def first(self) -> Tensor:

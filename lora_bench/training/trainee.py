@@ -20,6 +20,7 @@ from ..spec import Spec
 from ..tasks import Task
 from ..tasks.encoding import Encoded
 from .loggers import Logger
+from .prefix import FrozenPrefix, check_frozen
 
 
 class NonFiniteLoss(RuntimeError):
@@ -56,14 +57,29 @@ class Trainee:
         self.step_count = self.tokens = self.examples = 0
         self.train_seconds = self.eval_seconds = 0.0
         self.epochs: list[dict[str, Any]] = []  # epoch, loss (mean over examples), scores
+        self.prefix = self._frozen_prefix() if spec.train.frozen_prefix == "cache" else None
         self._batches: Iterator[Batch] = iter(())
         self._losses: list[float] = []  # of this epoch, each times its number of examples
 
     def start_epoch(self) -> None:
         """Shuffle the examples and begin again."""
         order = self.order.permutation(len(self.data))
-        self._batches = batches(self.model, self.data, self.spec.train.batch_size, order)
+        size = self.spec.train.batch_size
+        self._batches = batches(self.model, self.data, size, order, self.prefix)
         self._losses = []
+
+    @torch.no_grad()
+    def _frozen_prefix(self) -> FrozenPrefix:
+        """The output of the layers below the lowest trained one for every training example."""
+        depth = self.method.lowest_trained(self.spec)
+        if depth is None:
+            depth = len(self.model.encoder.encoder.layer)
+        check_frozen(self.model, depth)
+        self.model.eval()
+        in_order = np.arange(len(self.data))
+        found = batches(self.model, self.data, self.spec.eval_batch_size, in_order)
+        hidden = torch.cat([self.model.encode.lower(batch, depth) for batch in found])
+        return FrozenPrefix(depth, hidden, self.data.starts)
 
     def step(self) -> float:
         """One optimizer step on the next batch; returns the mean loss of its examples.
@@ -170,7 +186,11 @@ def predict(model: LoraWrapperRoberta, task: Task, data: Encoded, spec: Spec) ->
 
 
 def batches(
-    model: LoraWrapperRoberta, data: Encoded, size: int, order: np.ndarray
+    model: LoraWrapperRoberta,
+    data: Encoded,
+    size: int,
+    order: np.ndarray,
+    prefix: FrozenPrefix | None = None,
 ) -> Iterator[Batch]:
     """Packed batches of ``size`` examples in the given order; the last one may be smaller.
 
@@ -179,11 +199,12 @@ def batches(
         data: encoded examples.
         size: examples per batch.
         order: indices of examples, (n,).
+        prefix: outputs of the lowest layers on ``data``, where they are known.
     """
     device = next(model.parameters()).device
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
-        yield Batch.pack(
+        batch = Batch.pack(
             data.pieces(data.input_ids, chosen),
             data.pieces(data.token_type_ids, chosen),
             first_position=first_position(model.encoder),
@@ -191,6 +212,9 @@ def batches(
             index=chosen,
             device=device,
         )
+        if prefix is not None:
+            batch.hidden, batch.depth = prefix.of(chosen), prefix.depth
+        yield batch
 
 
 def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:

@@ -1,0 +1,47 @@
+"""The frozen prefix: the layers below the lowest trained one, computed once for all epochs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..model.wrapper import LoraWrapperRoberta
+
+
+@dataclass(frozen=True)
+class FrozenPrefix:
+    """What the lowest layers give for every token of a dataset, without dropout.
+
+    Attributes:
+        depth: number of layers, the embeddings not counted.
+        hidden: (sum of lengths, D), flat as the arrays of ``Encoded``.
+        starts: (n + 1,) of the dataset.
+    """
+
+    depth: int
+    hidden: Tensor
+    starts: np.ndarray
+
+    def of(self, examples: np.ndarray) -> Tensor:
+        """The rows of the examples' tokens, one example after the other: (T, D)."""
+        return torch.cat([self.hidden[self.starts[i] : self.starts[i + 1]] for i in examples])
+
+
+def check_frozen(model: LoraWrapperRoberta, depth: int) -> None:
+    """Make sure that the prefix is frozen.
+
+    Args:
+        model: after the method has prepared it.
+        depth: number of layers of the prefix.
+
+    Raises:
+        RuntimeError: a parameter in it is trained, so its output would change.
+    """
+    encoder = model.encoder
+    for part in (encoder.embeddings, *encoder.encoder.layer[:depth]):
+        if any(parameter.requires_grad for parameter in part.parameters()):
+            raise RuntimeError(
+                f"train.frozen_prefix=cache: the method trains below layer {depth}, which "
+                "Method.lowest_trained does not say"
+            )
