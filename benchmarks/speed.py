@@ -20,6 +20,8 @@ import pandas as pd
 from .machine import describe
 from .workload import DECILES, SPAN, Workload
 
+README = Path(__file__).parent.parent / "README.md"
+START, END = "<!-- speed: start -->", "<!-- speed: end -->"
 RATE = "matrix products"  # the name under which the machine's own rate is measured
 
 
@@ -31,14 +33,16 @@ def main(words: Sequence[str] | None = None) -> None:
     for work in workloads(options):
         for round_ in range(options.rounds):
             for system in [RATE, *_systems()]:
-                identity = {"workload": dataclasses.asdict(work), "system": system, "round": round_}
+                identity = {"workload": facts(work), "system": system, "round": round_}
                 if _find(log, identity) is None:
                     found = identity | measure(system, work)
                     with log.open("a") as file:
                         file.write(json.dumps(found) + "\n")
-    text = report([json.loads(line) for line in log.read_text().splitlines()])
-    (options.out / "speed.md").write_text(text)
-    print(text)
+    measured = [json.loads(line) for line in log.read_text().splitlines()]
+    (options.out / "speed.md").write_text(report(measured))
+    print(report(measured))
+    if options.readme:
+        README.write_text(with_headline(README.read_text(), headline(measured)))
 
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
@@ -53,6 +57,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--glue", help="folder of the official GLUE files; default: generated rows")
     parser.add_argument("--squad", help="folder of the official SQuAD files")
     parser.add_argument("--out", type=Path, default=Path("outputs/speed"))
+    parser.add_argument("--readme", action="store_true", help="put the headline into the README")
     options = parser.parse_args(words)
     if min(options.rounds, options.rows, options.batch_size) < 1:
         parser.error("--rounds, --rows and --batch-size must be 1 or more")
@@ -74,6 +79,13 @@ def workloads(options: argparse.Namespace) -> list[Workload]:
         for precision in options.precisions
         for task in options.tasks
     ]
+
+
+def facts(work: Workload) -> dict[str, Any]:
+    """The workload without the folder of this machine."""
+    named = dataclasses.asdict(work)
+    folder = named.pop("folder")
+    return named | {"data": "generated" if folder is None else "official files"}
 
 
 def _systems() -> list[str]:
@@ -151,7 +163,7 @@ def _rows(task: str, cell: pd.DataFrame) -> list[dict[str, str]]:
         share = part.flop / part.seconds / rates
         lines.append(
             {
-                "task": task if part.folder.notna().all() else f"{task} (generated rows)",
+                "task": task if (part.data != "generated").all() else f"{task} (generated rows)",
                 "system": str(system),
                 "examples/s": _spread(part.examples / part.seconds, ".1f"),
                 "tokens/s": _spread(part.tokens / part.seconds, ",.0f"),
@@ -161,6 +173,35 @@ def _rows(task: str, cell: pd.DataFrame) -> list[dict[str, str]]:
             }
         )
     return lines
+
+
+def headline(measured: list[dict[str, Any]]) -> str:
+    """The README's block: our rate, and the speed-up over each other system."""
+    frame = pd.DataFrame([one | one["workload"] for one in measured])
+    rows = []
+    for (task, precision), cell in frame.groupby(["task", "precision"], sort=False):
+        lines = {line["system"]: line for line in _rows(str(task), cell)}
+        ours = lines.pop("lora-bench")
+        row = {"task": ours["task"], "precision": str(precision), "examples/s": ours["examples/s"]}
+        rows.append(row | {name: f"{line['speed-up']} x" for name, line in lines.items()})
+    rounds = int(frame["round"].max()) + 1
+    caption = (
+        "LoRA r = 8 on MiniLM, batch size 16: examples per second of one run, and how many times "
+        f"longer PEFT takes (median and range of {rounds} rounds). Machine, tokens per second and "
+        "the plain rate of matrix products: [results/speed](results/speed/speed.md)."
+    )
+    return f"{caption}\n\n{pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)}"
+
+
+def with_headline(text: str, block: str) -> str:
+    """The text with the block between its marks.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    if START not in text or END not in text:
+        raise ValueError(f"{README}: lacks {START} ... {END}")
+    return f"{text.split(START)[0]}{START}\n\n{block}\n\n{END}{text.split(END)[1]}"
 
 
 def _spread(values: pd.Series, form: str, unit: str = "") -> str:

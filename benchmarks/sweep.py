@@ -1,0 +1,149 @@
+"""Wall time from a sweep's command to its table: ``python -m benchmarks.sweep --help``.
+
+Two ranks times a number of seeds on SST-2, by this project's command line, and by a loop over PEFT
+scripts with the Trainer, at its defaults and at its best setting. Every system reads, tokenizes,
+trains, scores after each epoch and saves.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lora_bench.compose import compose
+from lora_bench.model.source import locate
+
+from .machine import describe
+
+RANKS = (4, 8)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Time each system once a round, in turn, and write the table."""
+    options = _options(words)
+    options.out.mkdir(parents=True, exist_ok=True)
+    log = options.out / "sweep.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    done = [json.loads(line) for line in lines]
+    size = {"rows": options.rows, "seeds": options.seeds, "epochs": options.epochs}
+    for round_ in range(options.rounds):
+        for name, system in SYSTEMS.items():
+            identity = {"system": name, "round": round_, **size}
+            if any(identity.items() <= one.items() for one in done):
+                continue
+            scratch = options.out / "scratch"
+            shutil.rmtree(scratch, ignore_errors=True)
+            started = time.perf_counter()
+            system(options, scratch)
+            done.append(identity | {"seconds": time.perf_counter() - started})
+            with log.open("a") as file:
+                file.write(json.dumps(done[-1]) + "\n")
+            shutil.rmtree(scratch, ignore_errors=True)
+    text = report([one for one in done if size.items() <= one.items()])
+    (options.out / "sweep.md").write_text(text)
+    print(text)
+
+
+def _options(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
+    parser.add_argument("--glue", type=Path, required=True, help="folder of the official files")
+    parser.add_argument("--rows", type=int, default=1000, help="training rows")
+    parser.add_argument("--validation-rows", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("outputs/speed"))
+    return parser.parse_args(words)
+
+
+def ours(options: argparse.Namespace, scratch: Path) -> None:
+    """One command for the sweep, one for the table."""
+    settings = [
+        "task=sst2",
+        "precision=bf16",
+        "data=local",
+        f"data.root={options.glue}",
+        f"data.train_rows={options.rows}",
+        f"data.validation_rows={options.validation_rows}",
+        f"train.epochs={options.epochs}",
+        "method.rank=" + ",".join(map(str, RANKS)),
+        "seed=" + ",".join(map(str, range(options.seeds))),
+        f"out_dir={scratch}/out",
+        f"cache_dir={scratch}/cache",
+    ]
+    _call("-m", "lora_bench", "-m", *settings)
+    _call("-m", "lora_bench.report", "--runs", f"{scratch}/out")
+
+
+def scripts(best: bool) -> Callable[[argparse.Namespace, Path], None]:
+    """A loop over scripts with PEFT and the Trainer, in a process each."""
+
+    def system(options: argparse.Namespace, scratch: Path) -> None:
+        spec = compose(["task=sst2"])
+        folder = options.glue / "SST-2"
+        fixed = {
+            "train": str(folder / "train.tsv"),
+            "validation": str(folder / "dev.tsv"),
+            "rows": options.rows,
+            "validation_rows": options.validation_rows,
+            "epochs": options.epochs,
+            "model": str(locate(spec.model)),
+            "best": best,
+        }
+        for rank in RANKS:
+            for seed in range(options.seeds):
+                own = {"rank": rank, "seed": seed, "folder": f"{scratch}/{rank}-{seed}"}
+                _call("-m", "benchmarks.peft_script", json.dumps(fixed | own))
+
+    return system
+
+
+SYSTEMS = {
+    "lora-bench": ours,
+    "PEFT + Trainer, best setting": scripts(best=True),
+    "PEFT + Trainer, defaults": scripts(best=False),
+}
+
+
+def _call(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(arguments)}: {done.stderr[-2000:]}")
+
+
+def report(done: list[dict[str, float]]) -> str:
+    """The table in Markdown."""
+    frame = pd.DataFrame(done)
+    ours_seconds = frame[frame.system == "lora-bench"].set_index("round").seconds
+    rows = []
+    for name, part in frame.groupby("system", sort=False):
+        seconds = part.set_index("round").seconds
+        ratio = seconds / ours_seconds
+        rows.append(
+            {
+                "system": name,
+                "seconds": f"{seconds.median():.0f} [{seconds.min():.0f}, {seconds.max():.0f}]",
+                "speed-up": f"{ratio.median():.2f} [{ratio.min():.2f}, {ratio.max():.2f}]",
+                "n": str(len(part)),
+            }
+        )
+    first = done[0]
+    runs = len(RANKS) * int(first["seeds"])
+    head = (
+        f"Measured by `python -m benchmarks.sweep` on: {describe()}.\n\n"
+        f"{runs} runs on SST-2 ({first['rows']} rows, {first['epochs']} epochs, batch 16, MiniLM), "
+        "from the command to the table.\n*Speed-up* is the time of the system over ours in the "
+        "same round; range in brackets."
+    )
+    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    return f"{head}\n\n{table}\n"
+
+
+if __name__ == "__main__":
+    main()
