@@ -13,7 +13,7 @@ from .compose import completed, plan, validate
 from .presets import CONF
 from .spec import FOLDERS, Spec, UserError
 from .sweep.plan import Sweep, expand
-from .training.prepared import DataCache, prepare
+from .training.prepared import DataCache, Run, prepare
 from .training.run import announce, execute
 
 
@@ -37,17 +37,15 @@ class Session:
         command = " ".join(["python -m lora_bench", *_portable(given)])
         skipped = planned.key in self.sweep.done
         try:
-            record = execute(planned, command)
-        except UserError as error:
-            self.errors += 1
-            print(f"error: {error}", file=sys.stderr)
-        except Exception as error:
-            self.errors += 1
-            reason = f"{type(error).__name__}: {error}"
-            where = planned.folder / "traceback.txt"
-            print(f"error: {planned.key} failed: {reason} (traceback: {where})", file=sys.stderr)
+            (outcome,) = execute([planned], [command])
+            error = outcome.error
+        except UserError as refused:
+            error = refused
+        if error is None:
+            announce(outcome.record, planned.folder, skipped=skipped)
         else:
-            announce(record, planned.folder, skipped=skipped)
+            self.errors += 1
+            print(f"error: {_told(error, planned)}", file=sys.stderr)
         if self.multirun and not skipped:
             self.sweep.refresh()
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
@@ -79,6 +77,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept, the same command does what is missing")
     _end(session)
+
+
+def _told(error: Exception, planned: Run) -> str:
+    """One line: a user's mistake by itself, a failure with the place of its traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    reason = f"{type(error).__name__}: {error}"
+    return f"{planned.key} failed: {reason} (traceback: {planned.folder / 'traceback.txt'})"
 
 
 def _hydra(job) -> None:  # type: ignore[no-untyped-def]

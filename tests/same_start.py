@@ -11,8 +11,8 @@ import torch
 
 from lora_bench.compose import compose
 from lora_bench.model.lora import LoraLinear
+from lora_bench.training.evaluation import evaluate
 from lora_bench.training.prepared import Prepared
-from lora_bench.training.run import evaluate
 from lora_bench.training.trainee import Trainee, fit
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from lora_bench import checkpoint, record
 from lora_bench.checkpoint.restore import load_model
 from lora_bench.methods.lora import Lora
 from lora_bench.spec import UserError
+from lora_bench.training.evaluation import evaluate
 from lora_bench.training.prepared import DataCache, prepare
-from lora_bench.training.run import evaluate, run
+from lora_bench.training.run import execute, run
 
 from .helpers import command_line, write_official
 from .test_spec import OURS
@@ -250,6 +252,41 @@ def test_an_adapter_that_scores_differently_after_loading_is_an_error(tiny_spec,
     spec = tiny_spec("task=stsb", "train.lr=1e-2", "train.epochs=3")
     with pytest.raises(RuntimeError, match="after saving and loading"):
         run(spec)
+
+
+def test_a_member_of_a_group_ends_as_its_single_run_and_fails_alone(tiny_spec):
+    """Members of one group, one of which diverges and one of which is done already."""
+    differing = [
+        ["seed=1"],
+        ["method.rank=2", "seed=2", "method.biases=all"],
+        ["train.lr=1e38", "train.max_grad_norm=1e38"],
+        ["method=bitfit"],
+    ]
+    single = [tiny_spec(*more, "train.epochs=3") for more in differing]
+    grouped = [tiny_spec(*more, "train.epochs=3") for more in differing]
+    for spec in grouped:
+        spec.out_dir += "/grouped"
+    run(grouped[3])
+    outcomes = execute([prepare(spec) for spec in grouped], [""] * 4)
+    assert [outcome.error is None for outcome in outcomes] == [True, True, False, True]
+    assert "NonFiniteLoss" in type(outcomes[2].error).__name__
+    written = folder_of(grouped[2])
+    assert record.read(written).status == "failed" and (written / "traceback.txt").is_file()
+    for alone, together, outcome in zip(single, grouped, outcomes, strict=True):
+        if outcome.error is not None:
+            with pytest.raises(type(outcome.error), match=re.escape(str(outcome.error))):
+                run(alone)
+            continue
+        expected, found = run(alone), record.read(folder_of(together))
+        assert found == outcome.record and found.key == expected.key
+        assert {n: v for n, v in vars(found).items() if n not in {*TIMINGS, "provenance"}} == {
+            n: v for n, v in vars(expected).items() if n not in {*TIMINGS, "provenance"}
+        }
+        weights = [
+            load_file(folder_of(s) / "adapter/adapter.safetensors") for s in (alone, together)
+        ]
+        assert weights[0].keys() == weights[1].keys()
+        assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_a_killed_run_leaves_no_half_record_and_the_next_one_finishes(tmp_path):

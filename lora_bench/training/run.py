@@ -2,15 +2,16 @@
 
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import record as records
 from ..compose import validate
-from ..data import HELD_OUT
-from ..record import Record, suffix_of
+from ..record import Record
 from ..spec import FOLDERS, Spec
+from .evaluation import BestEpoch, evaluate, write_predictions
 from .prepared import DataCache, Prepared, Run, adapter_behind, prepare
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 # to be good: a broken line of a file is then reported, and a finished run skipped, within a second.
 
 TOLERANCE = 1e-6  # between the scores before saving an adapter and after loading it
-ADAPTER, BEST_ADAPTER, PREDICTIONS = "adapter", "adapter_best", "predictions"
+ADAPTER = "adapter"
 
 
 def run(spec: Spec, command: str = "", cache: DataCache | None = None) -> Record:
@@ -36,45 +37,157 @@ def run(spec: Spec, command: str = "", cache: DataCache | None = None) -> Record
         UserError: a setting or the data is wrong; nothing was trained.
         Exception: whatever the run raises; see ``execute``.
     """
-    return execute(prepare(validate(spec), cache), command)
+    (outcome,) = execute([prepare(validate(spec), cache)], [command])
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.record
 
 
-def execute(planned: Run, command: str = "") -> Record:
-    """Train, score, save and record a run, or return its record if it was done before.
+@dataclass
+class Outcome:
+    """The record of a run, and why it failed, if it did."""
 
-    A failure leaves a record with status ``failed`` and ``traceback.txt`` beside it, and is raised
-    again. An interrupt leaves no record.
+    record: Record
+    error: Exception | None = None
+
+
+def execute(group: Sequence[Run], commands: Sequence[str]) -> list[Outcome]:
+    """Train, score, save and record the runs of a group, one step each in turn.
+
+    A run that was done before is not repeated. One that fails drops out, and the others go on; it
+    leaves a record with status ``failed`` and ``traceback.txt`` beside it. An interrupt leaves no
+    record.
+
+    Args:
+        group: runs with equally many epochs and steps; a single run is a group of one.
+        commands: that reproduce them; for the records.
+
+    Returns:
+        The outcome of each run, in the order of ``group``.
+
+    Raises:
+        UserError: a key belongs to a run with another default of a setting.
+    """
+    outcomes, members = [], []
+    for planned, command in zip(group, commands, strict=True):
+        folder, done = records.find(Path(planned.spec.out_dir), planned.identity)
+        if done is not None and done.status == "ok":
+            outcomes.append(Outcome(done))
+            continue
+        member = _Member(planned, folder, command)
+        members.append(member)
+        outcomes.append(member.outcome)
+    if members:
+        _train(members)
+    return outcomes
+
+
+def _train(members: Sequence["_Member"]) -> None:
+    from .memory import PeakMemory, keep_freed_memory
+    from .trainee import fit
+
+    keep_freed_memory()
+    spec = members[0].planned.spec
+    with PeakMemory(spec.device) as peak:
+        for member in members:
+            member.attempt(member.begin)
+        training = {member.trainee: member for member in members if not member.failed}
+        try:
+            fit(
+                list(training),
+                lambda trainee: training[trainee].keeper.score(trainee),
+                ", ".join(member.planned.key for member in members),
+                lambda trainee, error: training[trainee].fail(error),
+            )
+        finally:
+            for member in training.values():
+                member.trainee.logger.close()
+    for member in training.values():
+        if not member.failed:
+            member.record.peak_memory_bytes = peak.bytes
+            member.attempt(member.end)
+
+
+class _Member:
+    """A run of a group while it is being done.
 
     Args:
         planned: the run.
-        command: that reproduces it; for the record.
-
-    Raises:
-        UserError: the key belongs to a run with another default of a setting.
-        Exception: whatever training raises.
+        folder: of its record.
+        command: for the record.
     """
-    folder, done = records.find(Path(planned.spec.out_dir), planned.identity)
-    if done is not None and done.status == "ok":
-        return done
-    record = _begun(planned, command)
-    try:
-        _train(planned, record)
-    except Exception as error:
-        record.error = " ".join(str(error).split()) or type(error).__name__
-        _record_failure(folder, record)
-        raise
-    record.status = "ok"
-    records.write(folder, record)
-    (folder / "traceback.txt").unlink(missing_ok=True)
-    return record
 
+    trainee: "Trainee"  # from ``begin`` on, as is the next
+    keeper: BestEpoch
 
-def _record_failure(folder: Path, record: Record) -> None:
-    """Write a failed record, unless another process has finished the run meanwhile."""
-    found = records.read(folder)
-    if found is None or found.status != "ok":
-        records.write(folder, record)
-        (folder / "traceback.txt").write_text(traceback.format_exc())
+    def __init__(self, planned: Run, folder: Path, command: str):
+        self.planned, self.folder = planned, folder
+        self.record = _begun(planned, command)
+        self.outcome = Outcome(self.record)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run has failed."""
+        return self.outcome.error is not None
+
+    def attempt(self, part: Callable[[], None]) -> None:
+        """Do a part of the run; an exception fails this run alone."""
+        try:
+            part()
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Record the failure, unless another process has finished the run meanwhile."""
+        self.outcome.error = error
+        self.record.error = " ".join(str(error).split()) or type(error).__name__
+        found = records.read(self.folder)
+        if found is None or found.status != "ok":
+            records.write(self.folder, self.record)
+            text = "".join(traceback.format_exception(error))
+            (self.folder / "traceback.txt").write_text(text)
+
+    def begin(self) -> None:
+        """Encode the data and build the model."""
+        import torch
+
+        from ..checkpoint import start_from
+        from .loggers import make_logger
+        from .trainee import Trainee
+
+        planned, spec, prepared = self.planned, self.planned.spec, self.planned.prepared
+        self.record.provenance = records.provenance(spec.device, torch.get_num_threads())
+        self.record.data = prepared.facts
+        logger = make_logger(spec, planned.key, planned.folder)
+        try:
+            self.trainee = Trainee(spec, prepared.task, prepared.encoded["train"], logger)
+            if spec.init_from is not None:
+                start_from(adapter_behind(spec), self.trainee.model)
+        except Exception:
+            logger.close()
+            raise
+        self.keeper = BestEpoch(planned)
+
+    def end(self) -> None:
+        """Save the trained model, score what was saved, and write the record."""
+        from ..checkpoint import load_adapter, save_adapter
+        from ..model.parameters import parameter_counts, parameter_text
+
+        planned, record, model = self.planned, self.record, self.trainee.model
+        spec, prepared, folder = planned.spec, planned.prepared, planned.folder
+        record.adapter_bytes = save_adapter(folder / ADAPTER, model, spec, planned.identity.cell)
+        record.parameters = parameter_counts(model)
+        (folder / "parameters.md").write_text(parameter_text(model))
+        _note_training(record, self.trainee)
+        record.best = self.trainee.epochs[self.keeper.index]
+        fresh = _rebuilt(spec, prepared)
+        load_adapter(folder / ADAPTER, fresh)
+        found = evaluate(fresh, prepared, spec)
+        _check_reloaded(record, found.scores)
+        write_predictions(planned, found, self.keeper.best)
+        record.status = "ok"
+        records.write(self.folder, record)
+        (self.folder / "traceback.txt").unlink(missing_ok=True)
 
 
 def _begun(planned: Run, command: str) -> Record:
@@ -92,43 +205,6 @@ def _begun(planned: Run, command: str) -> Record:
         started=records.now(),
         provenance={},
     )
-
-
-def _train(planned: Run, record: Record) -> None:
-    import torch
-
-    from ..checkpoint import load_adapter, save_adapter, start_from
-    from ..model.parameters import parameter_counts, parameter_text
-    from .loggers import make_logger
-    from .memory import PeakMemory, keep_freed_memory
-    from .trainee import Trainee, fit
-
-    keep_freed_memory()
-    spec, prepared, folder = planned.spec, planned.prepared, planned.folder
-    record.provenance = records.provenance(spec.device, torch.get_num_threads())
-    record.data = prepared.facts
-    logger = make_logger(spec, planned.key, folder)
-    try:
-        with PeakMemory(spec.device) as peak:
-            trainee = Trainee(spec, prepared.task, prepared.encoded["train"], logger)
-            if spec.init_from is not None:
-                start_from(adapter_behind(spec), trainee.model)
-            keeper = BestEpoch(planned)
-            fit([trainee], keeper.score, planned.key)
-    finally:
-        logger.close()
-    model = trainee.model
-    record.peak_memory_bytes = peak.bytes
-    record.adapter_bytes = save_adapter(folder / ADAPTER, model, spec, planned.identity.cell)
-    record.parameters = parameter_counts(model)
-    (folder / "parameters.md").write_text(parameter_text(model))
-    _note_training(record, trainee)
-    record.best = trainee.epochs[keeper.index]
-    fresh = _rebuilt(spec, prepared)
-    load_adapter(folder / ADAPTER, fresh)
-    found = evaluate(fresh, prepared, spec)
-    _check_reloaded(record, found.scores)
-    _write_predictions(planned, found, keeper.best)
 
 
 def _note_training(record: Record, trainee: "Trainee") -> None:
@@ -157,87 +233,6 @@ def _check_reloaded(record: Record, scores: dict[str, float]) -> None:
         before = record.last["scores"][name]
         if abs(value - before) > TOLERANCE:
             raise RuntimeError(f"{name} was {before} and is {value} after saving and loading")
-
-
-@dataclass
-class Evaluation:
-    """Scores by name, the predictions of each split, and the threshold behind the scores."""
-
-    scores: dict[str, float]
-    predictions: dict[str, Any]
-    threshold: float | None
-
-
-def evaluate(model: "LoraWrapperRoberta", prepared: Prepared, spec: Spec) -> Evaluation:
-    """Predict and score every split that a run reports on.
-
-    A score's name ends in the split's suffix, as in ``accuracy_mismatched``.
-
-    Args:
-        model: of the run.
-        prepared: its data.
-        spec: batch size and precision of scoring.
-    """
-    from .trainee import predict
-
-    task, splits = prepared.task, prepared.splits
-
-    def decoded(split: str) -> Any:
-        encoded = prepared.encoded[split]
-        return task.decode(predict(model, task, encoded, spec), splits[split].rows, encoded)
-
-    threshold = None
-    if HELD_OUT in splits:
-        threshold = task.tune(decoded(HELD_OUT), splits[HELD_OUT].rows)
-    predictions = {split: decoded(split) for split in prepared.scored}
-    scores = {
-        name + suffix_of(split): value
-        for split, found in predictions.items()
-        for name, value in task.score(found, splits[split].rows, split, threshold).items()
-    }
-    return Evaluation(scores, predictions, threshold)
-
-
-class BestEpoch:
-    """Scores a trainee after each epoch and keeps the best epoch's adapter and predictions.
-
-    The first metric decides, on the data that it is reported on; the earliest of equals stays.
-    """
-
-    def __init__(self, planned: Run):
-        self.planned = planned
-        self.best: Evaluation | None = None
-        self.index = 0  # of the best epoch, from 0
-
-    def score(self, trainee: "Trainee") -> dict[str, float]:
-        """The scores of the trainee's model now."""
-        from ..checkpoint import save_adapter
-
-        planned = self.planned
-        found = evaluate(trainee.model, planned.prepared, planned.spec)
-        if self.best is None or _first(found) > _first(self.best):
-            self.best, self.index = found, len(trainee.epochs)
-            folder = planned.folder / BEST_ADAPTER
-            save_adapter(folder, trainee.model, planned.spec, planned.identity.cell)
-        return found.scores
-
-
-def _first(found: Evaluation) -> float:
-    return next(iter(found.scores.values()))
-
-
-def _write_predictions(planned: Run, last: Evaluation, best: Evaluation | None) -> None:
-    """Write each split's references and predictions, and files of an official format."""
-    assert best is not None
-    task, splits = planned.prepared.task, planned.prepared.splits
-    folder = planned.folder / PREDICTIONS
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, predictions in last.predictions.items():
-        rows = splits[split].rows
-        table = task.stored(predictions, rows)
-        table["best_prediction"] = task.stored(best.predictions[split], rows)["prediction"]
-        table.to_parquet(folder / f"{split}.parquet")
-        task.write_predictions(folder, predictions, rows, last.threshold)
 
 
 def announce(record: Record, folder: Path, *, skipped: bool) -> None:

@@ -56,6 +56,7 @@ class Trainee:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.step_count = self.tokens = self.examples = 0
         self.train_seconds = self.eval_seconds = 0.0
+        self.last_loss = math.nan
         self.epochs: list[dict[str, Any]] = []  # epoch, loss (mean over examples), scores
         self.prefix = self._frozen_prefix() if spec.train.frozen_prefix == "cache" else None
         self._batches: Iterator[Batch] = iter(())
@@ -90,6 +91,7 @@ class Trainee:
         started = time.perf_counter()
         batch = next(self._batches)
         loss = self.step_on(batch)
+        self.last_loss = loss
         self._losses.append(loss * len(batch.first))
         self.tokens += len(batch.input_ids)
         self.examples += len(batch.first)
@@ -140,6 +142,7 @@ def fit(
     trainees: Sequence[Trainee],
     evaluate: Callable[[Trainee], dict[str, float]],
     name: str = "",
+    failed: Callable[[Trainee, Exception], None] | None = None,
 ) -> None:
     """Train all of them for their epochs, one step each in turn.
 
@@ -147,10 +150,29 @@ def fit(
         trainees: with equally many epochs and steps per epoch.
         evaluate: scores a trainee's model after an epoch.
         name: of the progress bar.
+        failed: is told of a trainee whose step or scoring raised; the others go on without it.
+            None: the exception is raised.
 
     Raises:
-        NonFiniteLoss: a loss is NaN or infinite.
+        ValueError: the numbers of epochs or of steps differ.
+        NonFiniteLoss: a loss is NaN or infinite, and ``failed`` is None.
     """
+    if not trainees:
+        return
+    if len({(t.spec.train.epochs, t.steps_per_epoch) for t in trainees}) > 1:
+        raise ValueError("the runs of a group must have equally many epochs and steps")
+    left = list(trainees)
+
+    def each(part: Callable[[Trainee], Any]) -> None:
+        for trainee in tuple(left):
+            try:
+                part(trainee)
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(trainee, error)
+                left.remove(trainee)
+
     first = trainees[0]
     disable = None if first.spec.progress else True  # None: a bar on terminals only
     with tqdm(
@@ -162,14 +184,13 @@ def fit(
         leave=False,
     ) as bar:
         for epoch in range(1, first.spec.train.epochs + 1):
-            for trainee in trainees:
-                trainee.start_epoch()
+            each(Trainee.start_epoch)
             for _ in range(first.steps_per_epoch):
-                losses = [trainee.step() for trainee in trainees]
-                bar.set_postfix(epoch=epoch, loss=f"{losses[0]:.3f}", refresh=False)
+                each(Trainee.step)
+                loss = left[0].last_loss if left else math.nan
+                bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", refresh=False)
                 bar.update()
-            for trainee in trainees:
-                trainee.end_epoch(evaluate)
+            each(lambda trainee: trainee.end_epoch(evaluate))
 
 
 @torch.no_grad()
