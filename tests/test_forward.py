@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from lora_bench.model import packing
 from lora_bench.model.attention import attend
 from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.encoder import load_encoder
@@ -29,6 +30,12 @@ from .reference_encoder import encode_plainly
 
 LENGTHS = [3, 70, 1, 40, 12, 66]  # several grids, some with padding
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(("query", "key", "value"), n)]
+
+
+@pytest.fixture(autouse=True)
+def _several_grids(monkeypatch):
+    """Short examples are worth a grid of their own in these tests."""
+    monkeypatch.setattr(packing, "SPLIT", 100)
 
 
 def make_encoder(
@@ -233,11 +240,12 @@ def test_dropout_attention_passes_gradcheck():
 
 
 def test_moving_into_grids_and_back_passes_gradcheck():
-    batch = random_batch([40, 3, 1])
-    qkv = torch.randn(44, 3 * 2, dtype=torch.double, requires_grad=True)
+    layout = random_batch([40, 3, 1]).layout
+    assert len(layout.grids) == 2 and layout.height == 64
+    qkv = torch.randn(64, 3 * 2, dtype=torch.double, requires_grad=True)
 
     def function(qkv):
-        return attend(qkv, None, batch.layout, 1, 0.5)
+        return attend(qkv, None, layout, 1, 0.5)
 
     assert torch.autograd.gradcheck(function, (qkv,))
 

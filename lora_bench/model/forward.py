@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import RobertaModel
 from transformers.models.roberta.modeling_roberta import (
@@ -55,19 +56,22 @@ class EncoderPass:
             stream: of the dropout masks.
             first_only: in the last layer, compute the outputs of first tokens only.
         """
-        layers = list(self.encoder.encoder.layer)
-        x = self._embed(batch, stream) if batch.hidden is None else batch.hidden
+        layers = self.encoder.encoder.layer
+        x = self._embed(batch, stream) if batch.hidden is None else batch.hidden  # (T, D)
+        x = _with_spare_rows(x, batch)
         for i in range(batch.depth, len(layers)):
             last = i == len(layers) - 1
             x = self._layer(layers[i], x, batch, stream, first_only=first_only and last)
-        return x[batch.first] if first_only and len(x) != len(batch.first) else x
+        if not first_only:
+            return x[: len(batch.input_ids)]
+        return x if batch.depth < len(layers) else x[batch.first]
 
     def lower(self, batch: Batch, depth: int) -> Tensor:
         """The output of the first ``depth`` layers without dropout (T, D)."""
-        x = self._embed(batch, None)
+        x = _with_spare_rows(self._embed(batch, None), batch)
         for layer in self.encoder.encoder.layer[:depth]:
             x = self._layer(layer, x, batch, None)
-        return x
+        return x[: len(batch.input_ids)]
 
     def _embed(self, batch: Batch, stream: DropoutStream | None) -> Tensor:
         tables = self.encoder.embeddings
@@ -86,12 +90,13 @@ class EncoderPass:
         stream: DropoutStream | None,
         first_only: bool = False,
     ) -> Tensor:
-        """x (T, D) -> (T, D), or (B, D) of the first tokens."""
+        """x (R, D) -> (R, D), or (B, D) of the first tokens."""
         attention = layer.attention.self
         if type(attention) not in (RobertaSelfAttention, LoraRobertaSelfAttention):
             with self._autocast(x):
                 out = layer(x[None], layout=batch.layout, stream=stream)
-            return out[0].to(x.dtype)
+            out = out[0][batch.first] if first_only else out[0]
+            return out.to(x.dtype)
         x, mixed = self._attend(attention, x, batch, stream, first_only)
         x = self._output(layer.attention.output, mixed, x, stream)
         wide = self._intermediate(layer.intermediate, x, stream)
@@ -105,15 +110,15 @@ class EncoderPass:
         stream: DropoutStream | None,
         first_only: bool,
     ) -> tuple[Tensor, Tensor]:
-        """x (T, D) -> the rows that go on, T or B of them: of x, and of attention's output."""
+        """x (R, D) -> the rows that go on, R or B of them: of x, and of attention's output."""
         a = attention
         rows, keys_values = x, None
         if first_only:
             rows = x[batch.first]  # (B, D)
             queries = self._project([a.query], rows, stream)
-            keys_values = self._project([a.key, a.value], x, stream)  # (T, 2 D)
+            keys_values = self._project([a.key, a.value], x, stream)  # (R, 2 D)
         else:
-            queries = self._project([a.query, a.key, a.value], x, stream)  # (T, 3 D)
+            queries = self._project([a.query, a.key, a.value], x, stream)  # (R, 3 D)
         p = _rate(a.dropout)
         heads, layout = a.num_attention_heads, batch.layout
         return rows, attend(queries, keys_values, layout, heads, a.scaling, p, stream)
@@ -187,6 +192,11 @@ class EncoderPass:
         if held is None or held.state != state or any(map(operator.is_not, held.of, parameters)):
             held = self._made[name] = _Made(list(parameters), state, make(True))
         return held.result
+
+
+def _with_spare_rows(x: Tensor, batch: Batch) -> Tensor:
+    """(T, D) -> (R, D); see ``Layout``."""
+    return F.pad(x, (0, 0, 0, batch.layout.height - len(x)))
 
 
 @dataclass(frozen=True)

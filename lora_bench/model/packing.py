@@ -12,9 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Of attention grids; any values compute the same. SPLIT scores cost what the calls of one more grid
-# cost; CELLS keeps the score matrices of a grid in sizes that the allocator reuses.
-SPLIT = 6_000
+# Any values compute the same. A CPU compiles its bf16 products for each new shape, which takes
+# longer than a small product: rows are rounded up to a multiple of ROWS, and lengths to one of
+# LENGTHS, so that shapes come back. Halving a grid is worth its calls if it saves SPLIT scores of a
+# head. CELLS keeps the scores of a grid in sizes that the allocator reuses.
+ROWS = 32
+LENGTHS = 16
+SPLIT = 12_000
 CELLS = 600_000
 
 
@@ -24,7 +28,7 @@ class Grid:
 
     Attributes:
         examples: (b,) indices of its examples in the batch.
-        longest: L, number of tokens of the longest.
+        longest: L, number of tokens of the longest, rounded up.
         start: index of its first cell among the cells of all grids.
         bias: (b, 1, 1, L) 0 on real tokens, -inf on padding; None: nothing is padded.
     """
@@ -44,14 +48,18 @@ class Grid:
 class Layout:
     """The attention grids of T packed tokens, with C cells in all.
 
+    Hidden states have R rows: those of the tokens, then rows that nobody reads.
+
     Attributes:
         lengths: (B,) tokens of each example.
+        height: R, T rounded up.
         grids: each example is in one of them.
-        rows: (C,) the packed row of each cell, T for a padding cell.
-        cells: (T,) the cell of each packed row.
+        rows: (C,) the packed row of each cell, R for a padding cell.
+        cells: (T,) the cell of each token.
     """
 
     lengths: np.ndarray
+    height: int
     grids: tuple[Grid, ...]
     rows: Tensor
     cells: Tensor
@@ -59,27 +67,34 @@ class Layout:
     @classmethod
     def from_lengths(cls, lengths: np.ndarray, device: str | torch.device = "cpu") -> "Layout":
         """lengths (B,), each 1 or more."""
-        return cls._from_groups(lengths, _groups(lengths), device)
+        height = _round_up(int(lengths.sum()), ROWS)
+        return cls._from_groups(lengths, height, _groups(lengths), device, LENGTHS)
 
     @cached_property
     def first(self) -> "Layout":
         """The layout of the B first tokens, in grids of the same examples."""
         groups = [grid.examples for grid in self.grids]
-        return Layout._from_groups(np.ones_like(self.lengths), groups, self.rows.device)
+        ones = np.ones_like(self.lengths)
+        return Layout._from_groups(ones, len(ones), groups, self.rows.device, 1)
 
     @classmethod
     def _from_groups(
-        cls, lengths: np.ndarray, groups: list[np.ndarray], device: str | torch.device
+        cls,
+        lengths: np.ndarray,
+        height: int,
+        groups: list[np.ndarray],
+        device: str | torch.device,
+        step: int,
     ) -> "Layout":
-        """The layout in which the examples of each group share a grid."""
+        """The layout with a grid for each group, whose length is a multiple of ``step``."""
         tokens = int(lengths.sum())
         starts = np.cumsum(lengths) - lengths
         grids, rows, start = [], [], 0
         for examples in groups:
-            longest = int(lengths[examples].max())
+            longest = _round_up(int(lengths[examples].max()), step)
             column = np.arange(longest)
             real = column < lengths[examples, None]  # (b, L)
-            rows.append(np.where(real, starts[examples, None] + column, tokens).ravel())
+            rows.append(np.where(real, starts[examples, None] + column, height).ravel())
             bias = None
             if not real.all():
                 bias = torch.from_numpy(np.where(real, np.float32(0), np.float32("-inf")))
@@ -87,16 +102,20 @@ class Layout:
             grids.append(Grid(examples, longest, start, bias))
             start += real.size
         flat = np.concatenate(rows)
-        cells = np.empty(tokens + 1, dtype=np.int64)
+        cells = np.empty(height + 1, dtype=np.int64)
         cells[flat] = np.arange(start)
-        row_of, cell_of = torch.from_numpy(flat).to(device), torch.from_numpy(cells[:-1]).to(device)
-        return cls(lengths, tuple(grids), row_of, cell_of)
+        row_of, cell_of = (torch.from_numpy(x).to(device) for x in (flat, cells[:tokens]))
+        return cls(lengths, height, tuple(grids), row_of, cell_of)
+
+
+def _round_up(count: int, step: int) -> int:
+    return -(-count // step) * step
 
 
 def _groups(lengths: np.ndarray) -> list[np.ndarray]:
     """Indices of the examples of each grid, longest first.
 
-    A grid is split where that saves more than SPLIT scores of a head, and cut to CELLS of them.
+    A grid is halved where that saves more than SPLIT scores of a head, and cut to CELLS of them.
     """
     by_length = np.argsort(-lengths, kind="stable")
     groups = []
@@ -108,13 +127,10 @@ def _groups(lengths: np.ndarray) -> list[np.ndarray]:
 
 def _split(examples: np.ndarray, squares: np.ndarray) -> list[np.ndarray]:
     """Examples in parts of similar length; squares (n,) are their squared lengths, descending."""
-    if len(examples) == 1:
+    half = len(examples) // 2
+    if half == 0 or (squares[0] - squares[half]) * (len(examples) - half) <= SPLIT:
         return [examples]
-    saved = (squares[0] - squares[1:]) * np.arange(len(squares) - 1, 0, -1)  # by a cut before 1 ...
-    cut = int(saved.argmax()) + 1
-    if saved[cut - 1] <= SPLIT:
-        return [examples]
-    return _split(examples[:cut], squares[:cut]) + _split(examples[cut:], squares[cut:])
+    return _split(examples[:half], squares[:half]) + _split(examples[half:], squares[half:])
 
 
 @dataclass

@@ -1,0 +1,74 @@
+"""The benchmarks run, and what the documents say of speed is what was measured."""
+
+import json
+
+import pytest
+
+from benchmarks import profile, speed
+from benchmarks.systems import SYSTEMS
+from benchmarks.workload import DECILES, Workload, generated
+
+from .test_imports import ROOT
+
+LOG = ROOT / "results" / "speed" / "speed.jsonl"
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return [json.loads(line) for line in LOG.read_text().splitlines()]
+
+
+def test_the_readme_and_the_table_hold_the_committed_measurements(measured):
+    readme = (ROOT / "README.md").read_text()
+    assert speed.with_headline(readme, speed.headline(measured)) == readme
+    assert (LOG.parent / "speed.md").read_text() == speed.report(measured)
+
+
+def test_every_cell_of_the_table_has_all_rounds_and_no_path_of_a_machine(measured):
+    rounds = {one["round"] for one in measured}
+    cells = {json.dumps(one["workload"], sort_keys=True) for one in measured}
+    assert len(measured) == len(rounds) * len(cells) * (len(SYSTEMS) + 1)
+    assert "/" not in "".join(cells)
+
+
+def test_a_speed_up_is_of_two_measurements_of_one_round():
+    work = speed.facts(Workload("mrpc"))
+    common = {"workload": work, "examples": 10, "tokens": 100, "flop": 1e9}
+    lines = []
+    for round_, (ours, theirs) in enumerate([(1.0, 2.0), (10.0, 30.0), (2.0, 8.0)]):
+        here = {"round": round_, "workload": work}
+        lines.append(here | {"system": speed.RATE, "flop_per_second": 1e10, "machine": "m"})
+        lines.append(here | common | {"system": "lora-bench", "seconds": ours})
+        lines.append(here | common | {"system": "other", "seconds": theirs})
+    table = speed.report(lines)
+    assert "| 3.00 [2.00, 4.00] |" in table  # 3 = the median of 2, 3 and 4
+    assert "| 5 % [1, 10]" in table  # 1e9 FLOP in 2 s at 1e10 FLOP/s
+
+
+def test_a_wrong_word_is_one_line(capsys):
+    for words in (["--rows", "0"], ["--tasks", "nosuch"]):
+        with pytest.raises(SystemExit, match="2"):
+            speed.main(words)
+    assert "nosuch" in capsys.readouterr().err
+
+
+def test_generated_rows_have_the_lengths_of_the_real_ones():
+    for task, deciles in DECILES.items():
+        lengths = generated(task, 2000).lengths
+        assert deciles[0] <= lengths.min() and lengths.max() <= deciles[-1]
+        assert abs(sorted(lengths)[1000] - deciles[5]) <= 0.1 * deciles[5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("task", ["sst2", "squad_v1"])
+@pytest.mark.filterwarnings("ignore")  # of transformers and PEFT
+def test_every_system_trains(task, method):
+    work = Workload(task, rows=4, batch_size=2, method=method)
+    assert all(system(work) > 0 for system in SYSTEMS.values())
+
+
+def test_a_profile_names_where_a_step_goes():
+    wall, events = profile.measure(Workload("sst2", rows=8, batch_size=2), steps=2)
+    table = profile.table(wall, events)
+    assert "| matrix products" in table and "_Affine" in table
