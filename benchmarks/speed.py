@@ -136,9 +136,8 @@ def report(measured: list[dict[str, Any]]) -> str:
     blocks = [f"Measured by `python -m benchmarks.speed` on: {'; '.join(machines)}.", EXPLANATION]
     frame = pd.DataFrame([one | one["workload"] for one in measured])
     for (precision, method), part in frame.groupby(["precision", "method"], sort=False):
-        rows = [
-            row for task, cell in part.groupby("task", sort=False) for row in _rows(str(task), cell)
-        ]
+        cells = part.groupby(["task", "rows"], sort=False)
+        rows = [row for (task, _), cell in cells for row in _rows(str(task), cell)]
         rank = "" if method == "full" else f" r={part['rank'].iloc[0]}"
         blocks.append(f"## {method}{rank}, {precision}")
         blocks.append(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
@@ -164,6 +163,7 @@ def _rows(task: str, cell: pd.DataFrame) -> list[dict[str, str]]:
         lines.append(
             {
                 "task": task if (part.data != "generated").all() else f"{task} (generated rows)",
+                "rows": str(int(part.examples.iloc[0])),
                 "system": str(system),
                 "examples/s": _spread(part.examples / part.seconds, ".1f"),
                 "tokens/s": _spread(part.tokens / part.seconds, ",.0f"),
@@ -178,8 +178,9 @@ def _rows(task: str, cell: pd.DataFrame) -> list[dict[str, str]]:
 def headline(measured: list[dict[str, Any]]) -> str:
     """The README's block: our rate, and the speed-up over each other system."""
     frame = pd.DataFrame([one | one["workload"] for one in measured])
+    frame = frame[frame.method == "lora"]
     rows = []
-    for (task, precision), cell in frame.groupby(["task", "precision"], sort=False):
+    for (task, precision, _), cell in frame.groupby(["task", "precision", "rows"], sort=False):
         lines = {line["system"]: line for line in _rows(str(task), cell)}
         ours = lines.pop("lora-bench")
         row = {"task": ours["task"], "precision": str(precision), "examples/s": ours["examples/s"]}

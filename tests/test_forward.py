@@ -1,5 +1,6 @@
 """The encoder pass against transformers' own, and against a plain reference with dropout on."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -195,6 +196,17 @@ def test_bf16_is_close_to_fp32():
         errors.append([((exact - other).norm() / exact.norm()).item() for exact, other in pairs])
     hidden_error, gradient_error = np.mean(errors, 0)
     assert hidden_error < 0.02 and gradient_error < 0.04
+
+
+def test_a_copy_of_a_bf16_encoder_computes_the_same():
+    encoder = make_encoder(model=MINILM).float()
+    encode = EncoderPass(encoder, torch.bfloat16)
+    batch = random_batch([9, 4])
+    before = encode(batch)
+    assert torch.equal(copy.deepcopy(encode)(batch), before)
+    with torch.no_grad():  # frozen weights that change are packed again
+        encoder.encoder.layer[0].output.dense.weight.mul_(2)
+    assert not torch.equal(encode(batch), before)
 
 
 def affine_of(x, *layers):

@@ -46,6 +46,10 @@ class EncoderPass:
         self.encoder, self.dtype = encoder, dtype
         self._made: dict[tuple[int, ...], _Made] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its products itself: those in the CPU's own order cannot be copied."""
+        return {**vars(self), "_made": {}}
+
     def __call__(
         self, batch: Batch, stream: DropoutStream | None = None, *, first_only: bool = False
     ) -> Tensor:
