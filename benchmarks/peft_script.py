@@ -48,7 +48,9 @@ def main(order: str) -> None:
         lora_alpha=2 * given["rank"],
         target_modules=["query", "value"],
     )
-    best = {"bf16": True, "train_sampling_strategy": "group_by_length"} if given["best"] else {}
+    best: dict[str, Any] = {}
+    if given["best"]:
+        best = {"bf16": True, "train_sampling_strategy": "group_by_length"}
     arguments = TrainingArguments(
         output_dir=given["folder"],
         num_train_epochs=given["epochs"],

@@ -154,7 +154,7 @@ def collator(work: Workload) -> Any:
 
 def _timed(train: Callable[[int], None], work: Workload) -> float:
     """Seconds of ``train`` on all rows, after a warm-up."""
-    train(WARM_UP * work.batch_size)
+    train(min(WARM_UP * work.batch_size, work.rows))
     started = time.perf_counter()
     train(work.rows)
     return time.perf_counter() - started

@@ -1,6 +1,7 @@
 """The benchmarks run, and what the documents say of speed is what was measured."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,8 +9,7 @@ from benchmarks import profile, speed
 from benchmarks.systems import SYSTEMS
 from benchmarks.workload import DECILES, Workload, generated
 
-from .test_imports import ROOT
-
+ROOT = Path(__file__).parent.parent
 LOG = ROOT / "results" / "speed" / "speed.jsonl"
 
 

@@ -36,7 +36,7 @@ NOT_TRAINED = ("name", "file", "args")  # a label, the choice of the class, and 
 # What a preset needs on two layers, 32 wide, for a run of four steps in which every argument acts.
 SMALL = {
     "peft_adalora": [
-        "train.epochs=4",
+        "train.epochs=8",
         "method.args={init_r: 6, target_r: 2, tinit: 0.2, tfinal: 0.3, deltaT: 1}",
     ],
     "peft_fourierft": ["method.args.n_frequency=100"],
