@@ -39,8 +39,8 @@ class Session:
         try:
             (outcome,) = execute([planned], [command])
             error = outcome.error
-        except UserError as refused:
-            error = refused
+        except Exception as raised:  # before training, or the failure could not be recorded
+            error = raised
         if error is None:
             announce(outcome.record, planned.folder, skipped=skipped)
         else:

@@ -289,6 +289,22 @@ def test_a_member_of_a_group_ends_as_its_single_run_and_fails_alone(tiny_spec):
         assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+def test_a_good_record_that_cannot_be_written_is_no_good_record(tiny_spec, monkeypatch):
+    """As on a full disk that has room again when the failure is recorded."""
+    spec, write = tiny_spec("train.epochs=1"), record.write
+
+    def full_once(folder, found):
+        if found.status == "ok":
+            raise OSError(28, "No space left on device")
+        write(folder, found)
+
+    monkeypatch.setattr(record, "write", full_once)
+    with pytest.raises(OSError, match="No space left"):
+        run(spec)
+    found = record.read(folder_of(spec))
+    assert found.status == "failed" and "No space left" in found.error
+
+
 def test_a_killed_run_leaves_no_half_record_and_the_next_one_finishes(tmp_path):
     command = [
         *(sys.executable, "-m", "lora_bench", "model=tiny", "data.toy_train=400"),

@@ -140,6 +140,7 @@ class _Member:
     def fail(self, error: Exception) -> None:
         """Record the failure, unless another process has finished the run meanwhile."""
         self.outcome.error = error
+        self.record.status = "failed"  # also where the good record could not be written
         self.record.error = " ".join(str(error).split()) or type(error).__name__
         found = records.read(self.folder)
         if found is None or found.status != "ok":
@@ -163,7 +164,7 @@ class _Member:
             self.trainee = Trainee(spec, prepared.task, prepared.encoded["train"], logger)
             if spec.init_from is not None:
                 start_from(adapter_behind(spec), self.trainee.model)
-        except Exception:
+        except BaseException:
             logger.close()
             raise
         self.keeper = BestEpoch(planned)

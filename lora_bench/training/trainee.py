@@ -56,17 +56,20 @@ class Trainee:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.step_count = self.tokens = self.examples = 0
         self.train_seconds = self.eval_seconds = 0.0
-        self.last_loss = math.nan
         self.epochs: list[dict[str, Any]] = []  # epoch, loss (mean over examples), scores
-        self.prefix = self._frozen_prefix() if spec.train.frozen_prefix == "cache" else None
+        self._prefix: FrozenPrefix | None = None
         self._batches: Iterator[Batch] = iter(())
         self._losses: list[float] = []  # of this epoch, each times its number of examples
 
     def start_epoch(self) -> None:
         """Shuffle the examples and begin again."""
+        if self._prefix is None and self.spec.train.frozen_prefix == "cache":
+            started = time.perf_counter()
+            self._prefix = self._frozen_prefix()
+            self.train_seconds += time.perf_counter() - started
         order = self.order.permutation(len(self.data))
         size = self.spec.train.batch_size
-        self._batches = batches(self.model, self.data, size, order, self.prefix)
+        self._batches = batches(self.model, self.data, size, order, self._prefix)
         self._losses = []
 
     @torch.no_grad()
@@ -91,7 +94,6 @@ class Trainee:
         started = time.perf_counter()
         batch = next(self._batches)
         loss = self.step_on(batch)
-        self.last_loss = loss
         self._losses.append(loss * len(batch.first))
         self.tokens += len(batch.input_ids)
         self.examples += len(batch.first)
@@ -163,15 +165,17 @@ def fit(
         raise ValueError("the runs of a group must have equally many epochs and steps")
     left = list(trainees)
 
-    def each(part: Callable[[Trainee], Any]) -> None:
+    def each(part: Callable[[Trainee], Any]) -> list[Any]:
+        results = []
         for trainee in tuple(left):
             try:
-                part(trainee)
+                results.append(part(trainee))
             except Exception as error:
                 if failed is None:
                     raise
                 failed(trainee, error)
                 left.remove(trainee)
+        return results
 
     first = trainees[0]
     disable = None if first.spec.progress else True  # None: a bar on terminals only
@@ -186,9 +190,8 @@ def fit(
         for epoch in range(1, first.spec.train.epochs + 1):
             each(Trainee.start_epoch)
             for _ in range(first.steps_per_epoch):
-                each(Trainee.step)
-                loss = left[0].last_loss if left else math.nan
-                bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", refresh=False)
+                losses = each(Trainee.step) or [math.nan]
+                bar.set_postfix(epoch=epoch, loss=f"{losses[0]:.3f}", refresh=False)
                 bar.update()
             each(lambda trainee: trainee.end_epoch(evaluate))
 
