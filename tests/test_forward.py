@@ -9,18 +9,12 @@ import torch
 from torch import nn
 
 from lora_bench.model import packing
+from lora_bench.model.affine import Affine, Product, affine, stacked_bias
 from lora_bench.model.attention import attend
 from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.encoder import load_encoder
 from lora_bench.model.forward import EncoderPass
-from lora_bench.model.functions import (
-    Affine,
-    DropoutAttention,
-    Product,
-    ResidualNorm,
-    affine,
-    stacked_bias,
-)
+from lora_bench.model.functions import DropoutAttention, ResidualNorm
 from lora_bench.model.lora import LoraLinear, inject_lora, lora_layers
 from lora_bench.model.streams import Streams
 from lora_bench.spec import TARGETS

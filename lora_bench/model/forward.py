@@ -2,8 +2,8 @@
 
 ``EncoderPass`` reads the parameters of a RobertaModel in place. Where a part of a layer is as
 transformers or :mod:`lora_bench.model.lora` made it, its parameters go through the functions of
-:mod:`lora_bench.model.functions`; where a method has replaced it (an adapter, a PEFT layer, a 4-bit
-weight), the forward of that module is called.
+:mod:`lora_bench.model.affine` and :mod:`lora_bench.model.functions`; where a method has replaced it
+(an adapter, a PEFT layer, a 4-bit weight), the forward of that module is called.
 """
 
 import operator
@@ -23,9 +23,10 @@ from transformers.models.roberta.modeling_roberta import (
     RobertaSelfOutput,
 )
 
+from .affine import Affine, Product, affine, stacked_bias
 from .attention import attend
 from .dropout import Dropout, DropoutStream, dropout, keep, rescale
-from .functions import Affine, Product, ResidualNorm, affine, stacked_bias
+from .functions import ResidualNorm
 from .lora import LoraLinear, LoraRobertaSelfAttention
 from .packing import Batch
 
@@ -141,7 +142,7 @@ class EncoderPass:
         residual: Tensor,
         stream: DropoutStream | None,
     ) -> Tensor:
-        """h (T, D or intermediate), residual (T, D) -> (T, D)."""
+        """h (R, D or intermediate), residual (R, D) -> (R, D), or B rows for R."""
         plain = type(block) in (RobertaSelfOutput, RobertaOutput) and not _hooked(block)
         norm, drop = block.LayerNorm, block.dropout
         if not plain or type(drop) not in (nn.Dropout, Dropout) or type(norm) is not nn.LayerNorm:
