@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 from torch.profiler import ProfilerActivity, profile
 
 from lora_bench.training.memory import keep_freed_memory
 from lora_bench.training.trainee import Trainee
 
+from .measurements import markdown
 from .workload import DECILES, Workload
 
 # The first kind whose words occur in an operator's name; the last one takes every other operator.
@@ -83,15 +83,17 @@ def table(wall: float, events: list[tuple[str, float, int]]) -> str:
         kind = next(k for k, words in KINDS.items() if any(word in name for word in words))
         kinds[kind] += milliseconds
     kinds = {kind: kinds[kind] for kind in KINDS if kind in kinds}
-    rows = [(kind, f"{ms:.1f}", f"{100 * ms / wall:.0f} %") for kind, ms in kinds.items()]
-    rows.append(("a step", f"{wall:.1f}", "100 %"))
-    slowest = sorted(events, key=lambda event: -event[1])[:25]
-    operators = [(name, f"{ms:.2f}", count) for name, ms, count in slowest]
-    parts = [
-        pd.DataFrame(rows, columns=["kind", "ms", "share"]),
-        pd.DataFrame(operators, columns=["operator", "ms", "calls a step"]),
+    shown = {**kinds, "a step": wall}
+    rows = [
+        {"kind": kind, "ms": f"{ms:.1f}", "share": f"{100 * ms / wall:.0f} %"}
+        for kind, ms in shown.items()
     ]
-    return "\n\n".join(part.to_markdown(index=False, disable_numparse=True) for part in parts)
+    slowest = sorted(events, key=lambda event: -event[1])[:25]
+    operators = [
+        {"operator": name, "ms": f"{ms:.2f}", "calls a step": str(count)}
+        for name, ms, count in slowest
+    ]
+    return f"{markdown(rows)}\n\n{markdown(operators)}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ are kept in a file and not repeated.
 import argparse
 import dataclasses
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,32 +16,29 @@ from typing import Any
 
 import pandas as pd
 
+from lora_bench.report.readme import README, with_block
+
 from .machine import describe
+from .measurements import Measurements, markdown, spread
 from .workload import DECILES, SPAN, Workload
 
-README = Path(__file__).parent.parent / "README.md"
-START, END = "<!-- speed: start -->", "<!-- speed: end -->"
 RATE = "matrix products"  # the name under which the machine's own rate is measured
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure what is missing, then write the table."""
     options = _options(words)
-    options.out.mkdir(parents=True, exist_ok=True)
-    log = options.out / "speed.jsonl"
+    log = Measurements(options.out / "speed.jsonl")
     for work in workloads(options):
         for round_ in range(options.rounds):
             for system in [RATE, *_systems()]:
                 identity = {"workload": facts(work), "system": system, "round": round_}
-                if _find(log, identity) is None:
-                    found = identity | measure(system, work)
-                    with log.open("a") as file:
-                        file.write(json.dumps(found) + "\n")
-    measured = [json.loads(line) for line in log.read_text().splitlines()]
-    (options.out / "speed.md").write_text(report(measured))
-    print(report(measured))
+                if not log.has(identity):
+                    log.add(identity | measure(system, work))
+    (options.out / "speed.md").write_text(report(log.all))
+    print(report(log.all))
     if options.readme:
-        README.write_text(with_headline(README.read_text(), headline(measured)))
+        README.write_text(with_block(README, "speed", headline(log.all)))
 
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
@@ -94,13 +90,6 @@ def _systems() -> list[str]:
     return list(SYSTEMS)
 
 
-def _find(log: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """An earlier measurement with this identity."""
-    lines = log.read_text().splitlines() if log.exists() else []
-    known = (json.loads(line) for line in lines)
-    return next((one for one in known if identity.items() <= one.items()), None)
-
-
 def measure(system: str, work: Workload) -> dict[str, Any]:
     """One measurement in a fresh process.
 
@@ -140,7 +129,7 @@ def report(measured: list[dict[str, Any]]) -> str:
         rows = [row for (task, _), cell in cells for row in _rows(str(task), cell)]
         rank = "" if method == "full" else f" r={part['rank'].iloc[0]}"
         blocks.append(f"## {method}{rank}, {precision}")
-        blocks.append(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+        blocks.append(markdown(rows))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -165,10 +154,10 @@ def _rows(task: str, cell: pd.DataFrame) -> list[dict[str, str]]:
                 "task": task if (part.data != "generated").all() else f"{task} (generated rows)",
                 "rows": str(int(part.examples.iloc[0])),
                 "system": str(system),
-                "examples/s": _spread(part.examples / part.seconds, ".1f"),
-                "tokens/s": _spread(part.tokens / part.seconds, ",.0f"),
-                "share": _spread(100 * share, ".0f", " %"),
-                "speed-up": _spread(part.seconds / ours, ".2f"),
+                "examples/s": spread(part.examples / part.seconds, ".1f"),
+                "tokens/s": spread(part.tokens / part.seconds, ",.0f"),
+                "share": spread(100 * share, ".0f", " %"),
+                "speed-up": spread(part.seconds / ours, ".2f"),
                 "n": str(len(part)),
             }
         )
@@ -183,7 +172,8 @@ def headline(measured: list[dict[str, Any]]) -> str:
     for (task, precision, _), cell in frame.groupby(["task", "precision", "rows"], sort=False):
         lines = {line["system"]: line for line in _rows(str(task), cell)}
         ours = lines.pop("lora-bench")
-        row = {"task": ours["task"], "precision": str(precision), "examples/s": ours["examples/s"]}
+        row = {"task": ours["task"], "rows": ours["rows"], "precision": str(precision)}
+        row["examples/s"] = ours["examples/s"]
         rows.append(row | {name: f"{line['speed-up']} x" for name, line in lines.items()})
     rounds = int(frame["round"].max()) + 1
     caption = (
@@ -191,23 +181,7 @@ def headline(measured: list[dict[str, Any]]) -> str:
         f"longer PEFT takes (median and range of {rounds} rounds). Machine, tokens per second and "
         "the plain rate of matrix products: [results/speed](results/speed/speed.md)."
     )
-    return f"{caption}\n\n{pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)}"
-
-
-def with_headline(text: str, block: str) -> str:
-    """The text with the block between its marks.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    if START not in text or END not in text:
-        raise ValueError(f"{README}: lacks {START} ... {END}")
-    return f"{text.split(START)[0]}{START}\n\n{block}\n\n{END}{text.split(END)[1]}"
-
-
-def _spread(values: pd.Series, form: str, unit: str = "") -> str:
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:{form}}{unit} [{low:{form}}, {high:{form}}]"
+    return f"{caption}\n\n{markdown(rows)}"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from lora_bench.compose import compose
 from lora_bench.model.source import locate
 
 from .machine import describe
+from .measurements import Measurements, markdown, spread
 
 RANKS = (4, 8)
 
@@ -27,25 +28,20 @@ RANKS = (4, 8)
 def main(words: Sequence[str] | None = None) -> None:
     """Time each system once a round, in turn, and write the table."""
     options = _options(words)
-    options.out.mkdir(parents=True, exist_ok=True)
-    log = options.out / "sweep.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
-    done = [json.loads(line) for line in lines]
+    log = Measurements(options.out / "sweep.jsonl")
     size = {"rows": options.rows, "seeds": options.seeds, "epochs": options.epochs}
     for round_ in range(options.rounds):
         for name, system in SYSTEMS.items():
             identity = {"system": name, "round": round_, **size}
-            if any(identity.items() <= one.items() for one in done):
+            if log.has(identity):
                 continue
             scratch = options.out / "scratch"
             shutil.rmtree(scratch, ignore_errors=True)
             started = time.perf_counter()
             system(options, scratch)
-            done.append(identity | {"seconds": time.perf_counter() - started})
-            with log.open("a") as file:
-                file.write(json.dumps(done[-1]) + "\n")
+            log.add(identity | {"seconds": time.perf_counter() - started})
             shutil.rmtree(scratch, ignore_errors=True)
-    text = report([one for one in done if size.items() <= one.items()])
+    text = report([one for one in log.all if size.items() <= one.items()])
     (options.out / "sweep.md").write_text(text)
     print(text)
 
@@ -124,12 +120,11 @@ def report(done: list[dict[str, float]]) -> str:
     rows = []
     for name, part in frame.groupby("system", sort=False):
         seconds = part.set_index("round").seconds
-        ratio = seconds / ours_seconds
         rows.append(
             {
                 "system": name,
-                "seconds": f"{seconds.median():.0f} [{seconds.min():.0f}, {seconds.max():.0f}]",
-                "speed-up": f"{ratio.median():.2f} [{ratio.min():.2f}, {ratio.max():.2f}]",
+                "seconds": spread(seconds, ".0f"),
+                "speed-up": spread(seconds / ours_seconds, ".2f"),
                 "n": str(len(part)),
             }
         )
@@ -141,8 +136,7 @@ def report(done: list[dict[str, float]]) -> str:
         "from the command to the table.\n*Speed-up* is the time of the system over ours in the "
         "same round; range in brackets."
     )
-    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
-    return f"{head}\n\n{table}\n"
+    return f"{head}\n\n{markdown(rows)}\n"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from lora_bench.training.trainee import Trainee
 from .workload import SPAN, Workload
 
 WARM_UP = 4  # batches before the clock starts
-RATE = 5e-4
+LEARNING_RATE = 5e-4
 
 
 def ours(work: Workload) -> float:
@@ -57,7 +57,7 @@ def padded_loop(work: Workload) -> float:
             shuffle=True,
             collate_fn=collate,
         )
-        optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0)
+        optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0)
         model.train()
         for batch in loader:
             with torch.autocast("cpu", torch.bfloat16, enabled=work.precision == "bf16"):
@@ -89,7 +89,7 @@ def _trainer(work: Workload, **options: Any) -> float:
             output_dir="outputs/benchmarks",
             num_train_epochs=1,
             per_device_train_batch_size=work.batch_size,
-            learning_rate=RATE,
+            learning_rate=LEARNING_RATE,
             report_to=[],
             save_strategy="no",
             logging_strategy="no",
@@ -162,10 +162,7 @@ def _timed(train: Callable[[int], None], work: Workload) -> float:
 
 def product_rate(work: Workload, seconds: float = 2.0) -> float:
     """FLOP/s of the encoder's matrix products alone, on the tokens of a mean batch."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(work.model_folder)
-    hidden, wide = config.hidden_size, config.intermediate_size
+    hidden, wide, _ = _sizes(work)
     dtype = torch.bfloat16 if work.precision == "bf16" else torch.float32
     tokens = int(work.encoded.lengths.mean() * work.batch_size)
     shapes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, wide), (wide, hidden)]
@@ -185,10 +182,7 @@ def needed_flop(work: Workload) -> float:
     Not counted: what the last layer of a sequence head would compute for tokens that are not the
     first, gradients of the frozen embeddings, attention's products and low-rank updates.
     """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(work.model_folder)
-    hidden, wide, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    hidden, wide, layers = _sizes(work)
     tokens, count = int(work.encoded.lengths.sum()), len(work.encoded)
     layer = 4 * hidden**2 + 2 * hidden * wide  # multiplications for one token
     forward = tokens * layers * layer
@@ -197,3 +191,11 @@ def needed_flop(work: Workload) -> float:
     if work.method == "full":
         return 2.0 * 3 * forward
     return 2.0 * (2 * forward - tokens * 3 * hidden**2)
+
+
+def _sizes(work: Workload) -> tuple[int, int, int]:
+    """Width of the hidden states and of the intermediate ones, and number of layers."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(work.model_folder)
+    return config.hidden_size, config.intermediate_size, config.num_hidden_layers

@@ -1,16 +1,17 @@
 """The benchmarks run, and what the documents say of speed is what was measured."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from benchmarks import profile, speed
+from benchmarks import profile, speed, sweep
 from benchmarks.systems import SYSTEMS
 from benchmarks.workload import DECILES, Workload, generated
+from lora_bench.report.readme import README, with_block
 
-ROOT = Path(__file__).parent.parent
-LOG = ROOT / "results" / "speed" / "speed.jsonl"
+from .helpers import TASKS, write_official
+
+LOG = README.parent / "results" / "speed" / "speed.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +20,8 @@ def measured():
 
 
 def test_the_readme_and_the_table_hold_the_committed_measurements(measured):
-    readme = (ROOT / "README.md").read_text()
-    assert speed.with_headline(readme, speed.headline(measured)) == readme
+    shown = with_block(README, "speed", speed.headline(measured))
+    assert shown == README.read_text()
     assert (LOG.parent / "speed.md").read_text() == speed.report(measured)
 
 
@@ -72,3 +73,14 @@ def test_a_profile_names_where_a_step_goes():
     wall, events = profile.measure(Workload("sst2", rows=8, batch_size=2), steps=2)
     table = profile.table(wall, events)
     assert "| matrix products" in table and "_Affine" in table
+
+
+@pytest.mark.slow
+def test_a_sweep_is_timed_from_command_to_table_and_not_again(tmp_path, capsys):
+    write_official(tmp_path / "glue", TASKS["sst2"])
+    words = ["--glue", f"{tmp_path}/glue", "--out", f"{tmp_path}/out", "--seeds", "1"]
+    sweep.main([*words, "--rows", "16", "--validation-rows", "8"])
+    table = capsys.readouterr().out
+    assert all(f"| {name} " in table for name in sweep.SYSTEMS) and "2 runs on SST-2" in table
+    sweep.main([*words, "--rows", "16", "--validation-rows", "8"])
+    assert capsys.readouterr().out == table

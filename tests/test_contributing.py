@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 
 from lora_bench import record
+from lora_bench.methods import get_method
+from lora_bench.spec import MethodSpec
 
 from .helpers import command_line
 
@@ -42,7 +44,9 @@ def project(tmp_path) -> Path:
 
 
 def test_one_file_and_one_preset_make_a_method(project):
-    assert "mine" in command_line(*MINE).stderr  # not there yet
+    folders = [f"out_dir={project}/out", f"cache_dir={project}/cache"]
+    assert "mine" in command_line(*MINE, *folders).stderr  # not there yet
+    assert record.read_all(project) == ([], [])
     (project / "lora_bench" / "methods" / "mine.py").write_text(block("Add a method", "python"))
     (project / "conf" / "method" / "mine.yaml").write_text(block("Add a method", "yaml"))
     done = command(project, *MINE)
@@ -71,6 +75,7 @@ def test_a_method_of_another_package_and_its_preset_are_found(tmp_path, monkeypa
         "lora_bench.methods.entry_points",
         lambda group: [Point()] if group == "lora_bench.methods" else [],
     )
+    assert isinstance(get_method(MethodSpec(name="mine")), namespace["Mine"])
     (tmp_path / "elsewhere" / "method").mkdir(parents=True)
     (tmp_path / "elsewhere" / "method" / "mine.yaml").write_text(block("Add a method", "yaml"))
     folders = [f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]

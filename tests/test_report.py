@@ -25,7 +25,7 @@ from lora_bench.report.names import show, telling
 from lora_bench.report.page import write_page
 from lora_bench.report.plots import WRITTEN, _front, _scale, draw
 from lora_bench.report.published import load_published, published_table
-from lora_bench.report.readme import END, PICTURE, README, START, headline, update_readme
+from lora_bench.report.readme import PICTURE, README, headline, update_readme
 from lora_bench.report.statistics import _power, bootstrap, compare, seeds_needed, summarize
 from lora_bench.report.sweeps import sweeps
 from lora_bench.report.tables import Table, methods_table
@@ -579,7 +579,7 @@ def test_the_readme_shows_the_committed_results(tmp_path, monkeypatch):
 def test_the_readme_block_is_replaced_and_only_that(tmp_path):
     runs = grid(tmp_path / "runs")
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    readme.write_text("before\n<!-- results: start -->\nold\n<!-- results: end -->\nafter\n")
     update_readme(runs, tmp_path / "runs", readme)
     once = readme.read_text()
     assert (

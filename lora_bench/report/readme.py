@@ -10,12 +10,12 @@ from .plots import draw
 from .tables import methods_table
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-START, END = "<!-- results: start -->", "<!-- results: end -->"
+NAME = "results"  # of the block
 PICTURE = "pareto_parameters_stsb"
 
 
 def headline(runs: pd.DataFrame, folder: str) -> str:
-    """The block between the marks.
+    """The content of the block.
 
     Args:
         runs: what is shown.
@@ -29,7 +29,7 @@ def headline(runs: pd.DataFrame, folder: str) -> str:
         f"by {command}."
     )
     picture = f"![STS-B score by trained parameters]({folder}/pictures/{PICTURE}.svg)"
-    return "\n\n".join([START, caption, to_markdown(table), *table.notes, picture, END])
+    return "\n\n".join([caption, to_markdown(table), *table.notes, picture])
 
 
 def update_readme(runs: pd.DataFrame, folder: Path, readme: Path = README) -> Path:
@@ -43,10 +43,20 @@ def update_readme(runs: pd.DataFrame, folder: Path, readme: Path = README) -> Pa
     Raises:
         ValueError: the marks are not there.
     """
-    text = readme.read_text()
-    if START not in text or END not in text:
-        raise ValueError(f"{readme}: lacks {START} ... {END}")
+    replaced = with_block(readme, NAME, headline(runs, folder.as_posix()))
     draw(make_cells(runs, "last"), runs, folder / "pictures")
-    before, after = text.split(START)[0], text.split(END)[1]
-    readme.write_text(before + headline(runs, folder.as_posix()) + after)
+    readme.write_text(replaced)
     return readme
+
+
+def with_block(readme: Path, name: str, block: str) -> str:
+    """A file's text with another block between ``<!-- name: start -->`` and ``<!-- name: end -->``.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    text = readme.read_text()
+    start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
+    if start not in text or end not in text:
+        raise ValueError(f"{readme}: lacks {start} ... {end}")
+    return f"{text.split(start)[0]}{start}\n\n{block}\n\n{end}{text.split(end)[1]}"
