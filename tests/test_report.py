@@ -390,6 +390,7 @@ def test_every_picture_is_drawn_the_same_twice(tmp_path):
         )
     } | {"heat_cola_lora.svg"}  # fmt: skip
     assert b"trained parameters, head included" in first["pareto_parameters_cola.svg"]
+    assert not any(b"mathdefault" in picture for picture in first.values())
     full = runs[runs.method == "full"]
     fewer = {path.name for path in draw(make_cells(full, "last"), full, tmp_path / "b")}
     (tmp_path / "a" / "mine.svg").write_text("drawn by hand")

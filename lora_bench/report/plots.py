@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from .cells import IDS, median_costs
 from .costs import MIB
@@ -112,6 +113,8 @@ def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
                 continue
             figure, axes = _axes(f"score by {title.split(',')[0]}", shown, title)
             axes.set_xscale("log")
+            # 1M and not 10^6: names are plain text, so the default's mathematics is not read
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             for (_, cell), style in zip(shown.iterrows(), _styles(), strict=False):
                 error = None
                 if pd.notna(cell.low):
