@@ -12,6 +12,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
+from lora_bench.training.fit import Loop
 from lora_bench.training.memory import keep_freed_memory
 from lora_bench.training.trainee import Trainee
 
@@ -59,16 +60,16 @@ def main(words: Sequence[str] | None = None) -> None:
 def measure(work: Workload, steps: int) -> tuple[float, Any]:
     """Milliseconds of a step without the profiler, and the profiler's averages of as many steps."""
     keep_freed_memory()
-    trainee = Trainee(work.spec, work.task_object, work.encoded)
-    trainee.start_epoch()
+    loop = Loop([Trainee(work.spec, work.task_object, work.encoded)])
+    loop.start_epoch()
     for _ in range(steps // 2):
-        trainee.step()
+        loop.step()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(steps // 2):
-            trainee.step()
+            loop.step()
     started = time.perf_counter()
     for _ in range(steps):
-        trainee.step()
+        loop.step()
     wall = 1000 * (time.perf_counter() - started) / steps
     return wall, [
         (event.key, event.self_cpu_time_total / 1000 / (steps // 2), event.count // (steps // 2))

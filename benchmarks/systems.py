@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lora_bench.training.fit import Loop
 from lora_bench.training.memory import keep_freed_memory
 from lora_bench.training.trainee import Trainee
 
@@ -23,12 +24,12 @@ LEARNING_RATE = 5e-4
 def ours(work: Workload) -> float:
     """lora-bench: seconds of training on all rows."""
     keep_freed_memory()
-    trainee = Trainee(work.spec, work.task_object, work.encoded)
+    loop = Loop([Trainee(work.spec, work.task_object, work.encoded)])
 
     def train(rows: int) -> None:
-        trainee.start_epoch()
+        loop.start_epoch()
         for _ in range(math.ceil(rows / work.batch_size)):
-            trainee.step()
+            loop.step()
 
     return _timed(train, work)
 

@@ -1,6 +1,7 @@
 """Command line: Hydra -> Spec -> run. ``python -m lora_bench --help`` shows the options."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -11,10 +12,10 @@ from omegaconf import DictConfig
 from . import record as records
 from .compose import completed, plan, validate
 from .presets import CONF
-from .spec import FOLDERS, Spec, UserError
+from .spec import NOT_RECORDED, Spec, SpecError, UserError
 from .sweep.plan import Sweep, expand
 from .training.prepared import DataCache, Run, prepare
-from .training.run import announce, execute
+from .training.run import Outcome, announce, execute
 
 
 class Session:
@@ -29,26 +30,38 @@ class Session:
     def __init__(self, sweep: Sweep, cache: DataCache, *, multirun: bool):
         self.sweep, self.cache, self.multirun = sweep, cache, multirun
         self.errors = 0
+        self.told: set[str] = set()  # keys of the runs whose outcome was printed
 
     def job(self, config: DictConfig) -> None:
-        """Do one run. Its failure is in its record; a sweep goes on."""
+        """Do the group of one run. A failure is in the run's record; a sweep goes on."""
         planned = prepare(validate(Spec.from_config(config)), self.cache)
-        given = HydraConfig.get().overrides.task
-        command = " ".join(["python -m lora_bench", *_portable(given)])
-        skipped = planned.key in self.sweep.done
+        if planned.key in self.told:
+            return
+        in_turn = HydraConfig.get().launcher._target_.endswith(".BasicLauncher")
+        own = self.sweep.runs[planned.key]
+        group = self.sweep.group_of(own) if in_turn else [own]
         try:
-            (outcome,) = execute([planned], [command])
-            error = outcome.error
-        except Exception as raised:  # before training, or the failure could not be recorded
-            error = raised
-        if error is None:
-            announce(outcome.record, planned.folder, skipped=skipped)
-        else:
-            self.errors += 1
-            print(f"error: {_told(error, planned)}", file=sys.stderr)
-        if self.multirun and not skipped:
+            outcomes = execute(group)
+        except Exception as error:  # a failure could not be recorded
+            self._tell_error(error, own)
+            return
+        for outcome in outcomes:
+            self._tell(outcome)
+        if self.multirun and planned.key not in self.sweep.done:
             self.sweep.refresh()
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
+
+    def _tell(self, outcome: Outcome) -> None:
+        key = outcome.planned.key
+        self.told.add(key)
+        if outcome.error is not None:
+            self._tell_error(outcome.error, outcome.planned)
+        else:
+            announce(outcome.record, outcome.folder, skipped=key in self.sweep.done)
+
+    def _tell_error(self, error: Exception, planned: Run) -> None:
+        self.errors += 1
+        print(f"error: {_told(error, planned)}", file=sys.stderr)
 
 
 def main() -> None:
@@ -60,7 +73,12 @@ def main() -> None:
     try:
         overrides = expand(args.overrides, sweep=args.multirun)
         cache = DataCache()
-        runs = [prepare(spec, cache) for spec in plan(overrides, sweep=args.multirun)]
+        runs = [
+            prepare(spec, cache, _command(words))
+            for words, spec in plan(overrides, sweep=args.multirun)
+        ]
+        if not args.multirun and runs[0].spec.group is not None:
+            raise SpecError("group", runs[0].spec.group, "is for a sweep; add -m")
         sweep = Sweep(runs)
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -69,7 +87,7 @@ def main() -> None:
     sys.argv = [sys.argv[0], *flags, *completed(overrides)]
     if args.multirun:
         print(f"sweep: {sweep.progress()}", file=sys.stderr)
-        command = " ".join(["python -m lora_bench -m", *_portable(overrides)])
+        command = _command(["-m", *overrides])
         records.write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
     session = Session(sweep, cache, multirun=args.multirun)
     try:
@@ -91,9 +109,10 @@ def _hydra(job) -> None:  # type: ignore[no-untyped-def]
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
 
-def _portable(overrides: list[str]) -> list[str]:
-    """The overrides without folders of this machine."""
-    return [override for override in overrides if override.split("=")[0] not in FOLDERS]
+def _command(words: Sequence[str]) -> str:
+    """A command line without folders of this machine."""
+    portable = [word for word in words if word.split("=")[0] not in NOT_RECORDED]
+    return " ".join(["python -m lora_bench", *portable])
 
 
 def _end(session: Session) -> None:

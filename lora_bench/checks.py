@@ -45,6 +45,7 @@ def _check_sizes(spec: Any) -> None:
         ("train.batch_size", train.batch_size, 1),
         ("train.max_length", train.max_length, 8),
         ("eval_batch_size", spec.eval_batch_size, 1),
+        ("group", spec.group, 1),
         ("data.toy_train", data.toy_train, 1),
         ("data.toy_validation", data.toy_validation, 1),
         ("data.train_rows", data.train_rows, 1),

@@ -65,8 +65,8 @@ def completed(overrides: list[str]) -> list[str]:
     return [f"++{word}" if word.startswith("task.args.") else word for word in overrides]
 
 
-def plan(overrides: list[str], *, sweep: bool) -> list[Spec]:
-    """Every run that a command line asks for, each validated.
+def plan(overrides: list[str], *, sweep: bool) -> list[tuple[list[str], Spec]]:
+    """The words and the validated Spec of every run that a command line asks for.
 
     Args:
         overrides: words of Hydra's grammar.
@@ -76,13 +76,13 @@ def plan(overrides: list[str], *, sweep: bool) -> list[Spec]:
         UserError: one line that names the setting and what is allowed.
     """
     if not sweep:
-        return [compose(overrides)]
+        return [(overrides, compose(overrides))]
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except HydraException as error:
         raise UserError(one_line(error)) from None
-    return [compose(list(job)) for job in jobs]
+    return [(list(job), compose(list(job))) for job in jobs]
 
 
 def one_line(error: Exception) -> str:

@@ -42,9 +42,10 @@ def write_submission(folder: Path, out: Path, root: str | None = None) -> list[P
     from .methods import get_method
     from .model.build import build
     from .model.encoder import load_tokenizer
+    from .model.group import Group
     from .model.streams import Streams
     from .tasks import make_task
-    from .training.trainee import predict
+    from .training.evaluation import predict
 
     record = records.read(folder)
     if record is None or record.status != "ok":
@@ -65,7 +66,8 @@ def write_submission(folder: Path, out: Path, root: str | None = None) -> list[P
     for split in splits:
         rows = load_split(task, spec.data, split).rows
         encoded = task.encode(rows, tokenizer, spec.train.max_length)
-        predictions = task.decode(predict(model, task, encoded, spec), rows, encoded)
+        (outputs,) = predict(Group([model]), task, encoded, spec)
+        predictions = task.decode(outputs, rows, encoded)
         lines = [f"{i}\t{task.submission_value(value)}" for i, value in enumerate(predictions)]
         path = out / spec.task.submission[split]
         path.write_text("\n".join(["index\tprediction", *lines]) + "\n")

@@ -58,7 +58,10 @@ class Record:
     eval_seconds: float | None = None
     examples_per_second: float | None = None  # training
     tokens_per_second: float | None = None  # training, real tokens
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: int | None = None  # None where the run was trained in a group
+    # size, train_seconds, eval_seconds, peak_memory_bytes of the group that it was trained in, and
+    # which its own seconds are a share of; None: it was trained alone
+    group: dict[str, Any] | None = None
     error: str | None = None  # one line; the traceback is beside the record
     format: int = FORMAT
 

@@ -153,6 +153,8 @@ class Spec:
     eval_batch_size: int = 64  # examples per forward pass while scoring
     out_dir: str = "outputs"  # runs go to <out_dir>/runs/<task>/<key>/
     cache_dir: str = ".cache"  # encoded data
+    # runs of a sweep that are trained in one pass, at most; null: as many as are worth it
+    group: int | None = None
     progress: bool = True  # progress bars
     logger: str = "none"  # none | tensorboard | wandb: training curves, beside the record
 
@@ -296,13 +298,14 @@ NOT_IN_IDENTITY = (
     "eval_batch_size",
     "out_dir",
     "cache_dir",
+    "group",
     "progress",
     "logger",
 )
 WHERE = ("task", "model", "data")
 
-# Folders of one machine, which have no place in a record.
-FOLDERS = ("out_dir", "cache_dir")
+# Folders of one machine, and how a sweep is done, have no place in the record of a run.
+NOT_RECORDED = ("out_dir", "cache_dir", "group")
 
 
 def part_of(path: str) -> str | None:

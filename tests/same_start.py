@@ -11,9 +11,25 @@ import torch
 
 from lora_bench.compose import compose
 from lora_bench.model.lora import LoraLinear
-from lora_bench.training.evaluation import evaluate
+from lora_bench.training.evaluation import outputs_of, score
+from lora_bench.training.fit import Scoring, fit
 from lora_bench.training.prepared import Prepared
-from lora_bench.training.trainee import Trainee, fit
+from lora_bench.training.trainee import Trainee
+
+
+class Evaluated(Scoring):
+    """Scores after each epoch."""
+
+    def __init__(self, prepared: Prepared):
+        self.prepared = prepared
+
+    def outputs(self, group, trainees):
+        """See Scoring."""
+        return outputs_of(group, self.prepared, trainees[0].spec)
+
+    def score(self, trainee, outputs):
+        """See Scoring."""
+        return score(outputs, self.prepared).scores
 
 
 def main(overrides: list[str]) -> None:
@@ -25,7 +41,7 @@ def main(overrides: list[str]) -> None:
             if isinstance(layer, LoraLinear):
                 peft_layer = drawn.model.encoder.get_submodule(name)
                 layer.lora_a.copy_(peft_layer.lora_A["default"].weight)
-    fit([trainee], lambda t: evaluate(t.model, prepared, ours).scores)
+    fit([trainee], Evaluated(prepared))
     for epoch in trainee.epochs:
         print(epoch["epoch"], epoch["scores"])
 

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from lora_bench.model import packing
-from lora_bench.model.affine import Affine, Product, affine, stacked_bias
+from lora_bench.model.affine import Affine, Segment, affine, stacked_bias
 from lora_bench.model.attention import attend
 from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.encoder import load_encoder
 from lora_bench.model.forward import EncoderPass
 from lora_bench.model.functions import DropoutAttention, ResidualNorm
 from lora_bench.model.lora import LoraLinear, inject_lora, lora_layers
+from lora_bench.model.product import Product
 from lora_bench.model.streams import Streams
 from lora_bench.spec import TARGETS
 
@@ -45,6 +46,17 @@ def make_encoder(
         layer.lora_a.requires_grad_(True)
         layer.lora_b.requires_grad_(True)
     return encoder.double().train()
+
+
+def single_pass(encoder, dtype=None):
+    """The pass of one run, as a function of a batch and a stream."""
+    encode = EncoderPass([encoder], dtype)
+
+    def function(batch, stream=None, **options) -> torch.Tensor:
+        (hidden,) = encode(batch, [stream], **options)
+        return hidden
+
+    return function
 
 
 def train(encoder, *kinds) -> None:
@@ -90,15 +102,15 @@ def test_values_and_gradients_are_those_of_transformers(targets, kinds):
     train(encoder, *kinds)
     batch = random_batch(LENGTHS)
     assert len(batch.layout.grids) > 1
-    assert_same(encoder, EncoderPass(encoder)(batch), padded(encoder, batch))
+    assert_same(encoder, single_pass(encoder)(batch), padded(encoder, batch))
 
 
 def test_full_fine_tuning_and_adapters_in_some_layers():
     batch = random_batch(LENGTHS)
     full = load_encoder(TINY, dropout=0.0).double()
-    assert_same(full, EncoderPass(full)(batch), padded(full, batch))
+    assert_same(full, single_pass(full)(batch), padded(full, batch))
     top = make_encoder(layers=[1])
-    assert_same(top, EncoderPass(top)(batch), padded(top, batch))
+    assert_same(top, single_pass(top)(batch), padded(top, batch))
 
 
 @pytest.mark.parametrize("first_only", [False, True])
@@ -108,13 +120,13 @@ def test_with_dropout_equal_to_the_plain_reference(first_only, lora_dropout):
     train(encoder, "bias", nn.LayerNorm)
     batch = random_batch(LENGTHS)
     streams = [DropoutStream(Streams(5)) for _ in range(2)]
-    ours = EncoderPass(encoder)(batch, streams[0], first_only=first_only)
+    ours = single_pass(encoder)(batch, streams[0], first_only=first_only)
     assert_same(encoder, ours, encode_plainly(encoder, batch, streams[1], first_only))
 
 
 def test_first_tokens_alone_are_those_of_the_whole_pass():
     encoder, batch = make_encoder(TARGETS), random_batch(LENGTHS)
-    encode = EncoderPass(encoder)
+    encode = single_pass(encoder)
     alone = encode(batch, first_only=True)
     assert alone.shape == (len(LENGTHS), 32)
     assert_same(encoder, alone, encode(batch)[batch.first])
@@ -123,12 +135,12 @@ def test_first_tokens_alone_are_those_of_the_whole_pass():
 def test_in_evaluation_there_is_no_dropout():
     encoder, batch = make_encoder(dropout=0.5).eval(), random_batch(LENGTHS)
     with torch.no_grad():
-        torch.testing.assert_close(EncoderPass(encoder)(batch), padded(encoder, batch))
+        torch.testing.assert_close(single_pass(encoder)(batch), padded(encoder, batch))
 
 
 def test_disabled_and_merged_updates():
     encoder, batch = make_encoder().float(), random_batch(LENGTHS)
-    encode = EncoderPass(encoder, torch.bfloat16)  # which keeps copies of frozen weights
+    encode = single_pass(encoder, torch.bfloat16)  # which keeps copies of frozen weights
     adapted = encode(batch)
     for layer in lora_layers(encoder):
         layer.merge()
@@ -141,7 +153,7 @@ def test_disabled_and_merged_updates():
 
 def test_a_changed_frozen_weight_is_seen():
     encoder, batch = make_encoder().float(), random_batch([4, 2])
-    encode = EncoderPass(encoder, torch.bfloat16)
+    encode = single_pass(encoder, torch.bfloat16)
     before = encode(batch)
     with torch.no_grad():
         encoder.encoder.layer[0].intermediate.dense.weight.add_(1.0)
@@ -150,7 +162,7 @@ def test_a_changed_frozen_weight_is_seen():
 
 def test_replaced_modules_and_hooks_are_called():
     encoder, batch = make_encoder(), random_batch([4, 2])
-    encode, seen = EncoderPass(encoder), []
+    encode, seen = single_pass(encoder), []
     before = encode(batch)
     layer = encoder.encoder.layer[0]
     handle = layer.intermediate.dense.register_forward_hook(lambda *_: seen.append(1))
@@ -183,7 +195,7 @@ def test_bf16_is_close_to_fp32():
         results = []
         for dtype in (torch.float32, torch.bfloat16):
             stream = DropoutStream(Streams(seed))  # the same masks in both precisions
-            hidden = EncoderPass(encoder, dtype)(batch, stream, first_only=True)
+            hidden = single_pass(encoder, dtype)(batch, stream, first_only=True)
             found = gradients(encoder, hidden.float()).values()
             results.append((hidden.detach().float(), torch.cat([g.flatten() for g in found])))
         pairs = zip(*results, strict=True)
@@ -194,17 +206,19 @@ def test_bf16_is_close_to_fp32():
 
 def test_a_copy_of_a_bf16_encoder_computes_the_same():
     encoder = make_encoder(model=MINILM).float()
-    encode = EncoderPass(encoder, torch.bfloat16)
+    encode = EncoderPass([encoder], torch.bfloat16)
     batch = random_batch([9, 4])
-    before = encode(batch)
-    assert torch.equal(copy.deepcopy(encode)(batch), before)
+    (before,) = encode(batch)
+    assert torch.equal(copy.deepcopy(encode)(batch)[0], before)
     with torch.no_grad():  # frozen weights that change are packed again
         encoder.encoder.layer[0].output.dense.weight.mul_(2)
-    assert not torch.equal(encode(batch), before)
+    assert not torch.equal(encode(batch)[0], before)
 
 
 def affine_of(x, *layers):
-    return affine(x, layers, Product(layers, x.dtype), stacked_bias(layers, x.dtype))
+    product = Product([layer.weight for layer in layers], x.dtype)
+    bias = stacked_bias(layers, x.dtype)
+    return affine(x, [Segment(slice(0, len(x)), layers)], product, bias)
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -260,15 +274,14 @@ def test_dropout_rates_of_every_place():
     """With one example repeated, the share of attention that is dropped, and each block's mean."""
     encoder = make_encoder(dropout=0.25)
     stream, drawn = DropoutStream(Streams(0)), []
-    keep = stream.keep
+    fill = stream.fill
 
-    def spy(shape, p, dtype=torch.float32):
-        mask = keep(shape, p, dtype)
-        drawn.append((p, mask.mean().item(), mask.numel()))
-        return mask
+    def spy(out, p):
+        drawn.append((p, fill(out, p).mean().item(), out.numel()))
+        return out
 
-    stream.keep = spy
-    EncoderPass(encoder)(random_batch([20] * 30), stream)
+    stream.fill = spy
+    single_pass(encoder)(random_batch([20] * 30), stream)
     assert len(drawn) == 7  # embeddings, and of two layers attention and both blocks
     for p, kept, size in drawn:
         assert p == 0.25

@@ -20,8 +20,9 @@ from lora_bench.model.streams import Streams
 from lora_bench.model.wrapper import LoraWrapperRoberta
 from lora_bench.spec import MethodSpec, Spec, SpecError, UserError
 from lora_bench.tasks import make_task
+from lora_bench.training.fit import fit
 from lora_bench.training.run import run
-from lora_bench.training.trainee import Trainee, fit
+from lora_bench.training.trainee import Trainee
 
 from .helpers import random_batch, yes_data
 from .test_spec import OURS, PEFT
@@ -35,10 +36,6 @@ def built(spec: Spec):
 
 def trainee_of(spec: Spec, examples: int = 64) -> Trainee:
     return Trainee(spec, make_task(spec.task), yes_data(examples))
-
-
-def no_scores(_: Trainee) -> dict[str, float]:
-    return {}
 
 
 def test_lora_plus_gives_b_its_own_rate_and_keeps_every_parameter_once(tiny_spec):
@@ -68,7 +65,7 @@ def test_lora_fa_trains_b_alone_and_its_adapter_holds_a(tiny_spec, tmp_path):
     model = trainee.model
     name = "encoder.encoder.layer.0.attention.self.query.lora_"
     before = {x: model.get_parameter(name + x).clone() for x in "ab"}
-    fit([trainee], no_scores)
+    fit([trainee])
     assert torch.equal(model.get_parameter(name + "a"), before["a"])
     assert not torch.equal(model.get_parameter(name + "b"), before["b"])
     assert parameter_counts(model)["adapter"] == 2 * 2 * 8 * 32
@@ -110,7 +107,7 @@ def test_relora_merges_restarts_and_warms_up_again(tiny_spec, tmp_path):
         weights.append(layer.weight.clone())
 
     method.after_step = watch
-    fit([trainee], no_scores)
+    fit([trainee])
     assert restarts == [2, 4]  # not after the last step
     assert rates == pytest.approx(
         [1, 5 / 6, 4 / 6 / 2, 3 / 6, 2 / 6 / 2, 1 / 6]
@@ -242,7 +239,7 @@ def test_adamw8bit_trains_with_small_states(tiny_spec):
         "method=full", "train.optimizer=adamw8bit", "train.epochs=8", "train.dropout=0"
     )
     trainee = trainee_of(spec)
-    fit([trainee], no_scores)
+    fit([trainee])
     assert trainee.epochs[-1]["loss"] < trainee.epochs[0]["loss"]
     words = trainee.model.encoder.embeddings.word_embeddings.weight
     assert trainee.optimizer.state[words]["state1"].dtype == torch.uint8
@@ -262,7 +259,7 @@ def test_adalora_cuts_to_its_budget(tiny_spec):
         "method=peft_adalora", "train.epochs=4", "method.args.init_r=6", "method.args.target_r=2"
     )
     trainee = trainee_of(spec, 48)  # 12 steps
-    fit([trainee], no_scores)
+    fit([trainee])
     config = trainee.method.tuner.peft_config["default"]
     assert (config.total_step, config.tinit, config.tfinal) == (12, 1, 4)
     values = [p for name, p in trainee.model.named_parameters() if "lora_E" in name]

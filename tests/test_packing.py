@@ -105,17 +105,40 @@ def test_layout_of_equal_lengths_needs_no_mask(monkeypatch):
 def test_grids_hold_each_token_once_and_waste_little(lengths):
     layout, tokens = Layout.from_lengths(np.array(lengths)), sum(lengths)
     assert tokens <= layout.height < tokens + packing.ROWS
-    assert layout.rows[layout.cells].tolist() == list(range(tokens))
+    assert layout.rows[layout.cells[:tokens]].tolist() == list(range(tokens))
     assert (layout.rows == layout.height).sum() == len(layout.rows) - tokens  # padding
     examples = np.concatenate([grid.examples for grid in layout.grids])
     assert sorted(examples.tolist()) == list(range(len(lengths)))
     for grid in layout.grids:
         cells = len(grid.examples) * grid.longest
-        inside = sorted((lengths[i] for i in grid.examples), reverse=True)
-        assert inside[0] <= grid.longest < inside[0] + packing.LENGTHS
-        half = len(inside) // 2
-        assert (inside[0] ** 2 - inside[half] ** 2) * (len(inside) - half) <= packing.SPLIT
         assert len(grid.examples) == 1 or cells * grid.longest <= packing.CELLS
+        for _, part in grid.parts:
+            inside = sorted((lengths[i] for i in grid.examples[part]), reverse=True)
+            assert inside[0] <= grid.longest < inside[0] + packing.LENGTHS
+            half = len(inside) // 2
+            assert (inside[0] ** 2 - inside[half] ** 2) * (len(inside) - half) <= packing.SPLIT
+
+
+def test_grids_of_several_runs_are_those_that_each_has_alone():
+    """Each run draws masks of the same shapes in the same order; no grid mixes lengths."""
+    rng = np.random.default_rng(0)
+    runs = [rng.integers(1, 130, size) for size in (16, 3, 16, 9)]
+    together = Layout.from_lengths(np.concatenate(runs), sizes=[len(run) for run in runs])
+    rows = np.arange(together.height)
+    drawn: list[list[tuple[int, int]]] = [[] for _ in runs]
+    for grid in together.grids:
+        for run, part in grid.parts:
+            drawn[run].append((part.stop - part.start, grid.longest))
+    for run, lengths in enumerate(runs):
+        alone, part = Layout.from_lengths(lengths), together.parts[run]
+        assert part.tokens == lengths.sum() and len(rows[part.rows]) == alone.height
+        shapes = [(p.stop - p.start, grid.longest) for grid in alone.grids for _, p in grid.parts]
+        assert drawn[run] == shapes
+        first = together.first_rows[part.examples] - part.rows.start
+        assert first.tolist() == alone.first_rows.tolist()
+    assert len(together.grids) < sum(len(Layout.from_lengths(run).grids) for run in runs)
+    tokens = np.concatenate([rows[p.rows][: p.tokens] for p in together.parts])
+    assert together.rows[together.cells[tokens]].tolist() == tokens.tolist()
 
 
 def pack(encoder, ids, types) -> Batch:

@@ -38,6 +38,7 @@ TIMINGS = {
     "examples_per_second",
     "tokens_per_second",
     "peak_memory_bytes",
+    "group",
 }
 
 
@@ -248,7 +249,7 @@ def test_a_failed_run_leaves_its_reason_and_is_tried_again(tiny_spec, monkeypatc
 
 
 def test_an_adapter_that_scores_differently_after_loading_is_an_error(tiny_spec, monkeypatch):
-    monkeypatch.setattr("lora_bench.checkpoint.load_adapter", lambda *_: None)
+    monkeypatch.setattr("lora_bench.training.member.load_adapter", lambda *_: None)
     spec = tiny_spec("task=stsb", "train.lr=1e-2", "train.epochs=3")
     with pytest.raises(RuntimeError, match="after saving and loading"):
         run(spec)
@@ -267,7 +268,7 @@ def test_a_member_of_a_group_ends_as_its_single_run_and_fails_alone(tiny_spec):
     for spec in grouped:
         spec.out_dir += "/grouped"
     run(grouped[3])
-    outcomes = execute([prepare(spec) for spec in grouped], [""] * 4)
+    outcomes = execute([prepare(spec) for spec in grouped])
     assert [outcome.error is None for outcome in outcomes] == [True, True, False, True]
     assert "NonFiniteLoss" in type(outcomes[2].error).__name__
     written = folder_of(grouped[2])

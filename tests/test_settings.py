@@ -26,7 +26,8 @@ from lora_bench.model.encoder import load_encoder, tiny_config
 from lora_bench.model.streams import Streams
 from lora_bench.spec import MethodSpec, ModelSpec, Spec, SpecError
 from lora_bench.tasks import make_task
-from lora_bench.training.trainee import Trainee, fit
+from lora_bench.training.fit import fit
+from lora_bench.training.trainee import Trainee
 
 from .helpers import random_batch, yes_data
 
@@ -104,7 +105,7 @@ def small(method: str) -> Spec:
 def trained(spec: Spec) -> torch.Tensor:
     """Logits after a few steps."""
     trainee = Trainee(spec, make_task(spec.task), yes_data(16))
-    fit([trainee], lambda _: {})
+    fit([trainee])
     with torch.no_grad():
         return trainee.model.eval()(random_batch([5, 9, 3]))
 

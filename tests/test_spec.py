@@ -171,7 +171,7 @@ def test_the_article_recipe_is_the_articles_system():
         assert (m.alpha, m.init, m.biases, m.layer_norms) == (rank, "gaussian", "all", True)
         assert (m.embeddings, m.targets, spec.head) == (False, ["query", "value"], "article")
     given = expand(["+sweep=article", "task=rte,squad_v2"], sweep=True)
-    systems = [spec.method for spec in plan(given, sweep=True)]
+    systems = [spec.method for _, spec in plan(given, sweep=True)]
     assert systems == 2 * [compose_recipe("article", "lora").method]
 
 

@@ -8,18 +8,19 @@ from torch import nn
 from lora_bench.checkpoint import AdapterError, load_adapter, save_adapter
 from lora_bench.methods import get_method
 from lora_bench.model.build import build
+from lora_bench.model.group import Group
 from lora_bench.model.streams import Streams
 from lora_bench.model.wrapper import LoraWrapperRoberta
 from lora_bench.spec import Spec, SpecError
 from lora_bench.tasks import make_task
 from lora_bench.tasks.encoding import cached
+from lora_bench.training.evaluation import predict
+from lora_bench.training.fit import Loop, fit
 from lora_bench.training.trainee import (
     NonFiniteLoss,
     Trainee,
     batches,
-    fit,
     linear_schedule,
-    predict,
 )
 
 from .helpers import yes_data
@@ -31,10 +32,6 @@ def trainee_of(spec: Spec, examples: int = 64) -> Trainee:
 
 def model_of(spec: Spec) -> LoraWrapperRoberta:
     return build(spec, make_task(spec.task), get_method(spec.method), Streams(spec.seed))
-
-
-def no_scores(_: Trainee) -> dict[str, float]:
-    return {}
 
 
 def test_schedule_rises_to_the_peak_and_falls_to_zero():
@@ -51,18 +48,18 @@ def test_the_loop_fits_a_small_task(tiny_spec, method):
     policy = [f"method.{setting}" for setting in more] if method == "lora" else []
     recipe = ["train.epochs=40", "train.lr=1e-2", "train.dropout=0"]
     trainee = trainee_of(tiny_spec(f"method={method}", *recipe, *policy))
-    fit([trainee], no_scores)
+    fit([trainee])
     assert trainee.epochs[-1]["loss"] < 0.1 < 0.5 < trainee.epochs[0]["loss"]
     data = trainee.data
     assert trainee.examples == 40 * 64 and trainee.tokens == 40 * len(data.input_ids)
-    outputs = predict(trainee.model, trainee.task, data, trainee.spec)
+    (outputs,) = predict(Group([trainee.model]), trainee.task, data, trainee.spec)
     assert (trainee.task.decode(outputs, [], data) == data.labels).all()
 
 
 def test_frozen_parameters_do_not_move(tiny_spec):
     trainee = trainee_of(tiny_spec("method=lora", "train.weight_decay=0.1"))
     before = {n: p.clone() for n, p in trainee.model.named_parameters()}
-    fit([trainee], no_scores)
+    fit([trainee])
     for name, parameter in trainee.model.named_parameters():
         assert torch.equal(before[name], parameter) != parameter.requires_grad, name
 
@@ -75,11 +72,19 @@ def test_runs_trained_in_turn_equal_the_same_runs_alone(tiny_spec, method):
     alone = []
     for spec in specs:
         trainee = trainee_of(spec)
-        fit([trainee], no_scores)
+        fit([trainee])
         alone.append(trainee)
     torch.manual_seed(99)  # the global generator is of no concern
     together = [trainee_of(spec) for spec in specs]
-    fit(together, no_scores)
+    loops = [Loop([trainee]) for trainee in together]
+    for _ in range(specs[0].train.epochs):
+        for loop in loops:
+            loop.start_epoch()
+        for _ in range(together[0].steps_per_epoch):
+            for loop in loops:
+                loop.step()
+        for loop in loops:
+            loop.end_epoch()
     for one, other in zip(alone, together, strict=True):
         assert one.epochs == other.epochs
         for name, parameter in one.model.named_parameters():
@@ -89,9 +94,9 @@ def test_runs_trained_in_turn_equal_the_same_runs_alone(tiny_spec, method):
 
 def test_predictions_do_not_depend_on_batches_and_keep_the_order(tiny_spec):
     spec = tiny_spec("eval_batch_size=5")
-    task, data, model = make_task(spec.task), yes_data(23), model_of(spec)
-    together = torch.stack(predict(model, task, data, spec))
-    alone = torch.stack(predict(model, task, data, tiny_spec("eval_batch_size=1")))
+    task, data, group = make_task(spec.task), yes_data(23), Group([model_of(spec)])
+    together = torch.stack(predict(group, task, data, spec)[0])
+    alone = torch.stack(predict(group, task, data, tiny_spec("eval_batch_size=1"))[0])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
 
 
@@ -128,7 +133,7 @@ def test_a_cached_prefix_trains_as_one_without_dropout(tiny_spec, overrides):
                 for module in part.modules():
                     if isinstance(module, nn.Dropout):
                         module.p = 0.0
-        fit([trainee], no_scores)
+        fit([trainee])
         results.append(trainee.model.trained_state())
         assert trainee.epochs[-1]["loss"] < trainee.epochs[0]["loss"]
     for name, value in results[0].items():
@@ -140,12 +145,12 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_examples(tiny_spec):
     nn.init.constant_(trainee.model.head.out_proj.weight, float("nan"))
     message = r"loss is nan at step 1 \(training examples \[.*lower train.lr than 0.001"
     with pytest.raises(NonFiniteLoss, match=message):
-        fit([trainee], no_scores)
+        fit([trainee])
 
 
 def test_bf16_trains_and_keeps_fp32_weights(tiny_spec):
     trainee = trainee_of(tiny_spec("precision=bf16"))
-    fit([trainee], no_scores)
+    fit([trainee])
     assert np.isfinite(trainee.epochs[-1]["loss"])
     assert {p.dtype for p in trainee.model.parameters()} == {torch.float32}
 

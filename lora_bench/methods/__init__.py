@@ -60,6 +60,10 @@ class Method:
         reads: fields of ``MethodSpec`` that the method uses; any other one must keep its default.
         needs: fields of ``MethodSpec`` that must be set.
         ignores: paths of settings outside of ``method`` that have no effect on this method.
+        grouped: whether runs of this method can be trained in one pass with others: what it trains
+            are updates of linear layers, biases, LayerNorms, adapters or the head; every other
+            parameter keeps its pretrained value; and the optimizer sees this run alone. A subclass
+            does not inherit it.
         packages: optional packages that it needs, with the extra that installs each.
         Args: dataclass of the settings under ``method.args``; None: there are none.
         streams: random numbers of the run; set before ``prepare``.
@@ -69,6 +73,7 @@ class Method:
     reads: ClassVar[frozenset[str]] = POLICY
     needs: ClassVar[frozenset[str]] = frozenset()
     ignores: ClassVar[frozenset[str]] = frozenset()
+    grouped: ClassVar[bool] = False
     packages: ClassVar[Mapping[str, str]] = {}
     Args: ClassVar[type | None] = None
 
@@ -115,6 +120,11 @@ class Method:
         """Index of the lowest layer that may have a trained parameter; None: the head alone has."""
         layers = spec.method.layers if "layers" in cls.reads_in(spec) else None
         return 0 if cls.policy_trains(spec) or not layers else min(layers)
+
+    @classmethod
+    def grouped_in(cls, spec: Spec) -> bool:
+        """Whether this run can be trained in one pass with others."""
+        return vars(cls).get("grouped", False) and not spec.method.embeddings
 
     @staticmethod
     def policy_trains(spec: Spec) -> bool:

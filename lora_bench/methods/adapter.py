@@ -28,6 +28,7 @@ class Adapter(Method):
     """Bottlenecks, and the freezing policy on the encoder's own parameters."""
 
     Args = AdapterArgs
+    grouped = True
 
     @classmethod
     def check(cls, spec: Spec) -> None:

@@ -2,4 +2,11 @@
 
 from . import Method
 
-METHOD = Method
+
+class BitFit(Method):
+    """A frozen encoder but for what the freezing policy trains."""
+
+    grouped = True
+
+
+METHOD = BitFit

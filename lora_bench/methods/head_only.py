@@ -7,6 +7,8 @@ from . import Method
 class HeadOnly(Method):
     """A frozen encoder, unless the freezing policy says otherwise."""
 
+    grouped = True
+
     @classmethod
     def lowest_trained(cls, spec: Spec) -> int | None:
         """No layer, where the policy trains none."""

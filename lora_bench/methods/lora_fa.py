@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class LoraFA(Lora):
     """LoRA with a frozen A."""
 
+    grouped = True
+
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Inject LoRA and freeze A."""
         from ..model.lora import lora_layers

@@ -26,6 +26,7 @@ class LoraPlus(Lora):
     """LoRA whose B matrices are an optimizer group of their own."""
 
     Args = LoraPlusArgs
+    grouped = True
 
     @classmethod
     def check(cls, spec: Spec) -> None:

@@ -1,22 +1,24 @@
-"""Linear layers of one input as one matrix product, with their low-rank updates.
+"""Linear layers of one input as one matrix product, with the low-rank updates of one or more runs.
 
 It exists for what plain autograd does not do: the frozen weights of several layers are one matrix
-in the precision of the products, in the order in which a CPU reads it; no gradient is computed that
-nobody asked for; and low-rank updates and their gradients are added in place.
+in the precision of the products, in the order in which a CPU reads it; runs that are trained in one
+pass share the product, while each one's update is computed on its own rows only; no gradient is
+computed that nobody asked for; and low-rank updates and their gradients are added in place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from .product import Product, stacked
 
 
 @dataclass(frozen=True)
 class Affine:
-    """One linear layer: ``x W^T + bias + scaling (c x * keep) A^T B^T``.
+    """One linear layer of one run: ``x W^T + bias + scaling (c x * keep) A^T B^T``.
 
     Args:
         weight: (out, in).
@@ -36,41 +38,36 @@ class Affine:
     keep: Tensor | None = None
     rescale: float = 1.0
 
+    @property
+    def rank(self) -> int:
+        """Of the update, 0 without one."""
+        return 0 if self.a is None else len(self.a)
 
-class Product:
-    """The weights of linear layers of one input, stacked into one matrix product.
+    @property
+    def trained(self) -> list[Tensor]:
+        """The parameters that need a gradient, in the order of the fields."""
+        parameters = (self.weight, self.bias, self.a, self.b)
+        return [p for p in parameters if p is not None and p.requires_grad]
 
-    A frozen bf16 weight is stored in the order in which the CPU's product reads it, once for each
-    direction, which saves 5 to 10 % of the product.
+    @property
+    def needs_input(self) -> bool:
+        """Whether the gradient of a parameter is computed from the input."""
+        return self.weight.requires_grad or (self.a is not None and self.a.requires_grad)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The rows of one run, with its linear layers.
 
     Args:
-        layers: of which layer i has out_i outputs; N is their sum.
-        dtype: of the product.
-        frozen: whether the product will be used for more than one step.
+        rows: of the input.
+        layers: of which layer i has out_i outputs.
+        bias: (N,), the biases of the layers, where they are not those of the other runs.
     """
 
-    @torch.no_grad()
-    def __init__(self, layers: Sequence[Affine], dtype: torch.dtype, frozen: bool = False):
-        self.widths = [len(layer.weight) for layer in layers]
-        weight = _stacked([layer.weight for layer in layers]).to(dtype)  # (N, in)
-        self.packed = frozen and _can_pack(weight)
-        if self.packed:
-            self._forward = _packed(weight)
-            self._backward = _packed(weight.t().contiguous())
-        else:
-            self._forward = self._backward = weight
-
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """x (T, in), bias (N,) -> (T, N)."""
-        if self.packed:
-            return _packed_linear(x, self._forward, bias)
-        return F.linear(x, self._forward, bias)
-
-    def backward(self, grad: Tensor) -> Tensor:
-        """(T, N) -> the gradient of x (T, in)."""
-        if self.packed:
-            return _packed_linear(grad, self._backward, None)
-        return grad @ self._backward
+    rows: slice
+    layers: Sequence[Affine]
+    bias: Tensor | None = None
 
 
 @torch.no_grad()
@@ -82,104 +79,115 @@ def stacked_bias(layers: Sequence[Affine], dtype: torch.dtype) -> Tensor | None:
         layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
         for layer in layers
     ]
-    return _stacked(filled).to(dtype)
+    return stacked(filled).to(dtype)
 
 
-def _stacked(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-PACKED_FOR = 512  # rows of the input for which the order is chosen; any number computes the same
-
-
-def _can_pack(weight: Tensor) -> bool:
-    on_cpu = weight.device.type == "cpu" and weight.dtype is torch.bfloat16
-    available = on_cpu and torch.backends.mkldnn.is_available()
-    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _packed(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
-
-
-def _packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def affine(x: Tensor, layers: Sequence[Affine], product: Product, bias: Tensor | None) -> Tensor:
+def affine(x: Tensor, segments: Sequence[Segment], product: Product, bias: Tensor | None) -> Tensor:
     """Several linear layers of one input, side by side: x (T, in) -> (T, N).
 
     Args:
         x: in the precision of the products.
-        layers: with their parameters as they are trained.
-        product: of their weights.
-        bias: (N,), their biases in the precision of ``x``; None: no layer has one.
+        segments: one for each run, which together hold every row.
+        product: of the weights, which the segments share.
+        bias: (N,), the biases that they share, in the precision of ``x``; None: there are none.
     """
-    parameters = [p for layer in layers for p in (layer.weight, layer.bias, layer.a, layer.b)]
-    return _Affine.apply(x, layers, product, bias, *parameters)
+    trained = [p for segment in segments for layer in segment.layers for p in layer.trained]
+    return _Affine.apply(x, segments, product, bias, *trained)
 
 
 class _Affine(torch.autograd.Function):
-    """The updates of all layers are one: R is the sum of their ranks."""
+    """The updates of a segment's layers are one: R is the sum of their ranks."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        layers: Sequence[Affine],
+        segments: Sequence[Segment],
         product: Product,
         bias: Tensor | None,
-        *parameters: Tensor | None,
+        *trained: Tensor,
     ) -> Tensor:
-        """Each layer has four parameters: weight, bias, a, b."""
         out = product.forward(x, bias)  # (T, N)
-        updated = [layer for layer in layers if layer.a is not None]
-        ctx.layers, ctx.updated, ctx.product = layers, updated, product
-        low = a = b = None
-        if updated:
-            a, b = _stacked_updates(layers, product.widths, x)  # (R, in), (R, N)
-            low = _reduced(x, updated, a)  # (T, R)
-            out.addmm_(low, b)
-        needs = ctx.needs_input_grad[4:]
-        needs_x = any(needs[0::4]) or any(needs[2::4])
-        ctx.save_for_backward(x if needs_x else None, low, a, b)
+        ctx.segments, ctx.product = segments, product
+        updates: list[Tensor | None] = []  # three for each segment
+        for segment in segments:
+            part = out[segment.rows]
+            if segment.bias is not None:
+                part += segment.bias
+            low = a = b = None
+            if any(layer.rank for layer in segment.layers):
+                a, b = _stacked_updates(segment.layers, product.widths, x)  # (R, in), (R, N)
+                low = _reduced(x[segment.rows], segment.layers, a)  # (T, R)
+                part.addmm_(low, b)
+            updates += [low, a, b]
+        needs_x = any(layer.needs_input for segment in segments for layer in segment.layers)
+        ctx.save_for_backward(x if needs_x else None, *updates)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        """The gradients of x and of the parameters."""
-        x, low, a, b = ctx.saved_tensors
-        layers, updated, product = ctx.layers, ctx.updated, ctx.product
-        needs = ctx.needs_input_grad
-        grad_x = product.backward(grad) if needs[0] else None
-        grad_a: Any = None
-        grad_b: Any = None
-        if low is not None:
-            grad_low = grad @ b.t()  # (T, R)
-            if grad_x is not None:
-                _add_reduced_gradient(grad_x, grad_low, updated, a)
-            if any(needs[6::4]):
-                grad_a = _grad_of_a(x, grad_low, updated)  # (R, in)
-            if any(needs[7::4]):
-                grad_b = low.t() @ grad  # (R, N); of low rank first, its product is the faster one
-        grads: list[Tensor | None] = []
-        rank = column = 0
-        for i, (layer, width) in enumerate(zip(layers, product.widths, strict=True)):
-            needs_weight, needs_bias, needs_a, needs_b = needs[4 + 4 * i : 8 + 4 * i]
-            rows, columns = slice(rank, rank + _rank(layer)), slice(column, column + width)
-            g = grad[:, columns]
-            grads += [
-                g.t() @ x if needs_weight else None,
-                g.sum(0, dtype=_sum_type(g)) if needs_bias else None,
-                grad_a[rows] if needs_a else None,
-                (grad_b[rows, columns] * layer.scaling).t() if needs_b else None,
-            ]
-            rank, column = rows.stop, columns.stop
+        """The gradients of x and of the trained parameters."""
+        x, *updates = ctx.saved_tensors
+        grad_x = ctx.product.backward(grad) if ctx.needs_input_grad[0] else None
+        grads: list[Tensor] = []
+        for i, segment in enumerate(ctx.segments):
+            rows = segment.rows
+            grads += _gradients(
+                segment.layers,
+                ctx.product.widths,
+                grad[rows],
+                None if x is None else x[rows],
+                None if grad_x is None else grad_x[rows],
+                updates[3 * i : 3 * i + 3],
+            )
         return grad_x, None, None, None, *grads
 
 
-def _rank(layer: Affine) -> int:
-    return 0 if layer.a is None else len(layer.a)
+def _gradients(
+    layers: Sequence[Affine],
+    widths: Sequence[int],
+    grad: Tensor,
+    x: Tensor | None,
+    grad_x: Tensor | None,
+    update: Sequence[Tensor | None],
+) -> Iterator[Tensor]:
+    """Those of a segment's trained parameters, in their order; adds those of its rows of x.
+
+    Args:
+        layers: of the segment.
+        widths: number of outputs of each layer.
+        grad: (T, N) of the output.
+        x: (T, in), where a parameter's gradient needs it.
+        grad_x: (T, in), to which the update's part is added.
+        update: low (T, R), A (R, in), B (R, N), each None where nothing is updated.
+    """
+    low, a, b = update
+    grad_a = grad_b = None
+    if low is not None and a is not None and b is not None:
+        grad_low = grad @ b.t()  # (T, R)
+        if grad_x is not None:
+            _add_reduced_gradient(grad_x, grad_low, layers, a)
+        if any(layer.a is not None and layer.a.requires_grad for layer in layers):
+            assert x is not None
+            grad_a = _grad_of_a(x, grad_low, layers)  # (R, in)
+        if any(layer.b is not None and layer.b.requires_grad for layer in layers):
+            grad_b = low.t() @ grad  # (R, N); of low rank first, its product is the faster one
+    rank = column = 0
+    for layer, width in zip(layers, widths, strict=True):
+        ranks, columns = slice(rank, rank + layer.rank), slice(column, column + width)
+        g = grad[:, columns]
+        if layer.weight.requires_grad:
+            assert x is not None
+            yield g.t() @ x
+        if layer.bias is not None and layer.bias.requires_grad:
+            yield g.sum(0, dtype=_sum_type(g))
+        if layer.a is not None and layer.a.requires_grad:
+            assert grad_a is not None
+            yield grad_a[ranks]
+        if layer.b is not None and layer.b.requires_grad:
+            assert grad_b is not None
+            yield (grad_b[ranks, columns] * layer.scaling).t()
+        rank, column = ranks.stop, columns.stop
 
 
 def _stacked_updates(
@@ -189,49 +197,51 @@ def _stacked_updates(
 
     Both are in the precision of x.
     """
-    total = sum(map(_rank, layers))
+    total = sum(layer.rank for layer in layers)
     b = x.new_zeros(total, sum(widths))
     rank = column = 0
     for layer, width in zip(layers, widths, strict=True):
         if layer.b is not None:
-            block = b[rank : rank + _rank(layer), column : column + width]
+            block = b[rank : rank + layer.rank, column : column + width]
             torch.mul(layer.b.t(), layer.scaling, out=block)
-        rank, column = rank + _rank(layer), column + width
+        rank, column = rank + layer.rank, column + width
     rows = [layer.a.to(x.dtype) for layer in layers if layer.a is not None]
-    return _stacked(rows), b
+    return stacked(rows), b
 
 
-def _reduced(x: Tensor, updated: Sequence[Affine], a: Tensor) -> Tensor:
+def _reduced(x: Tensor, layers: Sequence[Affine], a: Tensor) -> Tensor:
     """x (T, in) -> (T, R): the inner activations of all updates."""
-    if all(layer.keep is None for layer in updated):
+    if all(layer.keep is None for layer in layers):
         return x @ a.t()
-    parts = a.split([_rank(layer) for layer in updated])
-    pairs = zip(updated, parts, strict=True)
-    return torch.cat([_dropped(x, layer) @ part.t() for layer, part in pairs], 1)
+    return torch.cat([_dropped(x, layer) @ part.t() for layer, part in _updated(layers, a)], 1)
 
 
 def _add_reduced_gradient(
-    grad_x: Tensor, grad_low: Tensor, updated: Sequence[Affine], a: Tensor
+    grad_x: Tensor, grad_low: Tensor, layers: Sequence[Affine], a: Tensor
 ) -> None:
     """Add what the gradients of the inner activations (T, R) are for x (T, in)."""
-    if all(layer.keep is None for layer in updated):
+    if all(layer.keep is None for layer in layers):
         grad_x.addmm_(grad_low, a)
         return
-    ranks = [_rank(layer) for layer in updated]
-    for layer, g, part in zip(updated, grad_low.split(ranks, 1), a.split(ranks), strict=True):
+    parts = grad_low.split([layer.rank for layer in layers if layer.rank], 1)
+    for (layer, part), g in zip(_updated(layers, a), parts, strict=True):
         if layer.keep is None:
             grad_x.addmm_(g, part)
         else:
             grad_x.addcmul_(g @ part, layer.keep, value=layer.rescale)
 
 
-def _grad_of_a(x: Tensor, grad_low: Tensor, updated: Sequence[Affine]) -> Tensor:
+def _grad_of_a(x: Tensor, grad_low: Tensor, layers: Sequence[Affine]) -> Tensor:
     """(R, in)."""
-    if all(layer.keep is None for layer in updated):
+    if all(layer.keep is None for layer in layers):
         return grad_low.t() @ x
-    parts = grad_low.split([_rank(layer) for layer in updated], 1)
-    pairs = zip(updated, parts, strict=True)
-    return torch.cat([part.t() @ _dropped(x, layer) for layer, part in pairs])
+    return torch.cat([part @ _dropped(x, layer) for layer, part in _updated(layers, grad_low.t())])
+
+
+def _updated(layers: Sequence[Affine], stack: Tensor) -> Iterator[tuple[Affine, Tensor]]:
+    """Each layer that has an update, with its rows of a stack (R, ...)."""
+    updated = [layer for layer in layers if layer.rank]
+    return zip(updated, stack.split([layer.rank for layer in updated]), strict=True)
 
 
 def _dropped(x: Tensor, layer: Affine) -> Tensor:

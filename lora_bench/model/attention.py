@@ -1,5 +1,6 @@
 """Attention within each packed example, and its place in transformers' own modules."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -68,10 +69,9 @@ class _FromGrids(torch.autograd.Function):
 
 def _rows(cells: Tensor, layout: Layout) -> Tensor:
     """(C, n) -> (R, n), zeros in the rows of no token."""
-    tokens = len(layout.cells)
-    out = cells.new_empty(layout.height, cells.shape[1])
-    torch.index_select(cells, 0, layout.cells, out=out[:tokens])
-    out[tokens:] = 0
+    out = cells.index_select(0, layout.cells)
+    for part in layout.parts:
+        out[part.spare] = 0
     return out
 
 
@@ -88,7 +88,7 @@ def attend(
     heads: int,
     scaling: float,
     p: float = 0.0,
-    stream: DropoutStream | None = None,
+    streams: Sequence[DropoutStream | None] = (None,),
 ) -> Tensor:
     """Attention of each example to itself: (R, D), or (B, D) where only first tokens ask.
 
@@ -100,7 +100,7 @@ def attend(
         heads: h.
         scaling: of the scores.
         p: dropout of the attention weights.
-        stream: of the masks; None: torch's global generator.
+        streams: of the masks of each run; None: torch's global generator.
     """
     if keys_values is None:
         flat = _ToGrids.apply(queries, layout, 3, heads)
@@ -110,7 +110,7 @@ def attend(
         asking = _ToGrids.apply(queries, layout.first, 1, heads)
         triples = list(zip(asking, flat[::2], flat[1::2], strict=True))
     outs = [
-        _attend(*triple, grid, scaling, p, stream)
+        _attend(*triple, grid, scaling, p, streams)
         for triple, grid in zip(triples, layout.grids, strict=True)
     ]
     return _FromGrids.apply(layout if keys_values is None else layout.first, *outs)
@@ -123,13 +123,14 @@ def _attend(
     grid: Grid,
     scaling: float,
     p: float,
-    stream: DropoutStream | None,
+    streams: Sequence[DropoutStream | None],
 ) -> Tensor:
     """q (b, h, M, d); k, v (b, h, L, d) -> (b, h, M, d)."""
     bias = None if grid.bias is None else grid.bias.to(q.dtype)
-    if p == 0 or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p, scale=scaling)
-    mask = keep(torch.Size([*q.shape[:3], k.shape[2]]), p, q.dtype, stream)
+    if p == 0:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scaling)
+    parts = [(part, streams[run]) for run, part in grid.parts]
+    mask = keep(torch.Size([*q.shape[:3], k.shape[2]]), p, q, parts)
     return DropoutAttention.apply(q, k, v, bias, mask, scaling, rescale(p))
 
 
@@ -153,7 +154,7 @@ def packed_attention(
     heads, tokens, size = query.shape[1:]
     flat = torch.stack([query[0], key[0], value[0]]).permute(2, 0, 1, 3)  # (T or R, 3, h, d)
     rows = F.pad(flat.reshape(tokens, -1), (0, 0, 0, layout.height - tokens))  # (R, 3 D)
-    out = attend(rows, None, layout, heads, scaling, dropout, stream)
+    out = attend(rows, None, layout, heads, scaling, dropout, [stream])
     return out[:tokens].view(1, tokens, heads, size), None
 
 

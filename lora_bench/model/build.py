@@ -1,8 +1,11 @@
 """From a Spec to a model that is ready to train, every random number from the run's streams."""
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
+from transformers import RobertaModel
 
 from ..spec import Spec, SpecError
 from .dropout import DropoutStream
@@ -15,7 +18,13 @@ if TYPE_CHECKING:
     from ..tasks import Task
 
 
-def build(spec: Spec, task: "Task", method: "Method", streams: Streams) -> LoraWrapperRoberta:
+def build(
+    spec: Spec,
+    task: "Task",
+    method: "Method",
+    streams: Streams,
+    shared: "SharedEncoder | None" = None,
+) -> LoraWrapperRoberta:
     """A model with the task's head, made trainable by ``method``, on the spec's device.
 
     Args:
@@ -23,14 +32,14 @@ def build(spec: Spec, task: "Task", method: "Method", streams: Streams) -> LoraW
         task: names the head.
         method: gets the streams, and prepares the model.
         streams: of the run.
+        shared: the encoder of a group of runs; None: the model has an encoder of its own.
 
     Raises:
         SpecError: the device is missing, or a setting does not fit this encoder.
         UserError: the encoder cannot be loaded.
     """
-    if spec.device.startswith("cuda") and not torch.cuda.is_available():
-        raise SpecError("device", spec.device, "no CUDA device is available; must be cpu here")
-    encoder = load_encoder(spec.model, dropout=spec.train.dropout)
+    _check_device(spec)
+    encoder = _encoder_of(spec) if shared is None else shared.copy()
     if spec.train.max_length > max_tokens(encoder):
         limit = f"{spec.model.name} takes at most {max_tokens(encoder)} tokens"
         raise SpecError("train.max_length", spec.train.max_length, limit)
@@ -41,6 +50,52 @@ def build(spec: Spec, task: "Task", method: "Method", streams: Streams) -> LoraW
     method.streams = streams
     with streams.drawing("init"):
         method.prepare(model, spec)
+    if shared is not None:
+        shared.lend(model.encoder)
     model.to(spec.device)
     model.use_stream(DropoutStream(streams, spec.device))
     return model
+
+
+def _check_device(spec: Spec) -> None:
+    if spec.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SpecError("device", spec.device, "no CUDA device is available; must be cpu here")
+
+
+def _encoder_of(spec: Spec) -> RobertaModel:
+    return load_encoder(spec.model, dropout=spec.train.dropout)
+
+
+class SharedEncoder:
+    """An encoder in whose memory the models of a group have their frozen parameters.
+
+    Args:
+        spec: of any of the runs, which have the same encoder, dropout and device.
+
+    Raises:
+        SpecError: the device is missing.
+        UserError: the encoder cannot be loaded.
+    """
+
+    def __init__(self, spec: Spec):
+        _check_device(spec)
+        self.encoder = _encoder_of(spec)
+        # Methods draw initial values on the CPU, so a model moves to its device after that.
+        self._on_device = {p.data_ptr(): p.data.to(spec.device) for p in self.encoder.parameters()}
+
+    def copy(self) -> RobertaModel:
+        """An encoder with parameters of its own, whose values are in the shared memory."""
+        memo: dict[int, Any] = {id(p): nn.Parameter(p.data) for p in self.encoder.parameters()}
+        return copy.deepcopy(self.encoder, memo)
+
+    def lend(self, encoder: RobertaModel) -> None:
+        """Give a copy values of its own for what it trains, and shared ones for what it does not.
+
+        Args:
+            encoder: as ``copy`` returned it, made trainable by a method.
+        """
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.clone()
+            else:
+                parameter.data = self._on_device.get(parameter.data_ptr(), parameter.data)

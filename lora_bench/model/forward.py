@@ -1,14 +1,19 @@
 """The encoder's pass over packed tokens: transformers' modules, but not their forward.
 
-``EncoderPass`` reads the parameters of a RobertaModel in place. Where a part of a layer is as
-transformers or :mod:`lora_bench.model.lora` made it, its parameters go through the functions of
-:mod:`lora_bench.model.affine` and :mod:`lora_bench.model.functions`; where a method has replaced it
-(an adapter, a PEFT layer, a 4-bit weight), the forward of that module is called.
+``EncoderPass`` reads the parameters of one or more RobertaModels in place. Models of several runs
+that share their frozen parameters go through one pass: what they share is computed on the tokens of
+all runs at once, what is a run's own on its own rows.
+
+Where a part of a layer is as transformers or :mod:`lora_bench.model.lora` made it, its parameters
+go through the functions of :mod:`lora_bench.model.affine` and :mod:`lora_bench.model.functions`;
+where a method has replaced it (an adapter, a PEFT layer, a 4-bit weight), the forward of that
+module is called.
 """
 
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import RobertaModel
 from transformers.models.roberta.modeling_roberta import (
+    RobertaEmbeddings,
     RobertaIntermediate,
     RobertaLayer,
     RobertaOutput,
@@ -23,28 +29,45 @@ from transformers.models.roberta.modeling_roberta import (
     RobertaSelfOutput,
 )
 
-from .affine import Affine, Product, affine, stacked_bias
+from .affine import Affine, Segment, affine, stacked_bias
 from .attention import attend
-from .dropout import Dropout, DropoutStream, dropout, keep, rescale
+from .dropout import Dropout, DropoutStream, keep, rescale
 from .functions import ResidualNorm
 from .lora import LoraLinear, LoraRobertaSelfAttention
-from .packing import Batch
+from .packing import Batch, Layout
+from .product import Product
+
+Output = RobertaSelfOutput | RobertaOutput
+
+
+@dataclass(frozen=True)
+class Share:
+    """A run's rows of the activations, and the stream of its dropout masks."""
+
+    rows: slice
+    stream: DropoutStream | None
+
+    @property
+    def alone(self) -> "Share":
+        """The share in its own rows, cut out."""
+        return Share(slice(0, self.rows.stop - self.rows.start), self.stream)
 
 
 class EncoderPass:
-    """The pass of one encoder in one precision.
+    """The pass of the encoders of one or more runs in one precision.
 
     Under bf16, matrix products and the activations between them are in bf16, the sums of LayerNorm
     and softmax in fp32. Trained parameters stay in fp32 and are cast in each step, frozen ones
     once.
 
     Args:
-        encoder: whose modules are read at each call; a method may replace them between two calls.
+        encoders: one for each run, of one architecture and with equal dropout. Their modules are
+            read at each call; a method may replace them between two calls.
         dtype: of the matrix products; None: that of the parameters.
     """
 
-    def __init__(self, encoder: RobertaModel, dtype: torch.dtype | None = None):
-        self.encoder, self.dtype = encoder, dtype
+    def __init__(self, encoders: Sequence[RobertaModel], dtype: torch.dtype | None = None):
+        self.encoders, self.dtype = list(encoders), dtype
         self._made: dict[tuple[int, ...], _Made] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -52,120 +75,209 @@ class EncoderPass:
         return {**vars(self), "_made": {}}
 
     def __call__(
-        self, batch: Batch, stream: DropoutStream | None = None, *, first_only: bool = False
-    ) -> Tensor:
-        """Last hidden states (T, D), or (B, D) of the first tokens.
+        self,
+        batch: Batch,
+        streams: Sequence[DropoutStream | None] | None = None,
+        *,
+        first_only: bool = False,
+    ) -> list[Tensor]:
+        """The last hidden states of each run.
 
         Args:
-            batch: packed tokens.
-            stream: of the dropout masks.
+            batch: packed tokens of as many runs as there are encoders.
+            streams: of the dropout masks of each run.
             first_only: in the last layer, compute the outputs of first tokens only.
+
+        Returns:
+            (T, D) of each run, or (B, D) of its first tokens.
         """
-        layers = self.encoder.encoder.layer
-        x = self._embed(batch, stream) if batch.hidden is None else batch.hidden  # (T, D)
-        x = _with_spare_rows(x, batch)
-        for i in range(batch.depth, len(layers)):
-            last = i == len(layers) - 1
-            x = self._layer(layers[i], x, batch, stream, first_only=first_only and last)
+        chosen = [None] * len(self.encoders) if streams is None else streams
+        shares = _shares(batch.layout, chosen)
+        depth = len(self.encoders[0].encoder.layer)
+        x = _with_spare_rows(self._lowest(batch, chosen), batch.layout)
+        for i in range(batch.depth, depth):
+            last = first_only and i == depth - 1
+            x = self._layer(i, x, batch.layout, shares, first_only=last)
         if not first_only:
-            return x[: len(batch.input_ids)]
-        return x if batch.depth < len(layers) else x[batch.first]
+            return [x[part.rows][: part.tokens] for part in batch.layout.parts]
+        if batch.depth == depth:
+            x = x[batch.layout.first_rows]
+        return [x[part.examples] for part in batch.layout.parts]
 
     def lower(self, batch: Batch, depth: int) -> Tensor:
-        """The output of the first ``depth`` layers without dropout (T, D)."""
-        x = _with_spare_rows(self._embed(batch, None), batch)
-        for layer in self.encoder.encoder.layer[:depth]:
-            x = self._layer(layer, x, batch, None)
+        """The output of the first ``depth`` layers of one run without dropout (T, D)."""
+        shares = _shares(batch.layout, [None])
+        x = _with_spare_rows(self._lowest(batch, [None]), batch.layout)
+        for i in range(depth):
+            x = self._layer(i, x, batch.layout, shares)
         return x[: len(batch.input_ids)]
 
-    def _embed(self, batch: Batch, stream: DropoutStream | None) -> Tensor:
-        tables = self.encoder.embeddings
-        total = tables.word_embeddings(batch.input_ids) + tables.position_embeddings(
-            batch.position_ids
-        )
-        total = total + tables.token_type_embeddings(batch.token_type_ids)
-        x = tables.LayerNorm(total)
-        return dropout(x, _rate(tables.dropout), stream).to(self.dtype or total.dtype)
+    def _lowest(self, batch: Batch, streams: Sequence[DropoutStream | None]) -> Tensor:
+        """What the lowest layer that is computed reads (T, D)."""
+        if batch.hidden is not None:
+            return batch.hidden
+        tables = [encoder.embeddings for encoder in self.encoders]
+        counts = [part.tokens for part in batch.layout.parts]
+        x = _embed(tables, batch, counts)
+        p = _rate(tables[0].dropout)
+        ends = accumulate(counts)
+        rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        mask = keep(x.shape, p, x, list(zip(rows, streams, strict=True)))
+        if mask is not None:
+            x = x * (mask * rescale(p))
+        return x.to(self.dtype or x.dtype)
 
     def _layer(
         self,
-        layer: RobertaLayer,
+        index: int,
         x: Tensor,
-        batch: Batch,
-        stream: DropoutStream | None,
+        layout: Layout,
+        shares: Sequence[Share],
         first_only: bool = False,
     ) -> Tensor:
         """x (R, D) -> (R, D), or (B, D) of the first tokens."""
-        attention = layer.attention.self
-        if type(attention) not in (RobertaSelfAttention, LoraRobertaSelfAttention):
-            with self._autocast(x):
-                out = layer(x[None], layout=batch.layout, stream=stream)
-            out = out[0][batch.first] if first_only else out[0]
-            return out.to(x.dtype)
-        x, mixed = self._attend(attention, x, batch, stream, first_only)
-        x = self._output(layer.attention.output, mixed, x, stream)
-        wide = self._intermediate(layer.intermediate, x, stream)
-        return self._output(layer.output, wide, x, stream)
+        layers = [encoder.encoder.layer[index] for encoder in self.encoders]
+        attentions = [layer.attention.self for layer in layers]
+        if not all(type(a) in (RobertaSelfAttention, LoraRobertaSelfAttention) for a in attentions):
+            return self._whole(layers, x, layout, shares, first_only)
+        x, mixed = self._attend(attentions, x, layout, shares, first_only)
+        if first_only:
+            shares = _shares(layout.first, [share.stream for share in shares])
+        x = self._output([layer.attention.output for layer in layers], mixed, x, shares)
+        wide = self._intermediate([layer.intermediate for layer in layers], x, shares)
+        return self._output([layer.output for layer in layers], wide, x, shares)
+
+    def _whole(
+        self,
+        layers: Sequence[RobertaLayer],
+        x: Tensor,
+        layout: Layout,
+        shares: Sequence[Share],
+        first_only: bool,
+    ) -> Tensor:
+        """A layer whose attention a method has replaced, by its own forward."""
+        if len(layers) > 1:
+            raise TypeError("a method that replaces the attention cannot be trained in a group")
+        with self._autocast(x):
+            out = layers[0](x[None], layout=layout, stream=shares[0].stream)[0]
+        return (out[layout.first_rows] if first_only else out).to(x.dtype)
 
     def _attend(
         self,
-        attention: RobertaSelfAttention,
+        attentions: Sequence[RobertaSelfAttention],
         x: Tensor,
-        batch: Batch,
-        stream: DropoutStream | None,
+        layout: Layout,
+        shares: Sequence[Share],
         first_only: bool,
     ) -> tuple[Tensor, Tensor]:
         """x (R, D) -> the rows that go on, R or B of them: of x, and of attention's output."""
-        a = attention
         rows, keys_values = x, None
         if first_only:
-            rows = x[batch.first]  # (B, D)
-            queries = self._project([a.query], rows, stream)
-            keys_values = self._project([a.key, a.value], x, stream)  # (R, 2 D)
+            rows = x[layout.first_rows]  # (B, D)
+            firsts = _shares(layout.first, [share.stream for share in shares])
+            queries = self._project([[a.query] for a in attentions], rows, firsts)
+            keys_values = self._project([[a.key, a.value] for a in attentions], x, shares)
         else:
-            queries = self._project([a.query, a.key, a.value], x, stream)  # (R, 3 D)
-        p = _rate(a.dropout)
-        heads, layout = a.num_attention_heads, batch.layout
-        return rows, attend(queries, keys_values, layout, heads, a.scaling, p, stream)
+            queries = self._project([[a.query, a.key, a.value] for a in attentions], x, shares)
+        a = attentions[0]
+        heads, p = a.num_attention_heads, _rate(a.dropout)
+        streams = [share.stream for share in shares]
+        return rows, attend(queries, keys_values, layout, heads, a.scaling, p, streams)
 
     def _intermediate(
-        self, block: RobertaIntermediate, x: Tensor, stream: DropoutStream | None
+        self, blocks: Sequence[RobertaIntermediate], x: Tensor, shares: Sequence[Share]
     ) -> Tensor:
-        if type(block) is not RobertaIntermediate or _hooked(block):
-            return self._call(block, x)
-        return block.intermediate_act_fn(self._project([block.dense], x, stream))
+        if any(type(block) is not RobertaIntermediate or _hooked(block) for block in blocks):
+            return self._each(blocks, shares, lambda block, rows: self._call(block, x[rows]))
+        wide = self._project([[block.dense] for block in blocks], x, shares)
+        return blocks[0].intermediate_act_fn(wide)
 
     def _output(
-        self,
-        block: RobertaSelfOutput | RobertaOutput,
-        h: Tensor,
-        residual: Tensor,
-        stream: DropoutStream | None,
+        self, blocks: Sequence[Output], h: Tensor, residual: Tensor, shares: Sequence[Share]
     ) -> Tensor:
         """h (R, D or intermediate), residual (R, D) -> (R, D), or B rows for R."""
-        plain = type(block) in (RobertaSelfOutput, RobertaOutput) and not _hooked(block)
-        norm, drop = block.LayerNorm, block.dropout
-        if not plain or type(drop) not in (nn.Dropout, Dropout) or type(norm) is not nn.LayerNorm:
-            return self._call(block, h, residual)
-        h = self._project([block.dense], h, stream)
-        p = _rate(drop)
-        mask = keep(h.shape, p, h.dtype, stream)
-        weight: Tensor = norm.weight
-        bias: Tensor = norm.bias
-        if h.device.type != "cpu":  # only the CPU's LayerNorm takes fp32 weights with bf16
-            weight, bias = weight.to(h.dtype), bias.to(h.dtype)
-        return ResidualNorm.apply(h, residual, mask, rescale(p), weight, bias, norm.eps)
+        if not all(map(_standard_output, blocks)):
+            return self._each(
+                blocks, shares, lambda block, rows: self._call(block, h[rows], residual[rows])
+            )
+        h = self._project([[block.dense] for block in blocks], h, shares)
+        if not all(map(_standard_end, blocks)):
+            return self._each(
+                blocks, shares, lambda block, rows: self._end(block, h[rows], residual[rows])
+            )
+        p = _rate(blocks[0].dropout)
+        mask = keep(h.shape, p, h, [(share.rows, share.stream) for share in shares])
+        norms = [block.LayerNorm for block in blocks]
+        if _shared_norm(norms):
+            return _residual_norm(norms[0], h, residual, mask, p)
+        return torch.cat(
+            [
+                _residual_norm(
+                    norm,
+                    h[share.rows],
+                    residual[share.rows],
+                    None if mask is None else mask[share.rows],
+                    p,
+                )
+                for norm, share in zip(norms, shares, strict=True)
+            ]
+        )
+
+    def _end(self, block: Output, h: Tensor, residual: Tensor) -> Tensor:
+        """What follows the linear layer of an output block, by its own modules."""
+        with self._autocast(h):
+            return block.LayerNorm(block.dropout(h) + residual).to(residual.dtype)
 
     def _project(
-        self, modules: Sequence[nn.Module], x: Tensor, stream: DropoutStream | None
+        self, modules: Sequence[Sequence[nn.Module]], x: Tensor, shares: Sequence[Share]
     ) -> Tensor:
-        """Linear layers of one input, side by side: x (T, in) -> (T, sum of their outs)."""
-        layers = [_affine_of(module, x, stream) for module in modules]
-        known = [layer for layer in layers if layer is not None]
-        if len(known) == len(layers):
-            return affine(x, known, self._product(known, x.dtype), self._bias(known, x.dtype))
-        outs = [self._call(module, x) for module in modules]
-        return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
+        """Linear layers of one input, side by side: x (T, in) -> (T, sum of their outs).
+
+        Args:
+            modules: of each run, the linear layers.
+            x: of all runs.
+            shares: of each run.
+        """
+        if not all(_fusible(module) for own in modules for module in own):
+            return self._each(
+                modules,
+                shares,
+                lambda own, rows: stacked_outputs([self._call(m, x[rows]) for m in own]),
+            )
+        layers = [
+            [_affine_of(module, x[share.rows], share.stream) for module in own]
+            for own, share in zip(modules, shares, strict=True)
+        ]
+        places = list(zip(*layers, strict=True))  # the layers of all runs at each place
+        if not all(_shared([layer.weight for layer in place]) for place in places):
+            outs = [
+                affine(
+                    x[share.rows],
+                    [Segment(share.alone.rows, own)],
+                    self._product(own, x.dtype),
+                    self._bias(own, x.dtype),
+                )
+                for own, share in zip(layers, shares, strict=True)
+            ]
+            return torch.cat(outs)
+        shared = all(_shared([layer.bias for layer in place]) for place in places)
+        segments = [
+            Segment(share.rows, own, None if shared else self._bias(own, x.dtype))
+            for own, share in zip(layers, shares, strict=True)
+        ]
+        bias = self._bias(layers[0], x.dtype) if shared else None
+        return affine(x, segments, self._product(layers[0], x.dtype), bias)
+
+    def _each(
+        self,
+        modules: Sequence[Any],
+        shares: Sequence[Share],
+        function: Callable[[Any, slice], Tensor],
+    ) -> Tensor:
+        """What each run's own module gives for its rows, one run after the other."""
+        pairs = zip(modules, shares, strict=True)
+        outs = [function(module, share.rows) for module, share in pairs]
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
 
     def _call(self, module: nn.Module, *inputs: Tensor) -> Tensor:
         with self._autocast(inputs[0]):
@@ -176,7 +288,7 @@ class EncoderPass:
 
     def _product(self, layers: Sequence[Affine], dtype: torch.dtype) -> Product:
         weights = [layer.weight for layer in layers]
-        return self._once(weights, lambda frozen: Product(layers, dtype, frozen))
+        return self._once(weights, lambda frozen: Product(weights, dtype, frozen))
 
     def _bias(self, layers: Sequence[Affine], dtype: torch.dtype) -> Tensor | None:
         biases = [layer.bias for layer in layers if layer.bias is not None]
@@ -199,9 +311,46 @@ class EncoderPass:
         return held.result
 
 
-def _with_spare_rows(x: Tensor, batch: Batch) -> Tensor:
+def _embed(tables: Sequence[RobertaEmbeddings], batch: Batch, counts: Sequence[int]) -> Tensor:
+    """The embeddings of all tokens (T, D).
+
+    Args:
+        tables: of each run.
+        batch: of all runs.
+        counts: number of tokens of each run.
+    """
+    ids = torch.stack([batch.input_ids, batch.position_ids, batch.token_type_ids])  # (3, T)
+    weights = [list(table.parameters()) for table in tables]
+    if all(map(_shared, zip(*weights, strict=True))):
+        return _embed_one(tables[0], ids)
+    pairs = zip(tables, ids.split(counts, 1), strict=True)
+    return torch.cat([_embed_one(table, own) for table, own in pairs])
+
+
+def _embed_one(table: RobertaEmbeddings, ids: Tensor) -> Tensor:
+    words, positions, types = ids
+    total = table.word_embeddings(words) + table.position_embeddings(positions)
+    return table.LayerNorm(total + table.token_type_embeddings(types))
+
+
+def stacked_outputs(outs: Sequence[Tensor]) -> Tensor:
+    """(T, out_i) of layers side by side (T, N)."""
+    return outs[0] if len(outs) == 1 else torch.cat(list(outs), 1)
+
+
+def _shares(layout: Layout, streams: Sequence[DropoutStream | None]) -> list[Share]:
+    pairs = zip(layout.parts, streams, strict=True)
+    return [Share(part.rows, stream) for part, stream in pairs]
+
+
+def _with_spare_rows(x: Tensor, layout: Layout) -> Tensor:
     """(T, D) -> (R, D); see ``Layout``."""
-    return F.pad(x, (0, 0, 0, batch.layout.height - len(x)))
+    pieces = x.split([part.tokens for part in layout.parts])
+    padded = [
+        F.pad(piece, (0, 0, 0, part.spare.stop - part.spare.start))
+        for piece, part in zip(pieces, layout.parts, strict=True)
+    ]
+    return padded[0] if len(padded) == 1 else torch.cat(padded)
 
 
 @dataclass(frozen=True)
@@ -213,14 +362,53 @@ class _Made:
     result: Any
 
 
-def _affine_of(module: Any, x: Tensor, stream: DropoutStream | None) -> Affine | None:
-    """What the fused function needs of a linear layer; None: it is of another kind."""
-    if type(module) not in (nn.Linear, LoraLinear) or _hooked(module):
-        return None
+def _shared(parameters: Sequence[Tensor | None]) -> bool:
+    """Whether the parameters of all runs are one and the same; that of a single run is."""
+    first = parameters[0]
+    if len(parameters) == 1:
+        return True
+    if first is None:
+        return all(p is None for p in parameters)
+    return all(
+        p is not None and not p.requires_grad and p.data_ptr() == first.data_ptr()
+        for p in parameters
+    )
+
+
+def _shared_norm(norms: Sequence[nn.LayerNorm]) -> bool:
+    return _shared([norm.weight for norm in norms]) and _shared([norm.bias for norm in norms])
+
+
+def _residual_norm(
+    norm: nn.LayerNorm, h: Tensor, residual: Tensor, mask: Tensor | None, p: float
+) -> Tensor:
+    """``norm(residual + dropout of h)``; all (R, D)."""
+    weight: Tensor = norm.weight
+    bias: Tensor = norm.bias
+    if h.device.type != "cpu":  # only the CPU's LayerNorm takes fp32 weights with bf16
+        weight, bias = weight.to(h.dtype), bias.to(h.dtype)
+    return ResidualNorm.apply(h, residual, mask, rescale(p), weight, bias, norm.eps)
+
+
+def _fusible(module: nn.Module) -> bool:
+    """Whether the fused function can compute a linear layer."""
+    return type(module) in (nn.Linear, LoraLinear) and not _hooked(module)
+
+
+def _standard_output(block: Output) -> bool:
+    return type(block) in (RobertaSelfOutput, RobertaOutput) and not _hooked(block)
+
+
+def _standard_end(block: Output) -> bool:
+    return type(block.dropout) in (nn.Dropout, Dropout) and type(block.LayerNorm) is nn.LayerNorm
+
+
+def _affine_of(module: Any, x: Tensor, stream: DropoutStream | None) -> Affine:
+    """What the fused function needs of a linear layer whose input is x (T, in)."""
     if type(module) is nn.Linear or module.merged or not module.enabled:
         return Affine(module.weight, module.bias)
     p = _rate(module.lora_dropout)
-    mask = keep(x.shape, p, x.dtype, stream)
+    mask = keep(x.shape, p, x, [(slice(0, len(x)), stream)])
     update = (module.lora_a, module.lora_b, module.lora_scaling)
     return Affine(module.weight, module.bias, *update, mask, rescale(p))
 

@@ -1,12 +1,15 @@
 """Packed batches: every example's real tokens in one row, no padding outside of attention.
 
 Linear layers, LayerNorms and activations then work on real tokens only. For attention the tokens
-are laid out in padded grids of examples of similar length.
+are laid out in padded grids of examples of similar length. A batch may hold the examples of several
+runs that are trained in one pass: each run's tokens stand together, and its grids are those that it
+has alone, so that it draws the same dropout masks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -31,12 +34,14 @@ class Grid:
         longest: L, number of tokens of the longest, rounded up.
         start: index of its first cell among the cells of all grids.
         bias: (b, 1, 1, L) 0 on real tokens, -inf on padding; None: nothing is padded.
+        parts: the run of each part of its examples, and the part; a run draws a mask for each.
     """
 
     examples: np.ndarray
     longest: int
     start: int
     bias: Tensor | None
+    parts: tuple[tuple[int, slice], ...]
 
     @property
     def cells(self) -> slice:
@@ -45,75 +50,186 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The attention grids of T packed tokens, with C cells in all.
+class Part:
+    """What belongs to one run of a batch.
 
-    Hidden states have R rows: those of the tokens, then rows that nobody reads.
+    Attributes:
+        examples: of the batch.
+        rows: of the hidden states: those of its tokens, then rows that nobody reads.
+        tokens: how many of its rows are tokens.
+    """
+
+    examples: slice
+    rows: slice
+    tokens: int
+
+    @property
+    def spare(self) -> slice:
+        """The rows that nobody reads."""
+        return slice(self.rows.start + self.tokens, self.rows.stop)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The attention grids of packed tokens, with C cells in all.
+
+    Hidden states have R rows; see ``Part``.
 
     Attributes:
         lengths: (B,) tokens of each example.
-        height: R, T rounded up.
+        parts: of each run.
+        starts: (B,) the row of each example's first token.
         grids: each example is in one of them.
-        rows: (C,) the packed row of each cell, R for a padding cell.
-        cells: (T,) the cell of each token.
+        rows: (C,) the row of each cell, R for a padding cell.
+        cells: (R,) the cell of each row, 0 for a row of no token.
     """
 
     lengths: np.ndarray
-    height: int
+    parts: tuple[Part, ...]
+    starts: np.ndarray
     grids: tuple[Grid, ...]
     rows: Tensor
     cells: Tensor
 
     @classmethod
-    def from_lengths(cls, lengths: np.ndarray, device: str | torch.device = "cpu") -> "Layout":
-        """lengths (B,), each 1 or more."""
-        height = _round_up(int(lengths.sum()), ROWS)
-        return cls._from_groups(lengths, height, _groups(lengths), device, LENGTHS)
+    def from_lengths(
+        cls,
+        lengths: np.ndarray,
+        device: str | torch.device = "cpu",
+        sizes: Sequence[int] | None = None,
+    ) -> "Layout":
+        """The layout of examples.
+
+        Args:
+            lengths: (B,), each 1 or more.
+            device: of the batch.
+            sizes: number of examples of each run, one run after the other; None: all are of one.
+        """
+        parts = tuple(_parts(lengths, (len(lengths),) if sizes is None else sizes))
+        starts = np.concatenate(
+            [part.rows.start + _starts(lengths[part.examples]) for part in parts]
+        )
+        groups = _merged(
+            [
+                (run, part.examples.start + group)
+                for run, part in enumerate(parts)
+                for group in _groups(lengths[part.examples])
+            ],
+            lengths,
+        )
+        return cls._from_groups(lengths, parts, starts, groups, device, LENGTHS)
+
+    @property
+    def height(self) -> int:
+        """R, the number of rows."""
+        return self.parts[-1].rows.stop
+
+    @cached_property
+    def first_rows(self) -> Tensor:
+        """The row of each example's first token, (B,)."""
+        return torch.from_numpy(self.starts).to(self.rows.device)
 
     @cached_property
     def first(self) -> "Layout":
         """The layout of the B first tokens, in grids of the same examples."""
-        groups = [grid.examples for grid in self.grids]
+        groups = [_Group(grid.examples, grid.parts) for grid in self.grids]
         ones = np.ones_like(self.lengths)
-        return Layout._from_groups(ones, len(ones), groups, self.rows.device, 1)
+        parts = tuple(
+            Part(p.examples, p.examples, p.examples.stop - p.examples.start) for p in self.parts
+        )
+        return Layout._from_groups(ones, parts, _starts(ones), groups, self.rows.device, 1)
 
     @classmethod
     def _from_groups(
         cls,
         lengths: np.ndarray,
-        height: int,
-        groups: list[np.ndarray],
+        parts: tuple[Part, ...],
+        starts: np.ndarray,
+        groups: "list[_Group]",
         device: str | torch.device,
         step: int,
     ) -> "Layout":
         """The layout with a grid for each group, whose length is a multiple of ``step``."""
-        tokens = int(lengths.sum())
-        starts = np.cumsum(lengths) - lengths
+        height = parts[-1].rows.stop
         grids, rows, start = [], [], 0
-        for examples in groups:
-            longest = _round_up(int(lengths[examples].max()), step)
+        for group in groups:
+            own = lengths[group.examples]
+            longest = _round_up(int(own.max()), step)
             column = np.arange(longest)
-            real = column < lengths[examples, None]  # (b, L)
-            rows.append(np.where(real, starts[examples, None] + column, height).ravel())
+            real = column < own[:, None]  # (b, L)
+            rows.append(np.where(real, starts[group.examples, None] + column, height).ravel())
             bias = None
             if not real.all():
                 bias = torch.from_numpy(np.where(real, np.float32(0), np.float32("-inf")))
                 bias = bias[:, None, None].to(device)
-            grids.append(Grid(examples, longest, start, bias))
+            grids.append(Grid(group.examples, longest, start, bias, group.parts))
             start += real.size
         flat = np.concatenate(rows)
-        cells = np.empty(height + 1, dtype=np.int64)
+        cells = np.zeros(height + 1, dtype=np.int64)
         cells[flat] = np.arange(start)
-        row_of, cell_of = (torch.from_numpy(x).to(device) for x in (flat, cells[:tokens]))
-        return cls(lengths, height, tuple(grids), row_of, cell_of)
+        row_of, cell_of = (torch.from_numpy(x).to(device) for x in (flat, cells[:height]))
+        return cls(lengths, parts, starts, tuple(grids), row_of, cell_of)
+
+
+def _parts(lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[Part]:
+    row = 0
+    for stop, size in zip(accumulate(sizes), sizes, strict=True):
+        examples = slice(stop - size, stop)
+        tokens = int(lengths[examples].sum())
+        rows = slice(row, row + _round_up(tokens, ROWS))
+        yield Part(examples, rows, tokens)
+        row = rows.stop
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    return np.cumsum(lengths) - lengths
 
 
 def _round_up(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
+@dataclass(frozen=True)
+class _Group:
+    """The examples of a grid, and which part of them is whose."""
+
+    examples: np.ndarray
+    parts: tuple[tuple[int, slice], ...]
+
+
+def _merged(groups: list[tuple[int, np.ndarray]], lengths: np.ndarray) -> list[_Group]:
+    """One group for all that have equal lengths once rounded up, as long as CELLS allows it.
+
+    Args:
+        groups: a run, and the indices of examples of it, longest first.
+        lengths: (B,) of all examples.
+    """
+    by_length: dict[int, list[list[tuple[int, np.ndarray]]]] = {}
+    for run, examples in groups:
+        longest = _round_up(int(lengths[examples[0]]), LENGTHS)
+        found = by_length.setdefault(longest, [[]])
+        cells = (sum(len(e) for _, e in found[-1]) + len(examples)) * longest**2
+        if found[-1] and cells > CELLS:
+            found.append([])
+        found[-1].append((run, examples))
+    return [
+        _joined(joined)
+        for longest in sorted(by_length, reverse=True)
+        for joined in by_length[longest]
+    ]
+
+
+def _joined(groups: list[tuple[int, np.ndarray]]) -> _Group:
+    stops = accumulate(len(examples) for _, examples in groups)
+    parts = tuple(
+        (run, slice(stop - len(examples), stop))
+        for (run, examples), stop in zip(groups, stops, strict=True)
+    )
+    return _Group(np.concatenate([examples for _, examples in groups]), parts)
+
+
 def _groups(lengths: np.ndarray) -> list[np.ndarray]:
-    """Indices of the examples of each grid, longest first.
+    """Indices of the examples of each grid of one run, longest first.
 
     A grid is halved where that saves more than SPLIT scores of a head, and cut to CELLS of them.
     """
@@ -135,29 +251,43 @@ def _split(examples: np.ndarray, squares: np.ndarray) -> list[np.ndarray]:
 
 @dataclass
 class Batch:
-    """B packed examples with T tokens in all.
+    """B packed examples with T tokens in all, of one or of several runs.
 
     Attributes:
         input_ids: (T,).
         position_ids: (T,).
         token_type_ids: (T,).
-        cu_seqlens: (B + 1,) example i is tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1.
-        layout: grids of its attention.
+        lengths: (B,) tokens of each example.
         labels: first axis B, in the shape that the task's loss takes; None if unlabelled.
         index: (B,) indices of the examples in their dataset.
         hidden: (T, D) the output of the first ``depth`` layers where it is known, else None.
         depth: number of layers behind ``hidden``.
+        sizes: number of examples of each run; None: all are of one.
     """
 
     input_ids: Tensor
     position_ids: Tensor
     token_type_ids: Tensor
-    cu_seqlens: Tensor
-    layout: Layout
+    lengths: np.ndarray
     labels: Tensor | None = None
     index: Tensor | None = None
     hidden: Tensor | None = None
     depth: int = 0
+    sizes: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The grids of its attention."""
+        return Layout.from_lengths(self.lengths, self.input_ids.device, self.sizes)
+
+    @cached_property
+    def cu_seqlens(self) -> Tensor:
+        """(B + 1,) example i is tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1."""
+        bounds = np.concatenate([[0], np.cumsum(self.lengths)])
+        return torch.from_numpy(bounds).to(self.input_ids.device)
 
     @property
     def first(self) -> Tensor:
@@ -175,7 +305,7 @@ class Batch:
         index: np.ndarray | None = None,
         device: str | torch.device = "cpu",
     ) -> "Batch":
-        """Pack examples.
+        """Pack the examples of one run.
 
         Args:
             input_ids: of each example, (n_i,).
@@ -186,10 +316,9 @@ class Batch:
             device: of the batch.
         """
         lengths = np.array([len(ids) for ids in input_ids])
-        ends = np.cumsum(lengths)
-        positions = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths) + first_position
+        starts = np.repeat(_starts(lengths), lengths)
+        positions = np.arange(lengths.sum()) - starts + first_position
         tokens, types = (np.concatenate(x).astype(np.int64) for x in (input_ids, token_type_ids))
-        bounds = np.concatenate([[0], ends])
 
         def moved(array: np.ndarray) -> Tensor:
             return torch.from_numpy(array).to(device)
@@ -198,8 +327,23 @@ class Batch:
             input_ids=moved(tokens),
             position_ids=moved(positions),
             token_type_ids=moved(types),
-            cu_seqlens=moved(bounds),
-            layout=Layout.from_lengths(lengths, device),
+            lengths=lengths,
             labels=None if labels is None else moved(labels),
             index=None if index is None else torch.from_numpy(index),
+        )
+
+    @classmethod
+    def merge(cls, batches: "Sequence[Batch]") -> "Batch":
+        """The batches of several runs as one, without labels; that of a single run as it is."""
+        if len(batches) == 1:
+            return batches[0]
+        hidden = [batch.hidden for batch in batches if batch.hidden is not None]
+        return cls(
+            input_ids=torch.cat([batch.input_ids for batch in batches]),
+            position_ids=torch.cat([batch.position_ids for batch in batches]),
+            token_type_ids=torch.cat([batch.token_type_ids for batch in batches]),
+            lengths=np.concatenate([batch.lengths for batch in batches]),
+            hidden=torch.cat(hidden) if hidden else None,
+            depth=batches[0].depth,
+            sizes=tuple(len(batch) for batch in batches),
         )

@@ -139,7 +139,7 @@ class LoraWrapperRoberta(nn.Module):
         super().__init__()
         self.encoder, self.head, self.per_token = encoder, head, per_token
         self.stream: DropoutStream | None = None
-        self.encode = EncoderPass(encoder, dtype)
+        self.encode = EncoderPass([encoder], dtype)
 
     def use_stream(self, stream: DropoutStream) -> None:
         """Take every dropout mask from ``stream`` instead of torch's global generator."""
@@ -201,7 +201,11 @@ class LoraWrapperRoberta(nn.Module):
     def _packed(self, batch: Batch) -> Tensor:
         """(B, outputs), or (T, outputs) of a token head."""
         # (T, D), or (B, D) for a sequence head, which reads first tokens only
-        hidden = self.encode(batch, self.stream, first_only=not self.per_token)
+        (hidden,) = self.encode(batch, [self.stream], first_only=not self.per_token)
+        return self.logits(hidden)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The head's output for the encoder's: (B, D) or (T, D) -> (B, outputs) or (T, outputs)."""
         return self.head(hidden.to(next(self.head.parameters()).dtype))
 
     def trained_state(self) -> dict[str, Tensor]:

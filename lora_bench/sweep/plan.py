@@ -10,6 +10,7 @@ from ..presets import CONF
 from ..record import Record
 from ..spec import UserError
 from ..training.prepared import Run
+from .groups import groups
 
 
 def expand(arguments: list[str], *, sweep: bool) -> list[str]:
@@ -58,7 +59,12 @@ class Sweep:
         self.failed: dict[str, Record] = {}
         for key, run in self.runs.items():
             self._note(key, records.find(Path(run.spec.out_dir), run.identity)[1])
+        self.groups = groups(run for key, run in self.runs.items() if key not in self.done)
         self._tried_before = {key: record.started for key, record in self.failed.items()}
+
+    def group_of(self, run: Run) -> list[Run]:
+        """The runs that are trained with a run, itself among them."""
+        return next((g for g in self.groups if run.key in {other.key for other in g}), [run])
 
     def refresh(self) -> None:
         """Read the records of the runs that are not done yet.

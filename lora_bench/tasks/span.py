@@ -120,13 +120,13 @@ class SpanTask(Task):
         from torch.nn.utils.rnn import pad_sequence
 
         assert batch.labels is not None
-        own = logits.float().split(batch.cu_seqlens.diff().tolist())
+        own = logits.split(batch.cu_seqlens.diff().tolist())
         grid = pad_sequence(own, batch_first=True, padding_value=float("-inf"))  # (B, L, 2 or 3)
         start, end = (F.cross_entropy(grid[:, :, i], batch.labels[:, i]) for i in (0, 1))
         loss = (start + end) / 2  # ()
         if logits.shape[1] == 3:
-            none = (batch.labels[:, 0] == 0).float()  # (B,)
-            no_answer = F.binary_cross_entropy_with_logits(logits.float()[batch.first, 2], none)
+            none = (batch.labels[:, 0] == 0).to(logits.dtype)  # (B,)
+            no_answer = F.binary_cross_entropy_with_logits(logits[batch.first, 2], none)
             loss = loss + NO_ANSWER_WEIGHT * no_answer
         return loss
 

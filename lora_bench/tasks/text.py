@@ -98,8 +98,8 @@ class TextTask(Task):
             # Logits are (B, 1), labels are (B,): without [:, 0], mse_loss broadcasts them to
             # (B, B), learns from B * B pairs and only warns. It cost the article ten points of
             # Pearson correlation.
-            return F.mse_loss(logits[:, 0].float(), batch.labels)  # (B,), (B,) -> ()
-        return F.cross_entropy(logits.float(), batch.labels)  # (B, outputs), (B,) -> ()
+            return F.mse_loss(logits[:, 0], batch.labels.to(logits.dtype))  # (B,), (B,) -> ()
+        return F.cross_entropy(logits, batch.labels)  # (B, outputs), (B,) -> ()
 
     def decode(self, outputs: list[Tensor], rows: list[Row], encoded: Encoded) -> np.ndarray:
         """Predictions (n,): class indices, or values cut to the range of the targets."""

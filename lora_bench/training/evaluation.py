@@ -1,18 +1,30 @@
-"""Scoring a model during and after training."""
+"""Scoring the models of a group during and after training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoint import save_adapter
 from ..data import HELD_OUT
+from ..model.group import Group
 from ..record import suffix_of
 from ..spec import Spec
+from ..tasks import Task
+from ..tasks.encoding import Encoded
 from .prepared import Prepared, Run
+from .trainee import Trainee, batches
 
 if TYPE_CHECKING:
     from ..model.wrapper import LoraWrapperRoberta
-    from .trainee import Trainee
 
 BEST_ADAPTER, PREDICTIONS = "adapter_best", "predictions"
+
+Outputs = Mapping[str, list[Tensor]]  # what a model gives for each example of each split
 
 
 @dataclass
@@ -24,23 +36,56 @@ class Evaluation:
     threshold: float | None
 
 
-def evaluate(model: "LoraWrapperRoberta", prepared: Prepared, spec: Spec) -> Evaluation:
-    """Predict and score every split that a run reports on.
+@torch.no_grad()
+def predict(group: Group, task: Task, data: Encoded, spec: Spec) -> list[list[Tensor]]:
+    """The output of each model for each example, in the order of ``data``.
+
+    Args:
+        group: whose models all predict the same examples.
+        task: of the models.
+        data: encoded examples.
+        spec: examples per forward pass, of all models together.
+    """
+    models = group.models
+    for model in models:
+        model.eval()
+    size = -(-spec.eval_batch_size // len(models))
+    outputs: list[dict[int, Tensor]] = [{} for _ in models]
+    by_length = np.argsort(-data.lengths, kind="stable")  # longest first: out of memory at once
+    for batch in batches(models[0], data, size, by_length):
+        assert batch.index is not None
+        for own, logits in zip(outputs, group([batch] * len(models)), strict=True):
+            own.update(zip(batch.index.tolist(), task.split(logits, batch), strict=True))
+    return [[own[index] for index in range(len(data))] for own in outputs]
+
+
+def outputs_of(group: Group, prepared: Prepared, spec: Spec) -> list[Outputs]:
+    """What each model of a group gives for every split that a run reports on, or tunes on.
+
+    Args:
+        group: models of runs that share their data.
+        prepared: their data.
+        spec: examples per forward pass.
+    """
+    tuned = [HELD_OUT] if HELD_OUT in prepared.splits else []
+    splits = [*tuned, *prepared.scored]
+    found = [predict(group, prepared.task, prepared.encoded[split], spec) for split in splits]
+    return [dict(zip(splits, own, strict=True)) for own in zip(*found, strict=True)]
+
+
+def score(outputs: Outputs, prepared: Prepared) -> Evaluation:
+    """The scores of one model.
 
     A score's name ends in the split's suffix, as in ``accuracy_mismatched``.
 
     Args:
-        model: of the run.
+        outputs: of the model, see ``outputs_of``.
         prepared: its data.
-        spec: batch size and precision of scoring.
     """
-    from .trainee import predict
-
     task, splits = prepared.task, prepared.splits
 
     def decoded(split: str) -> Any:
-        encoded = prepared.encoded[split]
-        return task.decode(predict(model, task, encoded, spec), splits[split].rows, encoded)
+        return task.decode(outputs[split], splits[split].rows, prepared.encoded[split])
 
     threshold = None
     if HELD_OUT in splits:
@@ -54,26 +99,39 @@ def evaluate(model: "LoraWrapperRoberta", prepared: Prepared, spec: Spec) -> Eva
     return Evaluation(scores, predictions, threshold)
 
 
+def evaluate(model: "LoraWrapperRoberta", prepared: Prepared, spec: Spec) -> Evaluation:
+    """Predict and score every split that a run reports on; arguments as above."""
+    (outputs,) = outputs_of(Group([model]), prepared, spec)
+    return score(outputs, prepared)
+
+
 class BestEpoch:
-    """Scores a trainee after each epoch and keeps the best epoch's adapter and predictions.
+    """Scores a run after each epoch and keeps the best epoch's adapter and predictions.
 
     The first metric decides, on the data that it is reported on; the earliest of equals stays.
+
+    Args:
+        planned: the run.
+        folder: of its record.
     """
 
-    def __init__(self, planned: Run):
-        self.planned = planned
+    def __init__(self, planned: Run, folder: Path):
+        self.planned, self.folder = planned, folder
         self.best: Evaluation | None = None
         self.index = 0  # of the best epoch, from 0
 
-    def score(self, trainee: "Trainee") -> dict[str, float]:
-        """The scores of the trainee's model now."""
-        from ..checkpoint import save_adapter
+    def score(self, trainee: Trainee, outputs: Outputs) -> dict[str, float]:
+        """The scores of the trainee's model now.
 
+        Args:
+            trainee: of the run.
+            outputs: of its model.
+        """
         planned = self.planned
-        found = evaluate(trainee.model, planned.prepared, planned.spec)
+        found = score(outputs, planned.prepared)
         if self.best is None or _first(found) > _first(self.best):
             self.best, self.index = found, len(trainee.epochs)
-            folder = planned.folder / BEST_ADAPTER
+            folder = self.folder / BEST_ADAPTER
             save_adapter(folder, trainee.model, planned.spec, planned.identity.cell)
         return found.scores
 
@@ -82,11 +140,17 @@ def _first(found: Evaluation) -> float:
     return next(iter(found.scores.values()))
 
 
-def write_predictions(planned: Run, last: Evaluation, best: Evaluation | None) -> None:
-    """Write each split's references and predictions, and files of an official format."""
-    assert best is not None
+def write_predictions(planned: Run, folder: Path, last: Evaluation, best: Evaluation) -> None:
+    """Write each split's references and predictions, and files of an official format.
+
+    Args:
+        planned: the run.
+        folder: of its record.
+        last: of the last epoch.
+        best: of the best epoch.
+    """
     task, splits = planned.prepared.task, planned.prepared.splits
-    folder = planned.folder / PREDICTIONS
+    folder = folder / PREDICTIONS
     folder.mkdir(parents=True, exist_ok=True)
     for split, predictions in last.predictions.items():
         rows = splits[split].rows

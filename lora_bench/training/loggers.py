@@ -52,7 +52,7 @@ class WandB(Logger):
             name=key,
             dir=folder,
             config=spec.to_dict(),
-            reinit="finish_previous",
+            reinit="create_new",
         )
 
     def log(self, step: int, values: dict[str, float]) -> None:

@@ -35,6 +35,13 @@ def keep_freed_memory() -> bool:
     )
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, of the machine or of the GPU."""
+    words = ("can't allocate memory", "not enough memory")  # torch's allocator on a CPU
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(word in str(error) for word in words)
+
+
 class PeakMemory:
     """Peak memory of a block: of the GPU's allocator on CUDA, of the process on Linux.
 

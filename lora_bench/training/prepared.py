@@ -113,6 +113,7 @@ class Run:
     prepared: Prepared
     identity: Identity
     start: dict[str, Any] | None  # facts of the adapter it starts from, as the record has them
+    command: str = ""  # that reproduces the run, for the record
 
     @property
     def key(self) -> str:
@@ -125,12 +126,13 @@ class Run:
         return folder_of(Path(self.spec.out_dir), self.identity)
 
 
-def prepare(spec: Spec, cache: DataCache | None = None) -> Run:
+def prepare(spec: Spec, cache: DataCache | None = None, command: str = "") -> Run:
     """Read the data of a run and work out its identity.
 
     Args:
         spec: validated.
         cache: shares data with other runs of the process.
+        command: that reproduces the run, for the record.
 
     Raises:
         UserError: the data, the encoder or the adapter to start from cannot be read.
@@ -145,7 +147,7 @@ def prepare(spec: Spec, cache: DataCache | None = None) -> Run:
     identity = spec.identity(
         data=prepared.fingerprint, model=prepared.model_fingerprint, start=known
     )
-    return Run(spec, prepared, identity, start)
+    return Run(spec, prepared, identity, start, command)
 
 
 def adapter_behind(spec: Spec) -> Path:

@@ -1,28 +1,20 @@
-"""A run from its data to its record, in the order in which it happens."""
+"""Runs from their data to their records: see ``execute``, and ``Member`` for the parts of a run."""
 
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .. import record as records
 from ..compose import validate
 from ..record import Record
-from ..spec import FOLDERS, Spec
-from .evaluation import BestEpoch, evaluate, write_predictions
-from .prepared import DataCache, Prepared, Run, adapter_behind, prepare
-
-if TYPE_CHECKING:
-    from ..model.wrapper import LoraWrapperRoberta
-    from .trainee import Trainee
+from ..spec import NOT_RECORDED, Spec, UserError
+from .compatible import shared_settings
+from .prepared import DataCache, Run, prepare
 
 # torch and transformers are imported inside the functions below, once settings and data are known
 # to be good: a broken line of a file is then reported, and a finished run skipped, within a second.
-
-TOLERANCE = 1e-6  # between the scores before saving an adapter and after loading it
-ADAPTER = "adapter"
 
 
 def run(spec: Spec, command: str = "", cache: DataCache | None = None) -> Record:
@@ -37,7 +29,7 @@ def run(spec: Spec, command: str = "", cache: DataCache | None = None) -> Record
         UserError: a setting or the data is wrong; nothing was trained.
         Exception: whatever the run raises; see ``execute``.
     """
-    (outcome,) = execute([prepare(validate(spec), cache)], [command])
+    (outcome,) = execute([prepare(validate(spec), cache, command)])
     if outcome.error is not None:
         raise outcome.error
     return outcome.record
@@ -45,101 +37,23 @@ def run(spec: Spec, command: str = "", cache: DataCache | None = None) -> Record
 
 @dataclass
 class Outcome:
-    """The record of a run, and why it failed, if it did."""
+    """How a run went.
 
+    Attributes:
+        planned: the run.
+        folder: of its record.
+        record: as it was found or written.
+        error: why it failed; None: it did not.
+    """
+
+    planned: Run
+    folder: Path
     record: Record
     error: Exception | None = None
 
-
-def execute(group: Sequence[Run], commands: Sequence[str]) -> list[Outcome]:
-    """Train, score, save and record the runs of a group, one step each in turn.
-
-    A run that was done before is not repeated. One that fails drops out, and the others go on; it
-    leaves a record with status ``failed`` and ``traceback.txt`` beside it. An interrupt leaves no
-    record.
-
-    Args:
-        group: runs with equally many epochs and steps; a single run is a group of one.
-        commands: that reproduce them; for the records.
-
-    Returns:
-        The outcome of each run, in the order of ``group``.
-
-    Raises:
-        UserError: a key belongs to a run with another default of a setting.
-    """
-    outcomes, members = [], []
-    for planned, command in zip(group, commands, strict=True):
-        folder, done = records.find(Path(planned.spec.out_dir), planned.identity)
-        if done is not None and done.status == "ok":
-            outcomes.append(Outcome(done))
-            continue
-        member = _Member(planned, folder, command)
-        members.append(member)
-        outcomes.append(member.outcome)
-    if members:
-        _train(members)
-    return outcomes
-
-
-def _train(members: Sequence["_Member"]) -> None:
-    from .memory import PeakMemory, keep_freed_memory
-    from .trainee import fit
-
-    keep_freed_memory()
-    spec = members[0].planned.spec
-    with PeakMemory(spec.device) as peak:
-        for member in members:
-            member.attempt(member.begin)
-        training = {member.trainee: member for member in members if not member.failed}
-        try:
-            fit(
-                list(training),
-                lambda trainee: training[trainee].keeper.score(trainee),
-                ", ".join(member.planned.key for member in members),
-                lambda trainee, error: training[trainee].fail(error),
-            )
-        finally:
-            for member in training.values():
-                member.trainee.logger.close()
-    for member in training.values():
-        if not member.failed:
-            member.record.peak_memory_bytes = peak.bytes
-            member.attempt(member.end)
-
-
-class _Member:
-    """A run of a group while it is being done.
-
-    Args:
-        planned: the run.
-        folder: of its record.
-        command: for the record.
-    """
-
-    trainee: "Trainee"  # from ``begin`` on, as is the next
-    keeper: BestEpoch
-
-    def __init__(self, planned: Run, folder: Path, command: str):
-        self.planned, self.folder = planned, folder
-        self.record = _begun(planned, command)
-        self.outcome = Outcome(self.record)
-
-    @property
-    def failed(self) -> bool:
-        """Whether the run has failed."""
-        return self.outcome.error is not None
-
-    def attempt(self, part: Callable[[], None]) -> None:
-        """Do a part of the run; an exception fails this run alone."""
-        try:
-            part()
-        except Exception as error:
-            self.fail(error)
-
     def fail(self, error: Exception) -> None:
-        """Record the failure, unless another process has finished the run meanwhile."""
-        self.outcome.error = error
+        """Record a failure, unless another process has finished the run meanwhile."""
+        self.error = error
         self.record.status = "failed"  # also where the good record could not be written
         self.record.error = " ".join(str(error).split()) or type(error).__name__
         found = records.read(self.folder)
@@ -148,50 +62,59 @@ class _Member:
             text = "".join(traceback.format_exception(error))
             (self.folder / "traceback.txt").write_text(text)
 
-    def begin(self) -> None:
-        """Encode the data and build the model."""
-        import torch
 
-        from ..checkpoint import start_from
-        from .loggers import make_logger
-        from .trainee import Trainee
+def execute(group: Sequence[Run]) -> list[Outcome]:
+    """Train, score, save and record the runs of a group.
 
-        planned, spec, prepared = self.planned, self.planned.spec, self.planned.prepared
-        self.record.provenance = records.provenance(spec.device, torch.get_num_threads())
-        self.record.data = prepared.facts
-        logger = make_logger(spec, planned.key, planned.folder)
-        try:
-            self.trainee = Trainee(spec, prepared.task, prepared.encoded["train"], logger)
-            if spec.init_from is not None:
-                start_from(adapter_behind(spec), self.trainee.model)
-        except BaseException:
-            logger.close()
-            raise
-        self.keeper = BestEpoch(planned)
+    A run that was done before is not repeated. One that fails drops out, and the others go on; it
+    leaves a record with status ``failed`` and ``traceback.txt`` beside it. An interrupt leaves no
+    record.
 
-    def end(self) -> None:
-        """Save the trained model, score what was saved, and write the record."""
-        from ..checkpoint import load_adapter, save_adapter
-        from ..model.parameters import parameter_counts, parameter_text
+    Args:
+        group: a single run, or runs that :mod:`lora_bench.sweep.groups` puts together.
 
-        planned, record, model = self.planned, self.record, self.trainee.model
-        spec, prepared, folder = planned.spec, planned.prepared, planned.folder
-        record.adapter_bytes = save_adapter(folder / ADAPTER, model, spec, planned.identity.cell)
-        record.parameters = parameter_counts(model)
-        (folder / "parameters.md").write_text(parameter_text(model))
-        _note_training(record, self.trainee)
-        record.best = self.trainee.epochs[self.keeper.index]
-        fresh = _rebuilt(spec, prepared)
-        load_adapter(folder / ADAPTER, fresh)
-        found = evaluate(fresh, prepared, spec)
-        _check_reloaded(record, found.scores)
-        write_predictions(planned, found, self.keeper.best)
-        record.status = "ok"
-        records.write(self.folder, record)
-        (self.folder / "traceback.txt").unlink(missing_ok=True)
+    Returns:
+        The outcome of each run, in the order of ``group``.
+
+    Raises:
+        ValueError: the runs cannot be trained in one pass.
+    """
+    shared = [shared_settings(planned.spec) for planned in group]
+    if len(group) > 1 and any(one is None or one != shared[0] for one in shared):
+        raise ValueError("these runs cannot be trained in one pass: see compatible.shared_settings")
+    outcomes, missing = [], []
+    for planned in group:
+        outcome = _found(planned)
+        outcomes.append(outcome)
+        if outcome.error is None and outcome.record.status != "ok":
+            missing.append(outcome)
+    if missing:
+        _train(missing)
+    return outcomes
 
 
-def _begun(planned: Run, command: str) -> Record:
+def _found(planned: Run) -> Outcome:
+    """The good record of a run, or a new one; an error where its folder holds another run's."""
+    try:
+        folder, done = records.find(Path(planned.spec.out_dir), planned.identity)
+    except UserError as error:
+        return Outcome(planned, planned.folder, _begun(planned), error)
+    good = done is not None and done.status == "ok"
+    return Outcome(planned, folder, done if done and good else _begun(planned))
+
+
+def _train(outcomes: Sequence[Outcome]) -> None:
+    from .member import Members
+    from .memory import PeakMemory, keep_freed_memory
+
+    keep_freed_memory()
+    members = Members(outcomes)
+    with PeakMemory(outcomes[0].planned.spec.device) as peak:
+        members.train()
+    members.end(peak.bytes)
+
+
+def _begun(planned: Run) -> Record:
     """The record before training: what the run is."""
     identity, settings = planned.identity, planned.spec.to_dict()
     return Record(
@@ -201,45 +124,19 @@ def _begun(planned: Run, command: str) -> Record:
         system=identity.system,
         seed=identity.seed,
         start=planned.start,
-        spec={name: value for name, value in settings.items() if name not in FOLDERS},
-        command=command,
+        spec={name: value for name, value in settings.items() if name not in NOT_RECORDED},
+        command=planned.command,
         started=records.now(),
         provenance={},
     )
-
-
-def _note_training(record: Record, trainee: "Trainee") -> None:
-    """Put the curves and costs of training into the record."""
-    record.epochs, record.last = trainee.epochs, trainee.epochs[-1]
-    record.streams = trainee.streams.used
-    record.train_seconds, record.eval_seconds = trainee.train_seconds, trainee.eval_seconds
-    record.examples_per_second = trainee.examples / trainee.train_seconds
-    record.tokens_per_second = trainee.tokens / trainee.train_seconds
-
-
-def _rebuilt(spec: Spec, prepared: Prepared) -> "LoraWrapperRoberta":
-    """A fresh model of the run, as it was before training."""
-    from ..methods import get_method
-    from ..model.build import build
-    from ..model.streams import Streams
-
-    return build(spec, prepared.task, get_method(spec.method), Streams(spec.seed))
-
-
-def _check_reloaded(record: Record, scores: dict[str, float]) -> None:
-    """Note the scores of the saved adapter. Raises: RuntimeError: they are not those of the run."""
-    assert record.last is not None
-    record.reloaded = scores
-    for name, value in scores.items():
-        before = record.last["scores"][name]
-        if abs(value - before) > TOLERANCE:
-            raise RuntimeError(f"{name} was {before} and is {value} after saving and loading")
 
 
 def announce(record: Record, folder: Path, *, skipped: bool) -> None:
     """Print one line: the run, its scores, its folder."""
     assert record.last is not None
     scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in record.last["scores"].items())
-    verb = "already done" if skipped else f"trained in {record.train_seconds:.0f} s"
+    trained = f"trained in {record.train_seconds:.0f} s"
+    if record.group is not None:
+        trained += f", its share of a group of {record.group['size']}"
     out = sys.stderr if skipped else sys.stdout
-    print(f"{record.key}: {scores} ({verb}; {folder})", file=out)
+    print(f"{record.key}: {scores} ({'already done' if skipped else trained}; {folder})", file=out)

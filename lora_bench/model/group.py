@@ -1,0 +1,36 @@
+"""Models of several runs as one: one pass through what they share."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .forward import EncoderPass
+from .packing import Batch
+from .wrapper import LoraWrapperRoberta
+
+
+class Group:
+    """Models that were built on one encoder (see ``build``), called with a batch each.
+
+    Frozen parameters are shared and their products computed once for all tokens. Updates, trained
+    biases, LayerNorms, adapters, heads and dropout masks are each model's own.
+
+    Args:
+        models: of one task and encoder, in one precision.
+    """
+
+    def __init__(self, models: Sequence[LoraWrapperRoberta]):
+        self.models = list(models)
+        first = self.models[0]
+        self.encode = first.encode  # which holds its products already
+        if len(self.models) > 1:
+            self.encode = EncoderPass([m.encoder for m in self.models], first.encode.dtype)
+
+    def __call__(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """The logits of each model, (B, outputs) or (T, outputs), for its batch."""
+        hidden = self.encode(
+            Batch.merge(batches),
+            [model.stream for model in self.models],
+            first_only=not self.models[0].per_token,
+        )
+        return [model.logits(own) for model, own in zip(self.models, hidden, strict=True)]

@@ -1,0 +1,65 @@
+"""The frozen weights of several linear layers of one input as one matrix product."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Product:
+    """The weights of linear layers of one input, stacked into one matrix product.
+
+    A frozen bf16 weight is stored in the order in which the CPU's product reads it, once for each
+    direction, which saves 5 to 10 % of the product.
+
+    Args:
+        weights: (out_i, in) of each layer; N is the sum of their outs.
+        dtype: of the product.
+        frozen: whether the product will be used for more than one step.
+    """
+
+    @torch.no_grad()
+    def __init__(self, weights: Sequence[Tensor], dtype: torch.dtype, frozen: bool = False):
+        self.widths = [len(weight) for weight in weights]
+        weight = stacked(weights).to(dtype)  # (N, in)
+        self.packed = frozen and _can_pack(weight)
+        if self.packed:
+            self._forward = _packed(weight)
+            self._backward = _packed(weight.t().contiguous())
+        else:
+            self._forward = self._backward = weight
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x (T, in), bias (N,) -> (T, N)."""
+        if self.packed:
+            return _packed_linear(x, self._forward, bias)
+        return F.linear(x, self._forward, bias)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        """(T, N) -> the gradient of x (T, in)."""
+        if self.packed:
+            return _packed_linear(grad, self._backward, None)
+        return grad @ self._backward
+
+
+def stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors one after the other along their first axis; a single one as it is."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+PACKED_FOR = 512  # rows of the input for which the order is chosen; any number computes the same
+
+
+def _can_pack(weight: Tensor) -> bool:
+    on_cpu = weight.device.type == "cpu" and weight.dtype is torch.bfloat16
+    available = on_cpu and torch.backends.mkldnn.is_available()
+    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _packed(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
+
+
+def _packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

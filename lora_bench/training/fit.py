@@ -1,0 +1,191 @@
+"""The training loop: in each step one forward and backward pass for all runs of a group."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..model.group import Group
+from ..model.packing import Batch
+from .memory import is_out_of_memory
+from .prefix import FrozenPrefix
+from .trainee import Trainee
+
+
+class Scoring:
+    """What happens after an epoch, and when a run fails. This one scores nothing."""
+
+    def outputs(self, group: Group, trainees: Sequence[Trainee]) -> list[Any]:
+        """What each model of the group gives for the validation data."""
+        return [None] * len(trainees)
+
+    def score(self, trainee: Trainee, outputs: Any) -> dict[str, float]:
+        """The scores of one trainee by name."""
+        return {}
+
+    def failed(self, trainee: Trainee, error: Exception) -> None:
+        """Called when a trainee drops out; the others go on. This one raises the error."""
+        raise error
+
+
+def fit(trainees: Sequence[Trainee], scoring: Scoring | None = None, name: str = "") -> None:
+    """Train runs for their epochs.
+
+    Each keeps its own order of examples, masks, loss, clipping, optimizer and schedule, and ends as
+    it does alone up to float rounding. One whose loss is not finite, or whose update or scoring
+    raises, drops out. When memory runs out, a step is repeated in two halves, which stay apart.
+
+    Args:
+        trainees: one; or several with equally many steps and epochs, built on one shared encoder.
+        scoring: after each epoch.
+        name: of the progress bar.
+
+    Raises:
+        ValueError: the numbers of epochs or of steps differ.
+    """
+    if not trainees:
+        return
+    if len({(t.spec.train.epochs, t.steps_per_epoch) for t in trainees}) > 1:
+        raise ValueError("the runs of a group must have equally many epochs and steps")
+    loop = Loop(trainees, scoring)
+    first = trainees[0]
+    disable = None if first.spec.progress else True  # None: a bar on terminals only
+    options: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "leave": False}
+    with tqdm(total=first.total_steps, desc=name, disable=disable, **options) as bar:
+        for epoch in range(1, first.spec.train.epochs + 1):
+            loop.start_epoch()
+            for _ in range(first.steps_per_epoch):
+                bar.set_postfix(epoch=epoch, loss=f"{loop.step():.3f}", refresh=False)
+                bar.update()
+            loop.end_epoch()
+
+
+class Loop:
+    """The state of ``fit``: the trainees of each pass, which are all in one until memory runs out.
+
+    Args:
+        trainees: of the group.
+        scoring: see ``fit``.
+    """
+
+    def __init__(self, trainees: Sequence[Trainee], scoring: Scoring | None = None):
+        self.scoring = scoring or Scoring()
+        self.passes = [list(trainees)]
+        self._groups: dict[tuple[Trainee, ...], Group] = {}
+        self._prefix: FrozenPrefix | None = None
+
+    def start_epoch(self) -> None:
+        """Shuffle every trainee's examples."""
+        for members in self.passes:
+            if self._prefix is None and members and members[0].spec.train.frozen_prefix == "cache":
+                started = time.perf_counter()
+                self._prefix = members[0].frozen_prefix()
+                _share_training(members, [1] * len(members), time.perf_counter() - started)
+            for trainee in members:
+                trainee.start_epoch(self._prefix)
+
+    def step(self) -> float:
+        """One step of every trainee; returns the loss of one of them."""
+        losses = [self._step(members) for members in tuple(self.passes) if members]
+        return losses[0] if losses else math.nan
+
+    def _step(self, members: list[Trainee]) -> float:
+        started, trainees = time.perf_counter(), tuple(members)
+        batches = {trainee: trainee.next_batch() for trainee in trainees}
+        losses = self._in_passes(members, lambda some: self._backward(some, batches))
+        for trainee, loss in zip(trainees, losses, strict=True):
+            self._attempt(trainee, loss, lambda t, value: t.update(value, batches[t]))
+        tokens = [len(batches[trainee].input_ids) for trainee in trainees]
+        _share_training(trainees, tokens, time.perf_counter() - started)
+        return next((loss for loss in losses if isinstance(loss, float)), math.nan)
+
+    def _backward(self, members: Sequence[Trainee], batches: dict[Trainee, Batch]) -> list[float]:
+        """The loss of each trainee; the gradients are in their parameters."""
+        states = [trainee.masks.state() for trainee in members]
+        try:
+            logits = self._group(members)([batches[trainee] for trainee in members])
+            losses = torch.stack(
+                [t.task.loss(own, batches[t]) for t, own in zip(members, logits, strict=True)]
+            )
+            values = losses.tolist()
+            finite = [i for i, value in enumerate(values) if math.isfinite(value)]
+            losses[finite].sum().backward()
+        except Exception:
+            for trainee, state in zip(members, states, strict=True):
+                trainee.masks.restore(state)
+                trainee.optimizer.zero_grad(set_to_none=True)
+            raise
+        return values
+
+    def end_epoch(self) -> None:
+        """Score every trainee."""
+        for members in tuple(self.passes):
+            if members:
+                self._score(members)
+
+    def _score(self, members: list[Trainee]) -> None:
+        started, trainees = time.perf_counter(), tuple(members)
+        outputs = self._in_passes(
+            members, lambda some: self.scoring.outputs(self._group(some), some)
+        )
+        _share_evaluation(trainees, time.perf_counter() - started)
+        for trainee, own in zip(trainees, outputs, strict=True):
+            started = time.perf_counter()
+            self._attempt(trainee, own, lambda t, found: t.end_epoch(self.scoring.score(t, found)))
+            _share_evaluation([trainee], time.perf_counter() - started)
+
+    def _in_passes(
+        self, members: list[Trainee], function: Callable[[Sequence[Trainee]], list[Any]]
+    ) -> list[Any]:
+        """What ``function`` gives for each of the members, or the error that it raised.
+
+        Args:
+            members: of a pass, which is divided where memory runs out.
+            function: returns a list with an entry for each trainee.
+        """
+        try:
+            return function(members)
+        except Exception as error:
+            if len(members) == 1 or not is_out_of_memory(error):
+                return [error] * len(members)
+        place = next(i for i, one in enumerate(self.passes) if one is members)
+        halves = members[: len(members) // 2], members[len(members) // 2 :]
+        self.passes[place : place + 1] = halves
+        self._groups.clear()
+        return [result for half in halves for result in self._in_passes(half, function)]
+
+    def _attempt(self, trainee: Trainee, result: Any, use: Callable[[Trainee, Any], None]) -> None:
+        """Use what a pass gave for a trainee, which drops out where either of them failed."""
+        try:
+            if isinstance(result, Exception):
+                raise result
+            use(trainee, result)
+        except Exception as error:
+            for members in self.passes:
+                if trainee in members:
+                    members.remove(trainee)
+            self._groups.clear()
+            self.scoring.failed(trainee, error)
+
+    def _group(self, members: Sequence[Trainee]) -> Group:
+        """The models of some trainees; made again when these change."""
+        name = tuple(members)
+        if name not in self._groups:
+            self._groups[name] = Group([trainee.model for trainee in members])
+        return self._groups[name]
+
+
+def _share_training(trainees: Sequence[Trainee], parts: Sequence[int], seconds: float) -> None:
+    """Add each trainee's part of a time that all of them took."""
+    for trainee, part in zip(trainees, parts, strict=True):
+        trainee.costs.train += seconds * part / sum(parts)
+        trainee.costs.group_train += seconds
+
+
+def _share_evaluation(trainees: Sequence[Trainee], seconds: float) -> None:
+    for trainee in trainees:
+        trainee.costs.evaluate += seconds / len(trainees)
+        trainee.costs.group_evaluate += seconds

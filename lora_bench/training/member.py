@@ -1,0 +1,222 @@
+"""The runs of a group while they are being done, from their models to their records."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .. import record as records
+from ..checkpoint import load_adapter, save_adapter, start_from
+from ..methods import get_method
+from ..model.build import SharedEncoder, build
+from ..model.group import Group
+from ..model.parameters import parameter_counts, parameter_text
+from ..model.streams import Streams
+from ..model.wrapper import LoraWrapperRoberta
+from .evaluation import BestEpoch, Outputs, outputs_of, score, write_predictions
+from .fit import Scoring, fit
+from .loggers import make_logger
+from .prepared import adapter_behind
+from .trainee import Trainee
+
+if TYPE_CHECKING:
+    from .run import Outcome
+
+TOLERANCE = 1e-6  # between the scores before saving an adapter and after loading it
+ADAPTER = "adapter"
+
+
+class Member:
+    """A run of a group.
+
+    Args:
+        outcome: of the run, to be filled in.
+    """
+
+    trainee: Trainee  # from ``begin`` on, as is the next
+    keeper: BestEpoch
+    reloaded: LoraWrapperRoberta  # from ``reload`` on
+
+    def __init__(self, outcome: "Outcome"):
+        self.outcome, self.planned, self.folder = outcome, outcome.planned, outcome.folder
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run has failed."""
+        return self.outcome.error is not None
+
+    def attempt(self, part: Callable[..., None], *arguments: Any) -> None:
+        """Do a part of the run, unless it has failed; an exception fails this run alone."""
+        if not self.failed:
+            try:
+                part(*arguments)
+            except Exception as error:
+                self.outcome.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Record why the run failed, unless it has failed before."""
+        self.attempt(_raise, error)
+
+    def begin(self, shared: SharedEncoder | None) -> None:
+        """Encode the data and build the model."""
+        planned, spec, prepared = self.planned, self.planned.spec, self.planned.prepared
+        record = self.outcome.record
+        record.provenance = records.provenance(spec.device, torch.get_num_threads())
+        record.data = prepared.facts
+        logger = make_logger(spec, planned.key, self.folder)
+        try:
+            train = prepared.encoded["train"]
+            self.trainee = Trainee(spec, prepared.task, train, logger, shared)
+            if spec.init_from is not None:
+                start_from(adapter_behind(spec), self.trainee.model)
+        except BaseException:
+            logger.close()
+            raise
+        self.keeper = BestEpoch(planned, self.folder)
+
+    def save(self) -> None:
+        """Save the trained model, and note the curves and costs of training."""
+        record, trainee = self.outcome.record, self.trainee
+        spec, cell = self.planned.spec, self.planned.identity.cell
+        record.adapter_bytes = save_adapter(self.folder / ADAPTER, trainee.model, spec, cell)
+        record.parameters = parameter_counts(trainee.model)
+        (self.folder / "parameters.md").write_text(parameter_text(trainee.model))
+        record.epochs, record.last = trainee.epochs, trainee.epochs[-1]
+        record.best = trainee.epochs[self.keeper.index]
+        record.streams = trainee.streams.used
+        record.train_seconds, record.eval_seconds = trainee.costs.train, trainee.costs.evaluate
+        record.examples_per_second = trainee.examples / trainee.costs.train
+        record.tokens_per_second = trainee.tokens / trainee.costs.train
+
+    def reload(self, shared: SharedEncoder | None) -> None:
+        """Build the run's model again and load the saved adapter."""
+        spec, task = self.planned.spec, self.planned.prepared.task
+        self.reloaded = build(spec, task, get_method(spec.method), Streams(spec.seed), shared)
+        load_adapter(self.folder / ADAPTER, self.reloaded)
+
+    def end(self, outputs: Outputs) -> None:
+        """Write predictions and record.
+
+        Args:
+            outputs: of the reloaded model.
+
+        Raises:
+            RuntimeError: its scores are not those of the run.
+        """
+        record = self.outcome.record
+        found = score(outputs, self.planned.prepared)
+        _check_reloaded(record, found.scores)
+        assert self.keeper.best is not None
+        write_predictions(self.planned, self.folder, found, self.keeper.best)
+        record.status = "ok"
+        records.write(self.folder, record)
+        (self.folder / "traceback.txt").unlink(missing_ok=True)
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _check_reloaded(record: records.Record, scores: dict[str, float]) -> None:
+    assert record.last is not None
+    record.reloaded = scores
+    for name, value in scores.items():
+        before = record.last["scores"][name]
+        if abs(value - before) > TOLERANCE:
+            raise RuntimeError(f"{name} was {before} and is {value} after saving and loading")
+
+
+class Members(Scoring):
+    """The runs of a group.
+
+    Args:
+        outcomes: of the runs, to be filled in.
+    """
+
+    def __init__(self, outcomes: Sequence["Outcome"]):
+        self.members = [Member(outcome) for outcome in outcomes]
+        self.shared: SharedEncoder | None = None
+        self._of: dict[Trainee, Member] = {}
+        # the members whose models gave their outputs in one pass, when last scored
+        self._scored_with: dict[Member, tuple[Member, ...]] = {}
+
+    def train(self) -> None:
+        """Build the models and train them."""
+        try:
+            if len(self.members) > 1:
+                self.shared = SharedEncoder(self.members[0].planned.spec)
+        except Exception as error:
+            for member in self.members:
+                member.fail(error)
+        for member in self.members:
+            member.attempt(member.begin, self.shared)
+        self._of = {member.trainee: member for member in self.members if not member.failed}
+        try:
+            fit(list(self._of), self, self._name())
+        finally:
+            for trainee in self._of:
+                trainee.logger.close()
+
+    def _name(self) -> str:
+        first, others = self.members[0].planned.key, len(self.members) - 1
+        return f"{first} and {others} more" if others else first
+
+    def outputs(self, group: Group, trainees: Sequence[Trainee]) -> list[Outputs]:
+        """See Scoring."""
+        together = tuple(self._of[trainee] for trainee in trainees)
+        self._scored_with |= dict.fromkeys(together, together)
+        return self._outputs(group)
+
+    def _outputs(self, group: Group) -> list[Outputs]:
+        planned = self.members[0].planned
+        return outputs_of(group, planned.prepared, planned.spec)
+
+    def score(self, trainee: Trainee, outputs: Outputs) -> dict[str, float]:
+        """See Scoring."""
+        return self._of[trainee].keeper.score(trainee, outputs)
+
+    def failed(self, trainee: Trainee, error: Exception) -> None:
+        """See Scoring."""
+        self._of[trainee].fail(error)
+
+    def end(self, peak: int | None) -> None:
+        """Save every trained model, score what was saved, and write the records.
+
+        Args:
+            peak: memory in bytes while the group was trained.
+        """
+        for member in self.members:
+            member.attempt(member.save)
+            _note_group(member, len(self.members), peak)
+            member.attempt(member.reload, self.shared)
+        # In the passes of the last scoring: in another one, rounding could change a prediction.
+        passes = {self._scored_with[member]: None for member in self.members if not member.failed}
+        for together in passes:
+            self._end(together)
+
+    def _end(self, together: Sequence[Member]) -> None:
+        """Score the reloaded models of a pass, in which a failed run has its trained one."""
+        models = [m.trainee.model if m.failed else m.reloaded for m in together]
+        try:
+            outputs = self._outputs(Group(models))
+        except Exception as error:
+            for member in together:
+                member.fail(error)
+            return
+        for member, own in zip(together, outputs, strict=True):
+            member.attempt(member.end, own)
+
+
+def _note_group(member: Member, size: int, peak: int | None) -> None:
+    """Memory belongs to a group as a whole, and a member's seconds are its share."""
+    record = member.outcome.record
+    if size == 1:
+        record.peak_memory_bytes = peak
+    elif not member.failed:
+        costs = member.trainee.costs
+        record.group = {
+            "size": size,
+            "train_seconds": costs.group_train,
+            "eval_seconds": costs.group_evaluate,
+            "peak_memory_bytes": peak,
+        }
