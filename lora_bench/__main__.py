@@ -1,21 +1,24 @@
 """Command line: Hydra -> Spec -> run. ``python -m lora_bench --help`` shows the options."""
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from . import record as records
+from .claims import Claimed, holder_of
 from .compose import completed, plan, validate
 from .presets import CONF
 from .spec import NOT_RECORDED, Spec, SpecError, UserError
 from .sweep.plan import Sweep, expand
-from .training.prepared import DataCache, Run, prepare
+from .training.prepared import DataCache, Planned, prepare
 from .training.run import Outcome, announce, execute
+
+POLL = 2.0  # seconds between two looks at what other processes do
 
 
 class Session:
@@ -24,44 +27,67 @@ class Session:
     Args:
         sweep: what the command asks for.
         cache: the data that its runs share.
-        multirun: whether to print the progress after each run.
+        multirun: whether to print the progress after each group.
     """
 
     def __init__(self, sweep: Sweep, cache: DataCache, *, multirun: bool):
         self.sweep, self.cache, self.multirun = sweep, cache, multirun
         self.errors = 0
         self.told: set[str] = set()  # keys of the runs whose outcome was printed
+        self.claimed: set[str] = set()  # those that another process was doing
 
     def job(self, config: DictConfig) -> None:
         """Do the group of one run. A failure is in the run's record; a sweep goes on."""
-        planned = prepare(validate(Spec.from_config(config)), self.cache)
-        if planned.key in self.told:
-            return
-        in_turn = HydraConfig.get().launcher._target_.endswith(".BasicLauncher")
-        own = self.sweep.runs[planned.key]
-        group = self.sweep.group_of(own) if in_turn else [own]
+        key = prepare(validate(Spec.from_config(config)), self.cache).key
+        if key not in self.told | self.claimed:
+            self._do(self.sweep.group_of(key))
+
+    def _do(self, planned: Sequence[Planned]) -> None:
         try:
+            group = [prepare(run.spec, self.cache, run.command) for run in planned]
             outcomes = execute(group)
         except Exception as error:  # a failure could not be recorded
-            self._tell_error(error, own)
+            self._tell_error(error, planned[0])
             return
         for outcome in outcomes:
             self._tell(outcome)
-        if self.multirun and planned.key not in self.sweep.done:
+        if self.multirun and any(run.key not in self.sweep.done for run in planned):
             self.sweep.refresh()
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
 
     def _tell(self, outcome: Outcome) -> None:
         key = outcome.planned.key
+        if isinstance(outcome.error, Claimed):
+            self.claimed.add(key)
+            return
         self.told.add(key)
         if outcome.error is not None:
             self._tell_error(outcome.error, outcome.planned)
         else:
             announce(outcome.record, outcome.folder, skipped=key in self.sweep.done)
 
-    def _tell_error(self, error: Exception, planned: Run) -> None:
+    def _tell_error(self, error: Exception, planned: Planned) -> None:
         self.errors += 1
         print(f"error: {_told(error, planned)}", file=sys.stderr)
+
+    def finish(self) -> None:
+        """Wait for the runs that other processes are doing, and do those that they leave undone."""
+        named = ""
+        self.sweep.refresh()
+        while left := [key for key in self.sweep.missing if key in self.claimed]:
+            holders = {key: holder_of(self.sweep.runs[key].folder) for key in left}
+            free = [key for key, holder in holders.items() if holder is None]
+            if free:
+                self.claimed -= set(free)
+                group = {run.key: run for run in self.sweep.group_of(free[0])}
+                self._do([group[key] for key in free if key in group])
+            else:
+                found = ", ".join(sorted({str(holder) for holder in holders.values()}))
+                if found != named:
+                    print(f"waiting for {len(left)} runs of {found}", file=sys.stderr)
+                named = found
+                time.sleep(POLL)
+            self.sweep.refresh()
 
 
 def main() -> None:
@@ -92,12 +118,13 @@ def main() -> None:
     session = Session(sweep, cache, multirun=args.multirun)
     try:
         _hydra(session.job)
+        session.finish()
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept, the same command does what is missing")
     _end(session)
 
 
-def _told(error: Exception, planned: Run) -> str:
+def _told(error: Exception, planned: Planned) -> str:
     """One line: a user's mistake by itself, a failure with the place of its traceback."""
     if isinstance(error, UserError):
         return str(error)

@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from lora_bench import record
+from lora_bench.model.encoder import load_encoder
 from lora_bench.record import Record
 from lora_bench.spec import UserError
+from lora_bench.sweep.groups import groups, most
 from lora_bench.sweep.plan import Sweep, duration, expand
+from lora_bench.training import memory
 from lora_bench.training.prepared import DataCache, Run, prepare
+from lora_bench.training.run import execute
 
 from .helpers import command_line
 
@@ -45,6 +49,81 @@ def write(planned: Run, status: str, seconds: float = 0.0, started: str = "now")
     facts = {"spec": {}, "command": "", "started": started, "provenance": {}}
     costs = {"train_seconds": seconds, "eval_seconds": 0.0}
     record.write(planned.folder, Record(planned.key, status, **parts, **facts, **costs))
+
+
+def keys(found: list[list[Run]]) -> list[list[str]]:
+    return [[run.key for run in group] for group in found]
+
+
+def test_runs_that_fit_together_are_groups(tiny_spec):
+    """In the order of the command line; the size is a setting, or follows from the batch size."""
+    cache = DataCache()
+
+    def made(*more: str) -> list[Run]:
+        words = [
+            ["seed=0"], ["method=full"], ["task=stsb"], ["seed=1", "method.rank=2"],
+            ["method=bitfit"], ["task=stsb", "seed=1"], ["method=full", "seed=1"], ["seed=2"],
+        ]  # fmt: skip
+        return [prepare(tiny_spec(*own, *more), cache) for own in words]
+
+    runs = made()
+    expected = [[0, 3, 4, 7], [1], [2, 5], [6]]
+    assert keys(groups(runs)) == [[runs[i].key for i in group] for group in expected]
+    small = made("group=2")
+    expected = [[0, 3], [1], [2, 5], [4, 7], [6]]
+    assert keys(groups(small)) == [[small[i].key for i in group] for group in expected]
+    assert [len(group) for group in groups(made("group=1"))] == [1] * 8
+    assert most(runs[0]) == 16 and most(made("train.batch_size=300")[0]) == 1
+    assert [run.key for run in made("group=2")] == [run.key for run in runs]
+
+
+def test_a_sweep_trains_groups_and_says_so(tmp_path):
+    """A group of a text task; a member that diverges; one more seed later; one run at a time."""
+    words = [
+        "-m", "model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=2",
+        "train.lr=1e-3,1e38", "train.max_grad_norm=1e38", "seed=0,1", f"cache_dir={tmp_path}/cache",
+    ]  # fmt: skip
+    done = command_line(*words, f"out_dir={tmp_path}/out")
+    assert done.returncode == 1 and done.stdout.count("its share of a group of 4") == 2
+    assert done.stderr.count("NonFiniteLoss") == 2 and "2 of 4 runs failed" in done.stderr
+    assert "[2 of 4 runs done, 2 failed, 0 to do]" in done.stderr
+    found, _ = record.read_all(tmp_path / "out")
+    good = [one for one in found if one.status == "ok"]
+    assert {one.group["size"] for one in good} == {4}
+    assert all(one.peak_memory_bytes is None and "group" not in one.spec for one in good)
+    assert {one.command.split("seed=")[1][0] for one in good} == {"0", "1"}
+    assert all(one.command.startswith("python -m lora_bench model=tiny") for one in good)
+    words[5], words[7] = "train.lr=1e-3", "seed=0,1,2,3"
+    more = command_line(*words, f"out_dir={tmp_path}/out")
+    assert more.returncode == 0 and more.stderr.count("already done") == 2
+    assert more.stdout.count("its share of a group of 2") == 2
+    alone = command_line(*words, f"out_dir={tmp_path}/alone", "group=1")
+    assert alone.returncode == 0 and "share" not in alone.stdout
+    single, _ = record.read_all(tmp_path / "alone")
+    grouped = {one.key: one for one in record.read_all(tmp_path / "out")[0]}
+    for one in single:
+        assert one.group is None and one.command == grouped[one.key].command
+        assert one.last["scores"] == pytest.approx(grouped[one.key].last["scores"])
+
+
+def test_a_group_is_of_a_sweep(tmp_path):
+    done = command_line("model=tiny", "group=2", f"out_dir={tmp_path}")
+    assert done.returncode == 1 and done.stderr == "error: group=2: is for a sweep; add -m\n"
+
+
+def test_memory_bounds_a_group(tiny_spec, monkeypatch, capsys):
+    """With room for two steps of a run and a half, runs go one or two at a time."""
+    specs = [tiny_spec("train.epochs=1", f"seed={seed}") for seed in range(5)]
+    cache = DataCache()
+    runs = [prepare(spec, cache) for spec in specs]
+    lengths = runs[0].prepared.encoded["train"].lengths
+    config = load_encoder(specs[0].model, dropout=0.1).config
+    needed = memory.step_bytes(config, lengths, specs[0].train.batch_size, "fp32")
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(2.5 * 2 * needed))
+    outcomes = execute(runs)
+    assert [outcome.record.group["size"] for outcome in outcomes[:4]] == [2, 2, 2, 2]
+    assert outcomes[4].record.group is None and outcomes[4].record.status == "ok"
+    assert "group of 5: 2 at a time, since a step of one run needs about" in capsys.readouterr().err
 
 
 def test_the_time_left_comes_from_the_most_similar_runs(tiny_spec):

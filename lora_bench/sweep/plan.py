@@ -9,7 +9,7 @@ from .. import record as records
 from ..presets import CONF
 from ..record import Record
 from ..spec import UserError
-from ..training.prepared import Run
+from ..training.prepared import Planned, Run
 from .groups import groups
 
 
@@ -54,7 +54,7 @@ class Sweep:
     """
 
     def __init__(self, runs: list[Run]):
-        self.runs = {run.key: run for run in runs}
+        self.runs = {run.key: run.planned for run in runs}
         self.done: dict[str, Record] = {}
         self.failed: dict[str, Record] = {}
         for key, run in self.runs.items():
@@ -62,9 +62,10 @@ class Sweep:
         self.groups = groups(run for key, run in self.runs.items() if key not in self.done)
         self._tried_before = {key: record.started for key, record in self.failed.items()}
 
-    def group_of(self, run: Run) -> list[Run]:
+    def group_of(self, key: str) -> list[Planned]:
         """The runs that are trained with a run, itself among them."""
-        return next((g for g in self.groups if run.key in {other.key for other in g}), [run])
+        found = (group for group in self.groups if key in {run.key for run in group})
+        return next(found, [self.runs[key]])
 
     def refresh(self) -> None:
         """Read the records of the runs that are not done yet.
@@ -121,7 +122,7 @@ class Sweep:
         return ", ".join(parts)
 
 
-def _similar(run: Run) -> tuple[tuple[str, ...], ...]:
+def _similar(run: Planned) -> tuple[tuple[str, ...], ...]:
     """Groups of runs that take a similar time, the most similar first."""
     return (run.spec.task.name, run.spec.method.name), (run.spec.task.name,), ()
 

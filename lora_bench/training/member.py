@@ -131,23 +131,18 @@ class Members(Scoring):
 
     Args:
         outcomes: of the runs, to be filled in.
+        shared: their encoder; None: there is one run, with an encoder of its own.
     """
 
-    def __init__(self, outcomes: Sequence["Outcome"]):
+    def __init__(self, outcomes: Sequence["Outcome"], shared: SharedEncoder | None):
         self.members = [Member(outcome) for outcome in outcomes]
-        self.shared: SharedEncoder | None = None
+        self.shared = shared
         self._of: dict[Trainee, Member] = {}
         # the members whose models gave their outputs in one pass, when last scored
         self._scored_with: dict[Member, tuple[Member, ...]] = {}
 
     def train(self) -> None:
         """Build the models and train them."""
-        try:
-            if len(self.members) > 1:
-                self.shared = SharedEncoder(self.members[0].planned.spec)
-        except Exception as error:
-            for member in self.members:
-                member.fail(error)
         for member in self.members:
             member.attempt(member.begin, self.shared)
         self._of = {member.trainee: member for member in self.members if not member.failed}

@@ -1,11 +1,13 @@
-"""Memory of the process: the peak of a run, and keeping freed memory for the next step."""
+"""Memory: what a step needs, what is free, the peak of a run, keeping what was freed."""
 
 import ctypes
 import gc
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+from transformers import RobertaConfig
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes; glibc takes no more
@@ -40,6 +42,38 @@ def is_out_of_memory(error: Exception) -> bool:
     words = ("can't allocate memory", "not enough memory")  # torch's allocator on a CPU
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or any(word in str(error) for word in words)
+
+
+def step_bytes(
+    config: RobertaConfig, lengths: np.ndarray, batch_size: int, precision: str
+) -> float:
+    """Estimated bytes that a training step of one run keeps for its backward pass.
+
+    Args:
+        config: of the encoder.
+        lengths: tokens of each training example, (n,).
+        batch_size: examples of a step.
+        precision: ``fp32`` or ``bf16``.
+    """
+    tokens = batch_size * float(lengths.mean())
+    scores = float((lengths.astype(np.float64) ** 2).sum() / lengths.sum())  # of a token and head
+    # Hidden states: input, query, key, value, and the sum and the mask of both LayerNorms, twice
+    # the intermediate ones, and the attention weights with their mask.
+    elements: float = 9 * config.hidden_size + 2 * config.intermediate_size
+    elements += 2 * config.num_attention_heads * scores
+    return tokens * config.num_hidden_layers * elements * (2 if precision == "bf16" else 4)
+
+
+def free_bytes(device: str) -> int | None:
+    """Memory that is free on a device; None where the system does not say."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
+    return int(kilobytes) * 1024
 
 
 class PeakMemory:

@@ -106,14 +106,20 @@ class DataCache:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A validated Spec with its data and its identity: all that is known before training."""
+class Planned:
+    """What a run is, without its data.
+
+    Attributes:
+        spec: validated.
+        identity: of the run.
+        start: facts of the adapter that it starts from, as the record has them.
+        command: that reproduces the run, for the record.
+    """
 
     spec: Spec
-    prepared: Prepared
     identity: Identity
-    start: dict[str, Any] | None  # facts of the adapter it starts from, as the record has them
-    command: str = ""  # that reproduces the run, for the record
+    start: dict[str, Any] | None
+    command: str
 
     @property
     def key(self) -> str:
@@ -124,6 +130,18 @@ class Run:
     def folder(self) -> Path:
         """The folder for record, adapters and predictions."""
         return folder_of(Path(self.spec.out_dir), self.identity)
+
+
+@dataclass(frozen=True)
+class Run(Planned):
+    """A run with its data: all that is known before training."""
+
+    prepared: Prepared
+
+    @property
+    def planned(self) -> Planned:
+        """The run without its data, which is small enough to be sent to another process."""
+        return Planned(self.spec, self.identity, self.start, self.command)
 
 
 def prepare(spec: Spec, cache: DataCache | None = None, command: str = "") -> Run:
@@ -147,7 +165,7 @@ def prepare(spec: Spec, cache: DataCache | None = None, command: str = "") -> Ru
     identity = spec.identity(
         data=prepared.fingerprint, model=prepared.model_fingerprint, start=known
     )
-    return Run(spec, prepared, identity, start, command)
+    return Run(spec, identity, start, command, prepared)
 
 
 def adapter_behind(spec: Spec) -> Path:

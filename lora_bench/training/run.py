@@ -5,13 +5,18 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import record as records
+from ..claims import Claimed, claims
 from ..compose import validate
 from ..record import Record
 from ..spec import NOT_RECORDED, Spec, UserError
 from .compatible import shared_settings
 from .prepared import DataCache, Run, prepare
+
+if TYPE_CHECKING:
+    from ..model.build import SharedEncoder
 
 # torch and transformers are imported inside the functions below, once settings and data are known
 # to be good: a broken line of a file is then reported, and a finished run skipped, within a second.
@@ -51,6 +56,11 @@ class Outcome:
     record: Record
     error: Exception | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the run is still to do."""
+        return self.error is None and self.record.status != "ok"
+
     def fail(self, error: Exception) -> None:
         """Record a failure, unless another process has finished the run meanwhile."""
         self.error = error
@@ -66,9 +76,9 @@ class Outcome:
 def execute(group: Sequence[Run]) -> list[Outcome]:
     """Train, score, save and record the runs of a group.
 
-    A run that was done before is not repeated. One that fails drops out, and the others go on; it
-    leaves a record with status ``failed`` and ``traceback.txt`` beside it. An interrupt leaves no
-    record.
+    A run that was done before is not repeated, and one that another process is doing is left to it.
+    One that fails drops out, and the others go on; it leaves a record with status ``failed`` and
+    ``traceback.txt`` beside it. An interrupt leaves no record.
 
     Args:
         group: a single run, or runs that :mod:`lora_bench.sweep.groups` puts together.
@@ -82,15 +92,18 @@ def execute(group: Sequence[Run]) -> list[Outcome]:
     shared = [shared_settings(planned.spec) for planned in group]
     if len(group) > 1 and any(one is None or one != shared[0] for one in shared):
         raise ValueError("these runs cannot be trained in one pass: see compatible.shared_settings")
-    outcomes, missing = [], []
-    for planned in group:
-        outcome = _found(planned)
-        outcomes.append(outcome)
-        if outcome.error is None and outcome.record.status != "ok":
-            missing.append(outcome)
-    if missing:
-        _train(missing)
-    return outcomes
+    outcomes = {planned.key: _found(planned) for planned in group}
+    wanted = {key: outcome.planned.folder for key, outcome in outcomes.items() if outcome.is_open}
+    with claims(list(wanted.values())) as holders:
+        for key, folder in wanted.items():
+            outcomes[key] = _found(outcomes[key].planned)  # it may have been finished meanwhile
+            holder = holders[folder]
+            if outcomes[key].is_open and holder is not None:
+                outcomes[key].error = Claimed(f"{key}: {holder} is doing this run")
+        missing = [outcome for outcome in outcomes.values() if outcome.is_open]
+        if missing:
+            _train(missing)
+    return [outcomes[planned.key] for planned in group]
 
 
 def _found(planned: Run) -> Outcome:
@@ -104,14 +117,47 @@ def _found(planned: Run) -> Outcome:
 
 
 def _train(outcomes: Sequence[Outcome]) -> None:
+    """Train all of them, in as few passes as memory allows."""
+    from ..model.build import SharedEncoder
     from .member import Members
     from .memory import PeakMemory, keep_freed_memory
 
+    spec = outcomes[0].planned.spec
     keep_freed_memory()
-    members = Members(outcomes)
-    with PeakMemory(outcomes[0].planned.spec.device) as peak:
-        members.train()
-    members.end(peak.bytes)
+    shared, size = None, 1
+    if len(outcomes) > 1:
+        try:
+            shared = SharedEncoder(spec)
+            size = _runs_that_fit(outcomes, shared)
+        except Exception as error:
+            for outcome in outcomes:
+                outcome.fail(error)
+            return
+    for start in range(0, len(outcomes), size):
+        members = Members(outcomes[start : start + size], shared)
+        with PeakMemory(spec.device) as peak:
+            members.train()
+        members.end(peak.bytes)
+
+
+def _runs_that_fit(outcomes: Sequence[Outcome], shared: "SharedEncoder") -> int:
+    """How many runs to train in one pass, so that a step uses at most half of the free memory."""
+    from .memory import free_bytes, step_bytes
+
+    planned = outcomes[0].planned
+    spec, lengths = planned.spec, planned.prepared.encoded["train"].lengths
+    config, batch_size = shared.encoder.config, spec.train.batch_size
+    needed = step_bytes(config, lengths, batch_size, spec.precision)
+    free = free_bytes(spec.device)
+    size = len(outcomes) if free is None else min(len(outcomes), max(1, int(free / 2 / needed)))
+    if size < len(outcomes):
+        gib = 2**30
+        print(
+            f"group of {len(outcomes)}: {size} at a time, since a step of one run needs about "
+            f"{needed / gib:.1f} GiB and {(free or 0) / gib:.1f} GiB are free",
+            file=sys.stderr,
+        )
+    return size
 
 
 def _begun(planned: Run) -> Record:

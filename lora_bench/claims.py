@@ -1,0 +1,194 @@
+"""Claims: which process does which run, so that several share a sweep without doing a run twice.
+
+A claim is a file in the run's folder that names its holder. Creating it is atomic, on network file
+systems too. The holder touches it again and again; a claim that was not touched for EXPIRY seconds,
+or whose process on this machine is gone, has expired and can be taken over. No torch.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from .spec import UserError
+
+FILE = "claim.json"
+HEARTBEAT = 15.0  # seconds between two touches
+EXPIRY = 120.0  # seconds without a touch after which a claim has expired
+
+
+class Claimed(UserError):
+    """Another process is doing the run; the message names it."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a claim."""
+
+    host: str
+    process: int
+    started: float  # of the process, in seconds since 1970: process numbers come back
+    token: str  # of this claim alone
+
+    @classmethod
+    def this_process(cls) -> "Holder":
+        """With a new token."""
+        process = psutil.Process()
+        return cls(socket.gethostname(), process.pid, process.create_time(), uuid.uuid4().hex)
+
+    def is_gone(self) -> bool:
+        """Whether the process ran on this machine and has ended; False: it may be alive."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            process = psutil.Process(self.process)
+            ended = process.status() == psutil.STATUS_ZOMBIE
+            return ended or abs(process.create_time() - self.started) > 1
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.Error:
+            return False
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+
+UNKNOWN = Holder("an unknown host", 0, 0.0, "")  # of a claim that cannot be read
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """Who is doing the run of a folder; None: nobody, or the claim has expired."""
+    path = folder / FILE
+    held = _read(path)
+    return None if held is None or _expired(path, held) else held
+
+
+@contextlib.contextmanager
+def claims(folders: Sequence[Path]) -> Iterator[dict[Path, Holder | None]]:
+    """Claim runs for the time of the block.
+
+    Args:
+        folders: of the runs.
+
+    Yields:
+        For each folder None, where this process now holds the claim, or else the holder.
+    """
+    mine = Holder.this_process()
+    found = {folder: _take(folder, mine) for folder in folders}
+    own = [folder / FILE for folder, holder in found.items() if holder is None]
+    ended = threading.Event()
+    thread = threading.Thread(target=_touch, args=(own, mine, ended), daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+        for path in own:
+            if _is(path, mine):
+                path.unlink(missing_ok=True)
+
+
+def _touch(paths: Sequence[Path], mine: Holder, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT):
+        for path in paths:
+            with contextlib.suppress(OSError):
+                if _is(path, mine):
+                    os.utime(path)
+
+
+def _take(folder: Path, mine: Holder) -> Holder | None:
+    """Claim a run; returns the other holder where that fails."""
+    path = folder / FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    if _create(path, mine):
+        return None
+    held = _read(path)
+    if not (_old(path) if held is None else _expired(path, held)):
+        return held or UNKNOWN
+    return _take_over(path, held, mine)
+
+
+def _take_over(path: Path, held: Holder | None, mine: Holder) -> Holder | None:
+    """Replace an expired claim; of several processes that try, one succeeds.
+
+    Args:
+        path: of the claim.
+        held: its content when it had expired.
+        mine: the new holder.
+
+    Returns:
+        None, or the process that was faster.
+    """
+    guard = path.with_suffix(".takeover")
+    if not _create(guard, mine):
+        faster = _read(guard)
+        if _old(guard):  # its process died within the lines below; the next attempt succeeds
+            guard.unlink(missing_ok=True)
+        return faster or UNKNOWN
+    try:
+        now = _read(path)
+        if now != held:
+            return now or UNKNOWN
+        path.unlink(missing_ok=True)
+        return None if _create(path, mine) else _read(path) or UNKNOWN
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+def _create(path: Path, holder: Holder) -> bool:
+    """Write a file that does not exist yet, whole; False: it exists."""
+    part = path.with_suffix(f".{uuid.uuid4().hex}.part")
+    part.write_text(json.dumps(asdict(holder)))
+    try:
+        os.link(part, path)  # atomic, and the content is there with the name
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        return _create_exclusively(path, holder)
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
+def _create_exclusively(path: Path, holder: Holder) -> bool:
+    try:
+        with path.open("x") as file:
+            file.write(json.dumps(asdict(holder)))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _read(path: Path) -> Holder | None:
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _is(path: Path, holder: Holder) -> bool:
+    return _read(path) == holder
+
+
+def _expired(path: Path, held: Holder) -> bool:
+    return held.is_gone() or _old(path)
+
+
+def _old(path: Path) -> bool:
+    """Whether a file was not touched for EXPIRY seconds, by the clock of its file system."""
+    probe = path.with_suffix(f".{uuid.uuid4().hex}.part")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime > EXPIRY
+    except FileNotFoundError:
+        return True
+    finally:
+        probe.unlink(missing_ok=True)
