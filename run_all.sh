@@ -30,7 +30,7 @@ install() {
     [ "$(cat $VENV/installed 2>/dev/null)" = "$stamp" ] && return
     say "Installing into $VENV (minutes the first time) ..."
     [ -x $PYTHON ] || "$python" -m venv $VENV || fail "cannot make $VENV; on Debian: apt-get install python3-venv"
-    $PYTHON -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,peft,qlora,galore,tensorboard,wandb,dev]' \
+    $PYTHON -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,peft,qlora,galore,tensorboard,wandb,cluster,dev]' \
         || fail "installation failed; read the lines above, then run the same command again"
     printf '%s\n' "$stamp" >$VENV/installed
 }

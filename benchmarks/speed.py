@@ -20,7 +20,7 @@ from lora_bench.report.readme import README, with_block
 
 from .machine import describe
 from .measurements import Measurements, markdown, spread
-from .workload import DECILES, SPAN, Workload
+from .workload import DECILES, GROUP, GROUPED, SPAN, Workload
 
 RATE = "matrix products"  # the name under which the machine's own rate is measured
 
@@ -31,7 +31,7 @@ def main(words: Sequence[str] | None = None) -> None:
     log = Measurements(options.out / "speed.jsonl")
     for work in workloads(options):
         for round_ in range(options.rounds):
-            for system in [RATE, *_systems()]:
+            for system in [RATE, *_systems(work)]:
                 identity = {"workload": facts(work), "system": system, "round": round_}
                 if not log.has(identity):
                     log.add(identity | measure(system, work))
@@ -84,10 +84,11 @@ def facts(work: Workload) -> dict[str, Any]:
     return named | {"data": "generated" if folder is None else "official files"}
 
 
-def _systems() -> list[str]:
+def _systems(work: Workload) -> list[str]:
+    """The systems that can do the work: full fine-tuning shares nothing between runs."""
     from .systems import SYSTEMS
 
-    return list(SYSTEMS)
+    return [name for name in SYSTEMS if work.method == "lora" or name != GROUPED]
 
 
 def measure(system: str, work: Workload) -> dict[str, Any]:
@@ -174,11 +175,13 @@ def headline(measured: list[dict[str, Any]]) -> str:
         ours = lines.pop("lora-bench")
         row = {"task": ours["task"], "rows": ours["rows"], "precision": str(precision)}
         row["examples/s"] = ours["examples/s"]
+        row[f"in a group of {GROUP}"] = lines.pop(GROUPED)["examples/s"] if GROUPED in lines else ""
         rows.append(row | {name: f"{line['speed-up']} x" for name, line in lines.items()})
     rounds = int(frame["round"].max()) + 1
     caption = (
-        "LoRA r = 8 on MiniLM, batch size 16: examples per second of one run, and how many times "
-        f"longer PEFT takes (median and range of {rounds} rounds). Machine, tokens per second and "
+        "LoRA r = 8 on MiniLM, batch size 16: examples per second of one run, of all runs of a "
+        "group together, and how many times longer than one run PEFT takes "
+        f"(median and range of {rounds} rounds). Machine, tokens per second and "
         "the plain rate of matrix products: [results/speed](results/speed/speed.md)."
     )
     return f"{caption}\n\n{markdown(rows)}"

@@ -1,8 +1,8 @@
 """Wall time from a sweep's command to its table: ``python -m benchmarks.sweep --help``.
 
-Two ranks times a number of seeds on SST-2, by this project's command line, and by a loop over PEFT
-scripts with the Trainer, at its defaults and at its best setting. Every system reads, tokenizes,
-trains, scores after each epoch and saves.
+Two ranks times a number of seeds on SST-2, by this project's command line (groups in two processes,
+groups in one, one run at a time), and by a loop over PEFT scripts with the Trainer, at its defaults
+and at its best setting. Every system reads, tokenizes, trains, scores after each epoch and saves.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from .machine import describe
 from .measurements import Measurements, markdown, spread
 
 RANKS = (4, 8)
+OURS = "lora-bench, groups in two processes"
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -58,23 +59,31 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def ours(options: argparse.Namespace, scratch: Path) -> None:
-    """One command for the sweep, one for the table."""
-    settings = [
-        "task=sst2",
-        "precision=bf16",
-        "data=local",
-        f"data.root={options.glue}",
-        f"data.train_rows={options.rows}",
-        f"data.validation_rows={options.validation_rows}",
-        f"train.epochs={options.epochs}",
-        "method.rank=" + ",".join(map(str, RANKS)),
-        "seed=" + ",".join(map(str, range(options.seeds))),
-        f"out_dir={scratch}/out",
-        f"cache_dir={scratch}/cache",
-    ]
-    _call("-m", "lora_bench", "-m", *settings)
-    _call("-m", "lora_bench.report", "--runs", f"{scratch}/out")
+def ours(*launching: str) -> Callable[[argparse.Namespace, Path], None]:
+    """One command for the sweep, one for the table.
+
+    Args:
+        launching: words that say how the runs are launched.
+    """
+
+    def system(options: argparse.Namespace, scratch: Path) -> None:
+        settings = [
+            "task=sst2",
+            "precision=bf16",
+            "data=local",
+            f"data.root={options.glue}",
+            f"data.train_rows={options.rows}",
+            f"data.validation_rows={options.validation_rows}",
+            f"train.epochs={options.epochs}",
+            "method.rank=" + ",".join(map(str, RANKS)),
+            "seed=" + ",".join(map(str, range(options.seeds))),
+            f"out_dir={scratch}/out",
+            f"cache_dir={scratch}/cache",
+        ]
+        _call("-m", "lora_bench", "-m", *settings, *launching)
+        _call("-m", "lora_bench.report", "--runs", f"{scratch}/out")
+
+    return system
 
 
 def scripts(best: bool) -> Callable[[argparse.Namespace, Path], None]:
@@ -101,7 +110,9 @@ def scripts(best: bool) -> Callable[[argparse.Namespace, Path], None]:
 
 
 SYSTEMS = {
-    "lora-bench": ours,
+    OURS: ours("hydra/launcher=processes", "group=8"),
+    "lora-bench, groups in one process": ours(),
+    "lora-bench, one run at a time": ours("group=1"),
     "PEFT + Trainer, best setting": scripts(best=True),
     "PEFT + Trainer, defaults": scripts(best=False),
 }
@@ -116,7 +127,7 @@ def _call(*arguments: str) -> None:
 def report(done: list[dict[str, float]]) -> str:
     """The table in Markdown."""
     frame = pd.DataFrame(done)
-    ours_seconds = frame[frame.system == "lora-bench"].set_index("round").seconds
+    ours_seconds = frame[frame.system == OURS].set_index("round").seconds
     rows = []
     for name, part in frame.groupby("system", sort=False):
         seconds = part.set_index("round").seconds

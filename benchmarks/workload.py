@@ -22,6 +22,8 @@ DECILES = {
     "squad_v1": [39, 87, 108, 124, 138, 152, 168, 187, 212, 257, 384],
 }
 SPAN = ("squad_v1",)
+GROUP = 8  # runs that are timed in one pass
+GROUPED = f"lora-bench, {GROUP} runs in one pass (time of one)"
 
 
 @dataclass(frozen=True)

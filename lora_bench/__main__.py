@@ -49,22 +49,23 @@ class Session:
         except Exception as error:  # a failure could not be recorded
             self._tell_error(error, planned[0])
             return
-        for outcome in outcomes:
-            self._tell(outcome)
-        if self.multirun and any(run.key not in self.sweep.done for run in planned):
+        news = [outcome for outcome in outcomes if self._tell(outcome)]
+        if self.multirun and news:
             self.sweep.refresh()
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _tell(self, outcome: Outcome) -> bool:
+        """Print how a run went; returns whether it was done, or failed, just now."""
         key = outcome.planned.key
         if isinstance(outcome.error, Claimed):
             self.claimed.add(key)
-            return
+            return False
         self.told.add(key)
         if outcome.error is not None:
             self._tell_error(outcome.error, outcome.planned)
-        else:
-            announce(outcome.record, outcome.folder, skipped=key in self.sweep.done)
+        elif outcome.trained or key in self.sweep.done:  # else another process has told it
+            announce(outcome.record, outcome.folder, skipped=not outcome.trained)
+        return outcome.trained or outcome.error is not None
 
     def _tell_error(self, error: Exception, planned: Planned) -> None:
         self.errors += 1
@@ -137,8 +138,13 @@ def _hydra(job) -> None:  # type: ignore[no-untyped-def]
 
 
 def _command(words: Sequence[str]) -> str:
-    """A command line without folders of this machine."""
-    portable = [word for word in words if word.split("=")[0] not in NOT_RECORDED]
+    """A command line without folders of this machine, and without who launches its runs."""
+    launching = ("hydra/", "hydra.")
+    portable = [
+        word
+        for word in words
+        if word.split("=")[0] not in NOT_RECORDED and not word.lstrip("+").startswith(launching)
+    ]
     return " ".join(["python -m lora_bench", *portable])
 
 

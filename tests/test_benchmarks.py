@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from benchmarks import profile, speed, sweep
+from benchmarks import group, profile, speed, sweep
 from benchmarks.systems import SYSTEMS
-from benchmarks.workload import DECILES, Workload, generated
+from benchmarks.workload import DECILES, GROUPED, Workload, generated
 from lora_bench.report.readme import README, with_block
 
 from .helpers import TASKS, write_official
@@ -26,9 +26,14 @@ def test_the_readme_and_the_table_hold_the_committed_measurements(measured):
 
 
 def test_every_cell_of_the_table_has_all_rounds_and_no_path_of_a_machine(measured):
-    rounds = {one["round"] for one in measured}
-    cells = {json.dumps(one["workload"], sort_keys=True) for one in measured}
-    assert len(measured) == len(rounds) * len(cells) * (len(SYSTEMS) + 1)
+    rounds = sorted({one["round"] for one in measured})
+    cells: dict[str, dict[str, list[int]]] = {}
+    for one in measured:
+        cell = cells.setdefault(json.dumps(one["workload"], sort_keys=True), {})
+        cell.setdefault(one["system"], []).append(one["round"])
+    for cell in cells.values():
+        assert set(cell) - {GROUPED} == {speed.RATE, *SYSTEMS} - {GROUPED}
+        assert all(sorted(found) == rounds for found in cell.values())
     assert "/" not in "".join(cells)
 
 
@@ -66,7 +71,32 @@ def test_generated_rows_have_the_lengths_of_the_real_ones():
 @pytest.mark.filterwarnings("ignore")  # of transformers and PEFT
 def test_every_system_trains(task, method):
     work = Workload(task, rows=4, batch_size=2, method=method)
-    assert all(system(work) > 0 for system in SYSTEMS.values())
+    systems = [s for name, s in SYSTEMS.items() if method == "lora" or name != GROUPED]
+    assert all(system(work) > 0 for system in systems)
+
+
+def test_the_gain_of_a_group_is_of_two_measurements_of_one_round(tmp_path):
+    work = speed.facts(Workload("sst2"))
+    lines = [
+        {"workload": work, "size": size, "round": round_, "seconds": seconds, "tokens": 100}
+        | {"peak_memory_bytes": 2**30, "machine": "m"}
+        for round_, pair in enumerate([(1.0, 0.5), (10.0, 2.5), (2.0, 0.25)])
+        for size, seconds in zip((1, 8), pair, strict=True)
+    ]
+    text = group.report(lines)
+    assert "| 4.00 [2.00, 8.00] |" in text and "| 1.00 GiB" in text
+    group.picture(lines, tmp_path / "group.svg")
+    assert "runs in one pass" in (tmp_path / "group.svg").read_text()
+
+
+@pytest.mark.slow
+def test_group_sizes_are_measured_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(group, "SIZES", (1, 2))
+    words = ["--tasks", "sst2", "--rows", "4", "--rounds", "1", "--out", str(tmp_path)]
+    group.main(words)
+    shown = capsys.readouterr().out
+    group.main(words)
+    assert capsys.readouterr().out == shown and shown.count("| sst2 ") == 2
 
 
 def test_a_profile_names_where_a_step_goes():

@@ -49,12 +49,14 @@ class Outcome:
         folder: of its record.
         record: as it was found or written.
         error: why it failed; None: it did not.
+        trained: whether the run was trained just now; False: its record was found.
     """
 
     planned: Run
     folder: Path
     record: Record
     error: Exception | None = None
+    trained: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -103,6 +105,8 @@ def execute(group: Sequence[Run]) -> list[Outcome]:
         missing = [outcome for outcome in outcomes.values() if outcome.is_open]
         if missing:
             _train(missing)
+        for outcome in missing:
+            outcome.trained = outcome.error is None
     return [outcomes[planned.key] for planned in group]
 
 

@@ -1,0 +1,139 @@
+"""Training speed and memory over the number of runs in one pass: ``python -m benchmarks.group``.
+
+Each measurement is a process of its own; sizes take turns within a round.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from lora_bench.training.memory import PeakMemory
+
+from .machine import describe
+from .measurements import Measurements, markdown, spread
+from .speed import facts
+from .systems import grouped
+from .workload import DECILES, Workload
+
+SIZES = (1, 2, 4, 8, 16)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure what is missing, then write table and picture."""
+    options = _options(words)
+    log = Measurements(options.out / "group.jsonl")
+    for round_ in range(options.rounds):
+        for task in options.tasks:
+            work = Workload(
+                task, options.precision, rows=options.rows, folder=options.glue, rank=options.rank
+            )
+            for size in SIZES:
+                identity = {"workload": facts(work), "size": size, "round": round_}
+                if not log.has(identity):
+                    log.add(identity | _measure(work, size))
+    (options.out / "group.md").write_text(report(log.all))
+    picture(log.all, options.out / "group.svg")
+    print(report(log.all))
+
+
+def _options(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.group", description=__doc__)
+    parser.add_argument("--tasks", nargs="+", choices=list(DECILES), default=["sst2", "mrpc"])
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=256, help="timed rows of each run")
+    parser.add_argument("--glue", help="folder of the official GLUE files; default: generated rows")
+    parser.add_argument("--out", type=Path, default=Path("outputs/speed"))
+    return parser.parse_args(words)
+
+
+def _measure(work: Workload, size: int) -> dict[str, Any]:
+    order = json.dumps({"workload": dataclasses.asdict(work), "size": size})
+    command = [sys.executable, "-m", "benchmarks.group", "--worker", order]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{size} runs of {work}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def worker(order: str) -> None:
+    """Measure what ``order`` says and print it as JSON."""
+    given = json.loads(order)
+    work = Workload(**given["workload"])
+    tokens = int(work.encoded.lengths.sum())
+    with PeakMemory("cpu") as peak:
+        seconds = grouped(work, given["size"])
+    facts = {"seconds": seconds, "tokens": tokens, "peak_memory_bytes": peak.bytes}
+    print(json.dumps(facts | {"machine": describe()}))
+
+
+def table(measured: list[dict[str, Any]]) -> pd.DataFrame:
+    """A line for each task and size: rates, their ratio to one run's, memory in bytes."""
+    frame = pd.DataFrame([one | one["workload"] for one in measured])
+    frame["rate"] = frame.tokens / frame.seconds
+    alone = frame[frame["size"] == 1].set_index(["task", "round"]).rate
+    frame["gain"] = [
+        rate / alone[task, round_]
+        for rate, task, round_ in zip(frame.rate, frame.task, frame["round"], strict=True)
+    ]
+    return frame
+
+
+def report(measured: list[dict[str, Any]]) -> str:
+    """The table in Markdown."""
+    frame = table(measured)
+    rows = [
+        {
+            "task": str(task),
+            "runs in one pass": str(size),
+            "tokens/s": spread(part.rate, ",.0f"),
+            "gain": spread(part.gain, ".2f"),
+            "memory of the process": f"{part.peak_memory_bytes.median() / 2**30:.2f} GiB",
+            "n": str(len(part)),
+        }
+        for (task, size), part in frame.groupby(["task", "size"], sort=False)
+    ]
+    first = measured[0]["workload"]
+    head = (
+        f"Measured by `python -m benchmarks.group` on: {measured[0]['machine']}.\n\n"
+        f"LoRA r = {first['rank']} on MiniLM, {first['precision']}, batch size "
+        f"{first['batch_size']} of each run, {first['rows']} rows. Real tokens per second of all "
+        "runs together; *gain* is their rate over that of one run in the same round; median and "
+        "range of the rounds."
+    )
+    return f"{head}\n\n{markdown(rows)}\n"
+
+
+def picture(measured: list[dict[str, Any]], path: Path) -> None:
+    """Tokens per second over the number of runs, with the range of the rounds."""
+    figure, axes = plt.subplots(figsize=(4, 2.8), layout="constrained")
+    for task, part in table(measured).groupby("task", sort=False):
+        rates = part.groupby("size").rate
+        middle = rates.median()
+        axes.fill_between(middle.index, rates.min(), rates.max(), alpha=0.2, linewidth=0)
+        axes.plot(middle.index, middle, marker="o", label=str(task))
+    axes.set(xscale="log", xlabel="runs in one pass", ylabel="tokens per second", ylim=(0, None))
+    axes.set_xticks(SIZES, [str(size) for size in SIZES])
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        worker(sys.argv[2])
+    else:
+        main()
