@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from scipy import stats
 
-from lora_bench import checkpoint, record
+from lora_bench import checkpoint, claims, record
 from lora_bench.checkpoint.restore import load_model
 from lora_bench.methods.lora import Lora
 from lora_bench.spec import UserError
@@ -220,12 +220,13 @@ def test_a_record_names_its_streams(tiny_spec):
 
 
 def test_a_good_record_is_never_replaced_by_a_failed_one(tiny_spec, monkeypatch):
-    """Another process finishes the run while this one fails."""
+    """Another process takes the run over, as after a long pause, and finishes it; this one fails."""
     spec = tiny_spec("train.epochs=1")
     planned = prepare(spec)
 
     def fail_late(*_):
         monkeypatch.undo()
+        os.utime(planned.folder / claims.FILE, (0, 0))
         run(spec)
         raise MemoryError("out of memory")
 

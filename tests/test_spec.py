@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 GROUPS = {
     group.name: sorted(p.stem for p in group.glob("*.yaml"))
     for group in (ROOT / "conf").iterdir()
-    if group.is_dir()
+    if group.is_dir() and group.name != "hydra"
 }
 
 

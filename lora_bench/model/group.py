@@ -21,14 +21,13 @@ class Group:
 
     def __init__(self, models: Sequence[LoraWrapperRoberta]):
         self.models = list(models)
-        first = self.models[0]
-        self.encode = first.encode  # which holds its products already
-        if len(self.models) > 1:
-            self.encode = EncoderPass([m.encoder for m in self.models], first.encode.dtype)
+        self._encode = EncoderPass([m.encoder for m in models], models[0].encode.dtype)
 
     def __call__(self, batches: Sequence[Batch]) -> list[Tensor]:
         """The logits of each model, (B, outputs) or (T, outputs), for its batch."""
-        hidden = self.encode(
+        if len(batches) == 1:  # by the model's own forward, which a method may have hooked
+            return [self.models[0](batches[0])]
+        hidden = self._encode(
             Batch.merge(batches),
             [model.stream for model in self.models],
             first_only=not self.models[0].per_token,
