@@ -220,7 +220,7 @@ def test_a_record_names_its_streams(tiny_spec):
 
 
 def test_a_good_record_is_never_replaced_by_a_failed_one(tiny_spec, monkeypatch):
-    """Another process takes the run over, as after a long pause, and finishes it; this one fails."""
+    """Another process takes the run over, as after a long pause, and finishes it first."""
     spec = tiny_spec("train.epochs=1")
     planned = prepare(spec)
 
