@@ -81,7 +81,8 @@ def load(settings: Settings) -> Splits:
         train, scored = (_hub_split(HUB[settings.data], name) for name in ("train", "test"))
     if train.pixels.shape[1] != scored.pixels.shape[1]:
         sizes = f"{train.pixels.shape[1]} and {scored.pixels.shape[1]} pixels"
-        raise DataError(f"{train.source} and {scored.source}: have images of {sizes}")
+        place = f"{settings.root or HUB[settings.data]}: {train.source} and {scored.source}"
+        raise DataError(f"{place} have images of {sizes}")
     if settings.split == "held_out":
         train, scored = _split(train, settings.data_seed)
     train = _limited(train, settings.train_rows, "train_rows", settings.data_seed)

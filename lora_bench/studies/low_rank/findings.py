@@ -112,7 +112,7 @@ def measured(runs: pd.DataFrame, root: Path) -> pd.DataFrame:
         layer, at = systems.idxmax()
         raise UserError(
             f"--runs {root}: has several systems of layer={layer} rank={at:.0f}; "
-            f"python -m lora_bench.report trace --runs {root} method={layer} lists them"
+            f"python -m lora_bench.report trace method={layer} --runs {root} lists them"
         )
     rows = [_measures(epochs) for epochs in done.epochs]
     return done.assign(rank=rank.astype(int), **pd.DataFrame(rows, index=done.index))

@@ -1,5 +1,6 @@
 """One run of the study: from its settings to its record."""
 
+import math
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -143,8 +144,10 @@ def _train(run: Run, record: Record) -> None:
     settings, (train, scored) = run.settings, (run.splits.train, run.splits.scored)
     model = make_classifier(settings, train.pixels.shape[1], generator(settings.seed, "init"))
     optimizer = make_optimizer(model, settings)
-    order = generator(settings.seed, "order")
     images, labels = torch.from_numpy(train.pixels), torch.from_numpy(train.labels)
+    steps = settings.epochs * math.ceil(len(labels) / settings.batch_size)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+    order = generator(settings.seed, "order")
     record.streams = list(PURPOSES)
     start, _ = evaluate(model, train)
     record.epochs = [{"epoch": 0, "loss": start, "scores": _scores(model, scored)}]
@@ -152,7 +155,7 @@ def _train(run: Run, record: Record) -> None:
     for epoch in range(1, settings.epochs + 1):
         begun = time.perf_counter()
         rows = torch.randperm(len(labels), generator=order)
-        loss = _train_epoch(model, optimizer, images, labels, rows.split(settings.batch_size))
+        loss = _train_epoch(model, schedule, images, labels, rows.split(settings.batch_size))
         trained = time.perf_counter()
         if not np.isfinite(loss):
             raise RuntimeError(f"the training loss is {loss} in epoch {epoch}: lr is too high")
@@ -170,7 +173,7 @@ def _train(run: Run, record: Record) -> None:
 
 def _train_epoch(
     model: "nn.Module",
-    optimizer: "torch.optim.Optimizer",
+    schedule: "torch.optim.lr_scheduler.LRScheduler",
     images: "torch.Tensor",
     labels: "torch.Tensor",
     batches: Iterable["torch.Tensor"],
@@ -181,9 +184,10 @@ def _train_epoch(
     total = 0.0
     for rows in batches:
         loss = F.cross_entropy(model(images[rows]), labels[rows])
-        optimizer.zero_grad()
+        schedule.optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        schedule.optimizer.step()
+        schedule.step()
         total += loss.item() * len(rows)
     return total / len(labels)
 

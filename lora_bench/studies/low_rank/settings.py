@@ -32,7 +32,7 @@ class Settings:
     rank: int | None = None  # inner width of low_rank and autoencoder
     init: str | None = None  # of low_rank: rank_aware | default | spectral (layers.py)
     lr_ratio: float = 1.0  # learning rate of the outer factor A over that of the inner one, B
-    lr: float = MISSING  # learning rate, constant; of A, times lr_ratio
+    lr: float = MISSING  # learning rate at the start; linear decay to 0 follows
     optimizer: str = "adam"  # adam | sgd; both without weight decay and momentum of SGD
     epochs: int = 20
     batch_size: int = 64  # images per step

@@ -47,15 +47,15 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     (optimizer,) = scores.optimizer.unique()
-    table, best = choose(scores)
-    text = f"python -m {MODULE} {' '.join(portable(args.words))}".rstrip()
-    print(describe(table, text, scores))
-    out_dir = next(iter(runs.values())).out_dir
+    text = " ".join([f"python -m {MODULE}", *portable(args.words)])
+    best, out_dir = choose(scores), next(iter(runs.values())).out_dir
     records.write_plan(out_dir, text, list(runs))
-    (out_dir / f"rates_{optimizer}.md").write_text(describe(table, text, scores) + "\n")
+    shown = describe(scores, best, text)
+    (out_dir / f"rates_{optimizer}.md").write_text(f"{shown}\n")
+    print(shown)
     for layer, rate in best.items() if args.write else ():
         path = CONF / "learning_rate" / f"{layer}_{optimizer}.yaml"
-        path.write_text(preset(text, float(rate), table.loc[layer, rate], scores))
+        path.write_text(preset(text, rate, scores))
         print(path)
 
 
@@ -63,7 +63,7 @@ def complete(words: list[str]) -> list[str]:
     """The user's words, the rates for their optimizer, and the defaults for the rest.
 
     Raises:
-        UserError: more than one optimizer; one sweep tunes the rates of one.
+        UserError: more than one optimizer, or an unknown one: a command tunes the rates of one.
     """
     chosen = DEFAULTS | {word.partition("=")[0]: word.partition("=")[2] for word in words}
     if chosen["optimizer"] not in RATES:
@@ -74,7 +74,7 @@ def complete(words: list[str]) -> list[str]:
 
 
 def measure(runs: list[Run]) -> pd.DataFrame:
-    """Do the runs: one row with layer, rank, lr, seed, optimizer and accuracy for each.
+    """Do the runs: one row with layer, rank (0: full), lr, seed, optimizer and accuracy for each.
 
     A run that failed, as one does whose loss is no longer a number, has the accuracy 0.
     """
@@ -85,39 +85,56 @@ def measure(runs: list[Run]) -> pd.DataFrame:
         words += [f"split={s.split}", f"seed={s.seed}"]
         record = execute(run, command(words, s))
         accuracy = record.last["scores"]["accuracy"] if record.last else 0.0
-        rows.append((s.layer, s.rank, s.lr, s.seed, s.optimizer, accuracy))
+        rows.append((s.layer, s.rank or 0, s.lr, s.seed, s.optimizer, accuracy))
     return pd.DataFrame(rows, columns=["layer", "rank", "lr", "seed", "optimizer", "accuracy"])
 
 
-def choose(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Mean accuracy of each layer type (rows) at each rate (columns), and the best rates.
+def choose(scores: pd.DataFrame) -> pd.Series:
+    """The best rate of each layer type: by the mean accuracy over its ranks and seeds.
 
-    The mean over seeds and ranks; the lower of two equally good rates is chosen.
+    The lower one of two equally good rates.
     """
-    table = scores.pivot_table(index="layer", columns="lr", values="accuracy").sort_index(axis=1)
-    return table, table.idxmax(axis=1)
+    table = scores.pivot_table(index="layer", columns="lr", values="accuracy")
+    return table.sort_index(axis=1).idxmax(axis=1)
 
 
-def describe(table: pd.DataFrame, text: str, scores: pd.DataFrame) -> str:
-    """The table as Markdown, with the command and how much each layer type was tried."""
-    shown = (100 * table).map("{:.1f}".format)
-    shown.columns = [f"lr={rate:g}" for rate in table.columns]
-    counted = scores.groupby(["layer", "lr"]).size().unstack().max(axis=1)
-    shown["runs at each rate"] = counted
-    rows = shown.reset_index().to_markdown(index=False)
-    heading = "Accuracy on held-out training images, percent, mean over ranks and seeds; a run that"
-    return f"{heading} diverged counts as 0.\n\n`{text}`\n\n{rows}"
+def describe(scores: pd.DataFrame, best: pd.Series, text: str) -> str:
+    """What was tried, as Markdown: the means that decided, and those of each rank.
 
-
-def preset(text: str, rate: float, accuracy: float, scores: pd.DataFrame) -> str:
-    """The file of one tuned rate."""
-    tried = ", ".join(f"{r:g}" for r in sorted(scores.lr.unique()))
-    seeds = ", ".join(map(str, sorted(scores.seed.unique())))
-    return (
-        f"# @package _global_\n# Written by `{text}`: the best of {tried},\n"
-        f"# with {100 * accuracy:.1f} % on held-out training images, mean over ranks and the "
-        f"seeds {seeds}.\nlr: {rate!r}\n"
+    Args:
+        scores: of the runs.
+        best: rate of each layer type.
+        text: the command.
+    """
+    best = best.map("{:g}".format).rename("best")
+    tables = (
+        _percent(scores, ["layer"]).join(best),  # what decided
+        _percent(scores, ["layer", "rank"]),
     )
+    return "\n\n".join([
+        f"Accuracy on held-out training images, percent, mean over {_seeds(scores)} (first table: "
+        "and over ranks); a run that diverged counts as 0.",
+        f"`{text}`",
+        *(t.reset_index().to_markdown(index=False, disable_numparse=True) for t in tables),
+    ])  # fmt: skip
+
+
+def _percent(scores: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
+    table = scores.pivot_table(index=rows, columns="lr", values="accuracy").sort_index(axis=1)
+    return (100 * table).map("{:.1f}".format).rename(columns="lr={:g}".format)
+
+
+def preset(text: str, rate: float, scores: pd.DataFrame) -> str:
+    """The file of the rate of one layer type, with the command that found it."""
+    tried = ", ".join(f"{r:g}" for r in sorted(scores.lr.unique()))
+    return (
+        f"# @package _global_\n# Written by `{text}`: the best of {tried} by the accuracy\n"
+        f"# on held-out training images, mean over ranks and {_seeds(scores)}.\nlr: {rate!r}\n"
+    )
+
+
+def _seeds(scores: pd.DataFrame) -> str:
+    return f"seeds {', '.join(map(str, sorted(scores.seed.unique())))}"
 
 
 if __name__ == "__main__":
