@@ -500,7 +500,7 @@ def test_tuning_gives_every_layer_the_same_budget_and_writes_the_best_rate(
     (tmp_path / "learning_rate").mkdir()
     monkeypatch.setattr(tune, "CONF", tmp_path)
     words = ["layer=full,low_rank", "rank=2,4", "seed=100,101", "lr=1e-5,1e-2", *SMALL]
-    tune.main([*words, f"out_dir={tmp_path}/out", "--write"])
+    tune.main([*words, "--write", f"out_dir={tmp_path}/out"])
     shown = capsys.readouterr().out
     assert (tmp_path / "out" / "rates_adam.md").read_text() in shown
     written = sorted((tmp_path / "learning_rate").iterdir())

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--write", action="store_true", help="make the best rates the presets of the study"
     )
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     try:
         words = complete(args.words)
         runs = {run.key: run for run in prepare(plan(words, sweep=True))}
