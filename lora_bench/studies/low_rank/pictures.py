@@ -47,7 +47,7 @@ def _curves(runs: pd.DataFrame, colour: dict[str, str]) -> plt.Figure:
     ranks = sorted(set(runs["rank"]) - {0}) or [0]
     rows = -(-len(ranks) // PANELS)
     figure, panels = plt.subplots(
-        rows, PANELS, figsize=(3 * PANELS, 2.6 * rows), sharex=True, sharey=True, squeeze=False,
+        rows, PANELS, figsize=(2.2 * PANELS, 2.2 * rows), sharex=True, sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for axes, rank in zip(panels.flat, ranks, strict=False):
