@@ -76,12 +76,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder to write to (default: that of --runs)")
     args = parser.parse_args(arguments)
     try:
-        runs = measured(load_records(args.runs), args.runs)
+        everything = load_records(args.runs)
+        runs = measured(everything, args.runs)
     except UserError as error:
         sys.exit(f"error: {error}")
     out = args.out or args.runs
     out.mkdir(parents=True, exist_ok=True)
-    text = describe(runs)
+    text = describe(runs, failures(everything))
     (out / "findings.md").write_text(f"{text}\n")
     print(text)
     from .pictures import draw
@@ -124,11 +125,28 @@ def _measures(epochs: list[dict]) -> dict[str, float]:
     return dict(zip(MEASURES, map(float, values), strict=True))
 
 
-def describe(runs: pd.DataFrame) -> str:
+def failures(runs: pd.DataFrame) -> str:
+    """One line: how many runs of each layer type and rank failed, which no mean below contains.
+
+    Args:
+        runs: from ``load_records``.
+    """
+    ours = runs[runs.study == STUDY]
+    failed = (ours.status != "ok").groupby([ours.method, ours["rank"].fillna(0)])
+    lost = [
+        f"{layer} at rank {rank:.0f}: {found.sum()} of {len(found)}"
+        for (layer, rank), found in failed
+        if found.any()
+    ]
+    return f"Failed runs, which no mean below contains: {'; '.join(lost)}." if lost else ""
+
+
+def describe(runs: pd.DataFrame, failed: str = "") -> str:
     """Everything that the runs say, as Markdown.
 
     Args:
         runs: from ``measured``.
+        failed: from ``failures``.
     """
     seeds = runs.groupby(["method", "rank"]).seed.nunique()
     counted = f"{seeds.min()}" if seeds.nunique() == 1 else f"{seeds.min()} to {seeds.max()}"
@@ -136,9 +154,10 @@ def describe(runs: pd.DataFrame) -> str:
     explained = "; ".join(f"`{name}`: {meaning}" for name, meaning in MEASURES.items())
     parts = [
         "# Low-rank layers from the start",
-        f"{one.task}, {one.train_rows:,} training images, {one['train.epochs']} epochs of "
+        f"{one.task}, {one.train_rows:,.0f} training images, {one['train.epochs']} epochs of "
         f"{one['train.optimizer']}, {counted} seeds. Percent, mean ± standard deviation over "
         f"seeds. {explained}. Seconds are medians.",
+        *([failed] if failed else []),
         _scores(runs).to_markdown(index=False, disable_numparse=True),
         "# Tests",
         "Mean difference of the first over common seeds with its 95 % interval (paired t), and the "
@@ -163,7 +182,7 @@ def _scores(runs: pd.DataFrame) -> pd.DataFrame:
             "rank": str(rank or "–"),
             "lr": f"{group['train.lr'].iloc[0]:g}",
             **{name: _spread(group[name], DECIMALS[name]) for name in MEASURES},
-            "parameters": f"{group.trained_parameters.iloc[0]:,}",
+            "parameters": f"{group.trained_parameters.iloc[0]:,.0f}",
             "seconds": f"{group.train_seconds.median():.1f}",
         })  # fmt: skip
     return pd.DataFrame(rows)
