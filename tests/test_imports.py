@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "lora_bench"
 ORDER = [
     "checks", "spec", "record_formats", "record", "claims", "network", "presets", "data", "model",
     "tasks", "methods", "compose", "checkpoint", "training", "sweep", "predict", "report",
-    "command line", "__init__",
+    "studies", "command line", "__init__",
 ]  # fmt: skip
 
 
@@ -58,6 +58,13 @@ def test_the_report_knows_records_and_specs_alone():
         assert not outside, f"{path.name} imports {sorted(outside)}"
 
 
+def test_studies_share_records_and_reports_alone():
+    shared = {"studies", "spec", "record", "record_formats", "compose", "network", "report"}
+    for path in (PACKAGE / "studies").rglob("*.py"):
+        outside = {found[0] for found in imports(path)} - shared
+        assert not outside, f"{path.name} imports {sorted(outside)}"
+
+
 def test_every_module_imports_and_tables_and_command_line_need_no_torch():
     modules = [
         "lora_bench",
@@ -69,6 +76,9 @@ def test_every_module_imports_and_tables_and_command_line_need_no_torch():
         "lora_bench.sweep.plan",
         "lora_bench.__main__",
         "lora_bench.data.local",
+        "lora_bench.studies.low_rank.__main__",
+        "lora_bench.studies.low_rank.findings",
+        "lora_bench.studies.low_rank.tune",
     ]
     code = (
         f"import sys, importlib\nfor m in {modules}: importlib.import_module(m)\n"

@@ -188,7 +188,8 @@ def test_an_unreadable_record_is_not_overwritten(tmp_path):
 def test_format_1_is_upgraded_with_its_identity():
     """The committed results of the first version: none is lost, all are of procedure 1."""
     found, problems = record.read_all(COMMITTED)
-    old = [r for r in found if r.system["procedure"] == 1]
+    # a study counts procedures of its own, and none of its records ever had format 1
+    old = [r for r in found if r.system["procedure"] == 1 and "study" not in r.where]
     if not old:
         pytest.skip("no results of format 1 are committed any more")
     assert problems == []

@@ -49,6 +49,7 @@ def load_records(root: str | Path) -> pd.DataFrame:
     if problems:
         count = f"{len(problems)} record{'s' if len(problems) > 1 else ''}"
         print("\n  ".join([f"{count} could not be read:", *problems]), file=sys.stderr)
+    # a record of another study has settings of its own, which no default of a Spec completes
     where, system, others = (
         {path: value for path, value in defaults().items() if part_of(path) == part}
         for part in ("where", "system", None)
@@ -59,8 +60,8 @@ def load_records(root: str | Path) -> pd.DataFrame:
             **_measured(record),
             **_settings(
                 record,
-                _complete(record.where, where, parts),
-                _complete(record.system, system, parts),
+                _complete(record.where, {} if "study" in record.where else where, parts),
+                _complete(record.system, {} if "study" in record.where else system, parts),
                 others,
             ),
         }

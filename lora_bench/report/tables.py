@@ -187,6 +187,8 @@ def common(cells: pd.DataFrame) -> str:
 
 def older_procedure(cells: pd.DataFrame) -> str:
     """``procedure 1`` where all systems were trained by one older than today's."""
+    if any("study" in where for where in cells["where"]):  # which counts its own procedures
+        return ""
     found = {system.get("procedure") for system in cells.system}
     return f"procedure {found.pop()}" if len(found) == 1 and PROCEDURE not in found else ""
 

@@ -1,0 +1,103 @@
+"""Command line of the study: Hydra -> settings -> run -> record. ``--help`` shows the options."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from ... import record as records
+from ...record import Record
+from ...spec import UserError
+from .compose import CONF, MODULE, command, from_config, plan, portable, without_rank
+from .run import Run, execute, prepare
+
+
+class Command:
+    """The runs of one command, as Hydra's launcher asks for them one by one.
+
+    Args:
+        runs: what the command asks for; a run that it asks for twice is done once.
+        sweep: whether it is a sweep.
+    """
+
+    def __init__(self, runs: list[Run], *, sweep: bool):
+        self.runs = {run.key: run for run in runs}
+        self.sweep = sweep
+        self.met: set[str] = set()  # full-rank layers come again with each rank
+
+    def job(self, config: DictConfig) -> None:
+        """Do one run. Its failure is in its record; a sweep goes on."""
+        settings = from_config(config)
+        settings = without_rank(settings) if self.sweep else settings
+        (run,) = (run for run in self.runs.values() if run.settings == settings)
+        if run.key in self.met:
+            return
+        self.met.add(run.key)
+        folder, before = records.find(run.out_dir, run.identity)
+        record = execute(run, command(list(HydraConfig.get().overrides.task), settings))
+        _announce(record, folder, skipped=before is not None and before.status == "ok")
+
+    def end(self) -> None:
+        """Exit with an error, and the reason of each failure, unless every run is finished."""
+        found = {key: records.find(r.out_dir, r.identity)[1] for key, r in self.runs.items()}
+        bad = {key: r for key, r in found.items() if r is None or r.status != "ok"}
+        if bad:
+            reasons = [f"  {key}: {r.error if r else 'left no record'}" for key, r in bad.items()]
+            counted = f"error: {len(bad)} of {len(found)} runs failed:"
+            sys.exit("\n".join([counted, *reasons]))
+
+
+def main() -> None:
+    """Check the whole command, do its runs, and after a sweep show what was found."""
+    args = get_args_parser().parse_args()
+    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+        _hydra(lambda config: None)
+        return
+    words = list(args.overrides)
+    try:
+        doing = Command(prepare(plan(words, sweep=args.multirun)), sweep=args.multirun)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    if args.multirun:
+        text = " ".join([f"python -m {MODULE} -m", *portable(words)])
+        for out_dir in {run.out_dir for run in doing.runs.values()}:
+            records.write_plan(out_dir, text, list(doing.runs))
+        print(f"sweep: {len(doing.runs)} runs", file=sys.stderr)
+    try:
+        _hydra(doing.job)
+    except KeyboardInterrupt:
+        sys.exit("interrupted: finished runs are kept, the same command does what is missing")
+    doing.end()
+    if args.multirun:
+        _show({run.out_dir for run in doing.runs.values()})
+
+
+def _announce(record: Record, folder: Path, *, skipped: bool) -> None:
+    """Print one line: the run, its scores, its folder; or why it failed."""
+    if record.last is None:
+        print(f"error: {record.key}: {record.error} (traceback in {folder})", file=sys.stderr)
+        return
+    accuracy = 100 * record.last["scores"]["accuracy"]
+    verb = "already done" if skipped else f"trained in {record.train_seconds:.1f} s"
+    out = sys.stderr if skipped else sys.stdout
+    print(f"{record.key}: accuracy {accuracy:.1f} ({verb}; {folder})", file=out)
+
+
+def _show(folders: set[Path]) -> None:
+    """The report's tables and pictures of everything in these folders."""
+    from ...report.__main__ import main as report
+
+    for folder in folders:
+        report(["--runs", str(folder), "--baseline", "full"])
+        report(["plots", "--runs", str(folder)])
+
+
+def _hydra(job) -> None:  # type: ignore[no-untyped-def]
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+
+
+if __name__ == "__main__":
+    main()

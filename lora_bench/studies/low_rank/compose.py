@@ -1,0 +1,109 @@
+"""From the words of a command line to checked settings. Needs neither torch nor images."""
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from ...compose import one_line
+from ...spec import UserError
+from .settings import FOLDERS, Settings
+
+CONF = Path(__file__).resolve().parent / "conf"
+MODULE = "lora_bench.studies.low_rank"
+
+ConfigStore.instance().store("low_rank_schema", Settings)
+
+
+def from_config(config: Any) -> Settings:
+    """Settings from a composed configuration (OmegaConf or nested dicts)."""
+    return cast(
+        Settings, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), config))
+    )
+
+
+def compose(words: list[str]) -> Settings:
+    """The settings of one run, not checked yet.
+
+    Args:
+        words: Hydra's overrides, as in ``layer=low_rank rank=8``.
+
+    Raises:
+        UserError: one line that names the word and what is allowed.
+    """
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return from_config(hydra.compose("config", words))
+    except MissingMandatoryValue:
+        raise UserError("lr: no rate was tuned for this layer and optimizer; set it") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_unknown(words) or one_line(error)) from None
+
+
+def plan(words: list[str], *, sweep: bool) -> list[Settings]:
+    """What a command line asks for, in its order.
+
+    In a sweep over layers and ranks, a full-rank layer takes no rank.
+
+    Args:
+        words: Hydra's overrides.
+        sweep: whether comma-separated values stand for one run each (``-m``).
+
+    Raises:
+        UserError: one line that names the word and what is allowed.
+    """
+    if not sweep:
+        return [compose(words)]
+    try:
+        parsed = OverridesParser.create().parse_overrides(words)
+        jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    except HydraException as error:
+        raise UserError(one_line(error)) from None
+    found = [compose(list(job)) for job in jobs]
+    ranked = any(settings.kind != "full" for settings in found)
+    return [without_rank(settings) for settings in found] if ranked else found
+
+
+def without_rank(settings: Settings) -> Settings:
+    """The settings, without a rank where the layer has none."""
+    return dataclasses.replace(settings, rank=None) if settings.kind == "full" else settings
+
+
+def command(words: list[str], settings: Settings) -> str:
+    """The command that reproduces a run.
+
+    It states the learning rate, since the presets' may be tuned again.
+
+    Args:
+        words: overrides that the run was started with.
+        settings: of the run.
+    """
+    words = [word for word in words if settings.kind != "full" or word.split("=")[0] != "rank"]
+    if not any(word.startswith("lr=") for word in words):
+        words = [*words, f"lr={settings.lr!r}"]
+    return " ".join([f"python -m {MODULE}", *portable(words)])
+
+
+def portable(words: list[str]) -> list[str]:
+    """The overrides without folders of this machine."""
+    return [word for word in words if word.split("=")[0] not in FOLDERS]
+
+
+def _unknown(words: list[str]) -> str | None:
+    """The message for the first word that names no setting; None where all do."""
+    known = ["layer", *(field.name for field in dataclasses.fields(Settings))]
+    for word in words:
+        name = word.lstrip("+~").partition("=")[0]
+        if name not in known and not name.startswith("hydra"):
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            return f"{word}: no such setting; {hint}they are {', '.join(dict.fromkeys(known))}"
+    return None

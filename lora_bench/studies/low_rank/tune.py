@@ -1,0 +1,141 @@
+"""``python -m lora_bench.studies.low_rank.tune``: the learning rate of each layer type.
+
+Every layer type has the same budget: the same rates, ranks and seeds. Neither the seeds nor the
+images that decide are those of the reported results: a fifth of the training images is held out.
+Words are overrides of the defaults below, as in ``optimizer=sgd layer=full``.
+"""
+
+import argparse
+import sys
+
+import pandas as pd
+from tqdm import tqdm
+
+from ... import record as records
+from ...spec import UserError
+from .compose import CONF, command, plan, portable
+from .run import Run, execute, prepare
+
+MODULE = "lora_bench.studies.low_rank.tune"
+RATES = {"adam": "3e-4,1e-3,3e-3,1e-2,3e-2", "sgd": "1e-2,3e-2,1e-1,3e-1,1"}
+DEFAULTS = {
+    "layer": ",".join(sorted(path.stem for path in CONF.glob("layer/*.yaml"))),
+    "rank": "1,2,4,8,16,32,64",
+    "seed": "100,101,102",
+    "optimizer": "adam",
+    "split": "held_out",
+    "out_dir": "outputs/low_rank_tuning",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train with every rate, and print, and if asked write, the best of each layer type."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", help="overrides, as in optimizer=sgd")
+    parser.add_argument(
+        "--write", action="store_true", help="make the best rates the presets of the study"
+    )
+    args = parser.parse_intermixed_args(arguments)
+    try:
+        words = complete(args.words)
+        runs = {run.key: run for run in prepare(plan(words, sweep=True))}
+        scores = measure(list(runs.values()))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    (optimizer,) = scores.optimizer.unique()
+    text = " ".join([f"python -m {MODULE}", *portable(args.words)])
+    best, out_dir = choose(scores), next(iter(runs.values())).out_dir
+    records.write_plan(out_dir, text, list(runs))
+    shown = describe(scores, best, text)
+    (out_dir / f"rates_{optimizer}.md").write_text(f"{shown}\n")
+    print(shown)
+    for layer, rate in best.items() if args.write else ():
+        path = CONF / "learning_rate" / f"{layer}_{optimizer}.yaml"
+        path.write_text(preset(text, rate, scores))
+        print(path)
+
+
+def complete(words: list[str]) -> list[str]:
+    """The user's words, the rates for their optimizer, and the defaults for the rest.
+
+    Raises:
+        UserError: more than one optimizer, or an unknown one: a command tunes the rates of one.
+    """
+    chosen = DEFAULTS | {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    if chosen["optimizer"] not in RATES:
+        allowed = f"must be one of {', '.join(RATES)}"
+        raise UserError(f"optimizer={chosen['optimizer']}: {allowed}")
+    chosen.setdefault("lr", RATES[chosen["optimizer"]])
+    return [f"{name}={value}" for name, value in chosen.items()]
+
+
+def measure(runs: list[Run]) -> pd.DataFrame:
+    """Do the runs: one row with layer, rank (0: full), lr, seed, optimizer and accuracy for each.
+
+    A run that failed, as one does whose loss is no longer a number, has the accuracy 0.
+    """
+    rows = []
+    for run in tqdm(runs, unit="run", leave=False):
+        s = run.settings
+        words = [f"layer={s.layer}", f"rank={s.rank}", f"optimizer={s.optimizer}"]
+        words += [f"split={s.split}", f"seed={s.seed}"]
+        record = execute(run, command(words, s))
+        accuracy = record.last["scores"]["accuracy"] if record.last else 0.0
+        rows.append((s.layer, s.rank or 0, s.lr, s.seed, s.optimizer, accuracy))
+    return pd.DataFrame(rows, columns=["layer", "rank", "lr", "seed", "optimizer", "accuracy"])
+
+
+def choose(scores: pd.DataFrame) -> pd.Series:
+    """The best rate of each layer type: by the mean accuracy over its ranks and seeds.
+
+    The lower one of two equally good rates.
+    """
+    table = scores.pivot_table(index="layer", columns="lr", values="accuracy")
+    return table.sort_index(axis=1).idxmax(axis=1)
+
+
+def describe(scores: pd.DataFrame, best: pd.Series, text: str) -> str:
+    """What was tried, as Markdown: the means that decided, and those of each rank.
+
+    Args:
+        scores: of the runs.
+        best: rate of each layer type.
+        text: the command.
+    """
+    best = best.map("{:g}".format).rename("best")
+    tables = (
+        _percent(scores, ["layer"]).join(best),  # what decided
+        _percent(scores, ["layer", "rank"]),
+    )
+    return "\n\n".join([
+        f"Accuracy on held-out training images, percent, mean over {_seeds(scores)} (first table: "
+        "and over ranks); a run that diverged counts as 0.",
+        f"`{text}`",
+        *(t.reset_index().to_markdown(index=False, disable_numparse=True) for t in tables),
+    ])  # fmt: skip
+
+
+def _percent(scores: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
+    table = scores.pivot_table(index=rows, columns="lr", values="accuracy").sort_index(axis=1)
+    return (100 * table).map("{:.1f}".format).rename(columns="lr={:g}".format)
+
+
+def preset(text: str, rate: float, scores: pd.DataFrame) -> str:
+    """The file of the rate of one layer type, with the command that found it."""
+    tried = ", ".join(f"{r:g}" for r in sorted(scores.lr.unique()))
+    return (
+        f"# @package _global_\n# Written by `{text}`: the best of {tried} by the accuracy\n"
+        f"# on held-out training images, mean over ranks and {_seeds(scores)}.\nlr: {rate!r}\n"
+    )
+
+
+def _seeds(scores: pd.DataFrame) -> str:
+    return f"seeds {', '.join(map(str, sorted(scores.seed.unique())))}"
+
+
+if __name__ == "__main__":
+    main()
