@@ -17,6 +17,7 @@ from .spec import NOT_RECORDED, Spec, SpecError, UserError
 from .sweep.plan import Sweep, expand
 from .training.prepared import DataCache, Planned, prepare
 from .training.run import Outcome, announce, execute
+from .training.stop import REQUEUE, Stopped, StopSignals
 
 POLL = 2.0  # seconds between two looks at what other processes do
 
@@ -45,7 +46,8 @@ class Session:
     def _do(self, planned: Sequence[Planned]) -> None:
         try:
             group = [prepare(run.spec, self.cache, run.command) for run in planned]
-            outcomes = execute(group)
+            with StopSignals() as stop:
+                outcomes = execute(group, stop)
         except Exception as error:  # a failure could not be recorded
             self._tell_error(error, planned[0])
             return
@@ -122,6 +124,9 @@ def main() -> None:
         session.finish()
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept, the same command does what is missing")
+    except Stopped as error:
+        print(f"stopped by {error}: the same command goes on from there", file=sys.stderr)
+        sys.exit(REQUEUE)
     _end(session)
 
 

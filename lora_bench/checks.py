@@ -58,6 +58,8 @@ def _check_sizes(spec: Any) -> None:
     for path, value in (("train.lr", train.lr), ("train.max_grad_norm", train.max_grad_norm)):
         if not (value > 0 and math.isfinite(value)):
             raise SpecError(path, value, "must be a finite number above 0")
+    if not (train.checkpoint_minutes >= 0):
+        raise SpecError("train.checkpoint_minutes", train.checkpoint_minutes, "must be 0 or more")
     for path, value in (("train.dropout", train.dropout), ("method.dropout", spec.method.dropout)):
         if not 0 <= value < 1:
             raise SpecError(path, value, "must be at least 0 and below 1")

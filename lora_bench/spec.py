@@ -133,6 +133,7 @@ class TrainSpec:
     dropout: float = 0.1  # hidden, attention and head dropout
     # compute | cache (the layers below the lowest trained one run once, without dropout)
     frozen_prefix: str = "compute"
+    checkpoint_minutes: float = 10.0  # training time between two checkpoints inside a run
 
 
 @dataclass
@@ -294,6 +295,7 @@ NOT_IN_IDENTITY = (
     "model.revision",
     "data.root",
     "data.skip_bad",
+    "train.checkpoint_minutes",
     "device",
     "eval_batch_size",
     "out_dir",

@@ -25,7 +25,7 @@ import importlib
 import logging
 import pkgutil
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..spec import MethodSpec, Spec, SpecError
 from ._checks import arguments as arguments
@@ -64,6 +64,8 @@ class Method:
             are updates of linear layers, biases, LayerNorms, adapters or the head; every other
             parameter keeps its pretrained value; and the optimizer sees this run alone. A subclass
             does not inherit it.
+        stateless: whether parameters and optimizer are all that a stopped run needs to go on. A
+            subclass does not inherit it.
         packages: optional packages that it needs, with the extra that installs each.
         Args: dataclass of the settings under ``method.args``; None: there are none.
         streams: random numbers of the run; set before ``prepare``.
@@ -74,6 +76,7 @@ class Method:
     needs: ClassVar[frozenset[str]] = frozenset()
     ignores: ClassVar[frozenset[str]] = frozenset()
     grouped: ClassVar[bool] = False
+    stateless: ClassVar[bool] = False
     packages: ClassVar[Mapping[str, str]] = {}
     Args: ClassVar[type | None] = None
 
@@ -192,6 +195,21 @@ class Method:
         Args:
             model: after the step.
             step: number of the step, from 1.
+        """
+
+    def state(self) -> dict[str, Any] | None:
+        """What a stopped run needs to go on besides parameters and optimizer.
+
+        Returns:
+            Tensors, numbers, and dicts and lists of these; None: a stopped run begins again.
+        """
+        return {} if vars(type(self)).get("stateless", False) else None
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` returned; called after ``optimizer``.
+
+        Args:
+            state: of the stopped run.
         """
 
 

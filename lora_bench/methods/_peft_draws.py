@@ -19,11 +19,14 @@ class StreamedForward:
     Args:
         module: whose forward pass is meant.
         streams: of the run.
+
+    Attributes:
+        state: of each generator after the last pass; None: there was none.
     """
 
     def __init__(self, module: nn.Module, streams: Streams):
         self._seed = streams.torch_seed("forward")
-        self._own: list[Tensor] | None = None
+        self.state: list[Tensor] | None = None
         self._outer: list[Tensor] = []
         module.register_forward_pre_hook(self._enter)
         module.register_forward_hook(self._leave, always_call=True)
@@ -34,16 +37,16 @@ class StreamedForward:
         generators = _generators(module)
         self._outer = [generator.get_state() for generator in generators]
         for index, generator in enumerate(generators):
-            if self._own is None:
+            if self.state is None:
                 generator.manual_seed(self._seed)
             else:
-                generator.set_state(self._own[index])
+                generator.set_state(self.state[index])
 
     def _leave(self, module: nn.Module, args: object, output: object) -> None:
         if not module.training:
             return
         generators = _generators(module)
-        self._own = [generator.get_state() for generator in generators]
+        self.state = [generator.get_state() for generator in generators]
         for generator, state in zip(generators, self._outer, strict=True):
             generator.set_state(state)
 

@@ -28,7 +28,7 @@ class Adapter(Method):
     """Bottlenecks, and the freezing policy on the encoder's own parameters."""
 
     Args = AdapterArgs
-    grouped = True
+    grouped = stateless = True
 
     @classmethod
     def check(cls, spec: Spec) -> None:

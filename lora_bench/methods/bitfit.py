@@ -6,7 +6,7 @@ from . import Method
 class BitFit(Method):
     """A frozen encoder but for what the freezing policy trains."""
 
-    grouped = True
+    grouped = stateless = True
 
 
 METHOD = BitFit

@@ -15,6 +15,7 @@ class Full(Method):
     """Trains everything, so no freezing policy applies."""
 
     reads = frozenset()
+    stateless = True
 
     @classmethod
     def lowest_trained(cls, spec: Spec) -> int:

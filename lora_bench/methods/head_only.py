@@ -7,7 +7,7 @@ from . import Method
 class HeadOnly(Method):
     """A frozen encoder, unless the freezing policy says otherwise."""
 
-    grouped = True
+    grouped = stateless = True
 
     @classmethod
     def lowest_trained(cls, spec: Spec) -> int | None:

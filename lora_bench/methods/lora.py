@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Lora(Method):
     """LoRA (Hu et al. 2021, arXiv 2106.09685)."""
 
-    grouped = True
+    grouped = stateless = True
     needs = frozenset({"rank", "alpha", "targets"})
     reads = POLICY | needs | {"rank_stabilized", "dropout", "init", "layers"}
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class LoraFA(Lora):
     """LoRA with a frozen A."""
 
-    grouped = True
+    grouped = stateless = True
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Inject LoRA and freeze A."""

@@ -26,7 +26,7 @@ class LoraPlus(Lora):
     """LoRA whose B matrices are an optimizer group of their own."""
 
     Args = LoraPlusArgs
-    grouped = True
+    grouped = stateless = True
 
     @classmethod
     def check(cls, spec: Spec) -> None:

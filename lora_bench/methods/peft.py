@@ -186,7 +186,15 @@ class Peft(Method):
                 bias = getattr(getattr(module, "base_layer", None), "bias", None)
                 if bias is not None:
                     bias.requires_grad_(True)
-        StreamedForward(model, self.streams)
+        self.forward = StreamedForward(model, self.streams)
+
+    def state(self) -> dict[str, Any] | None:
+        """See ``Method.state``."""
+        return {"forward": self.forward.state}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See ``Method.restore``."""
+        self.forward.state = state["forward"]
 
     def config(self, model: LoraWrapperRoberta, spec: Spec) -> PeftConfig:
         """The PeftConfig of a spec.

@@ -77,6 +77,9 @@ class AdaLora(Peft):
             factor.register_hook(partial(_add_orthogonality, factor, "lora_B" in name, weight))
         return super().optimizer(model, spec)
 
+    def state(self) -> None:
+        """PEFT's allocation of ranks cannot be saved: a stopped run begins again."""
+
     def after_step(self, model: LoraWrapperRoberta, step: int) -> None:
         """Prune singular values to the budget of this step (PEFT's part)."""
         self.tuner.update_and_allocate(step)

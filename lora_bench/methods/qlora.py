@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class QLora(Lora):
     """LoRA whose encoder's linear layers, adapted or not, have 4-bit weights."""
 
+    stateless = True
     packages: ClassVar[dict[str, str]] = {"bitsandbytes": "qlora"}
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..spec import Spec
 from . import arguments, at_least
@@ -84,6 +84,16 @@ class Relora(Lora):
                 for name in ("lora_a", "lora_b"):
                     self.adamw.state.pop(layer.get_parameter(name), None)
         self.restarted = step
+
+    def state(self) -> dict[str, Any]:
+        """See ``Method.state``."""
+        generator = self.generator.get_state()
+        return {"restarted": self.restarted, "step": self.step, "generator": generator}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See ``Method.restore``."""
+        self.restarted, self.step = state["restarted"], state["step"]
+        self.generator.set_state(state["generator"])
 
 
 METHOD = Relora

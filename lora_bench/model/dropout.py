@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .streams import Streams
+from .streams import Streams, restore, state_of
 
 LEVELS = 1 << 16  # values of a 16-bit draw
 
@@ -32,14 +32,14 @@ class DropoutStream:
         self._generator = torch.Generator(self.device)
         self._generator.manual_seed(streams.torch_seed("dropout"))
 
-    def state(self) -> tuple[dict[str, Any], Tensor]:
+    def state(self) -> dict[str, Any]:
         """Where the stream stands, for ``restore``."""
-        return dict(self._words.bit_generator.state), self._generator.get_state()
+        return {"words": state_of(self._words), "generator": self._generator.get_state()}
 
-    def restore(self, state: tuple[dict[str, Any], Tensor]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Return to an earlier state: the next masks are those that followed it."""
-        self._words.bit_generator.state, generator = state
-        self._generator.set_state(generator)
+        restore(self._words, state["words"])
+        self._generator.set_state(state["generator"])
 
     def keep(self, shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
         """A tensor of any shape: 0 with probability p, else 1. See :func:`rescale`."""

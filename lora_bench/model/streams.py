@@ -7,6 +7,7 @@ process, how many numbers another purpose has drawn, and torch's global generato
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,3 +52,21 @@ class Streams:
         if purpose not in self.used:
             self.used.append(purpose)
         return np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(purpose.encode()),))
+
+
+def state_of(generator: np.random.Generator) -> dict[str, Any]:
+    """Where a NumPy generator stands, as numbers and lists; for ``restore``."""
+    state = dict(generator.bit_generator.state)
+    inner = state["state"]
+    return {**state, "state": {name: value.tolist() for name, value in inner.items()}}
+
+
+def restore(generator: np.random.Generator, state: dict[str, Any]) -> None:
+    """Return to where a generator stood.
+
+    Args:
+        generator: SFC64.
+        state: as ``state_of`` gave it.
+    """
+    inner = {name: np.array(value, dtype=np.uint64) for name, value in state["state"].items()}
+    generator.bit_generator.state = {**state, "state": inner}

@@ -118,6 +118,7 @@ class BestEpoch:
     def __init__(self, planned: Run, folder: Path):
         self.planned, self.folder = planned, folder
         self.best: Evaluation | None = None
+        self.outputs: Outputs | None = None  # behind ``best``
         self.index = 0  # of the best epoch, from 0
 
     def score(self, trainee: Trainee, outputs: Outputs) -> dict[str, float]:
@@ -130,10 +131,23 @@ class BestEpoch:
         planned = self.planned
         found = score(outputs, planned.prepared)
         if self.best is None or _first(found) > _first(self.best):
-            self.best, self.index = found, len(trainee.epochs)
+            self.best, self.outputs, self.index = found, outputs, len(trainee.epochs)
             folder = self.folder / BEST_ADAPTER
             save_adapter(folder, trainee.model, planned.spec, planned.identity.cell)
         return found.scores
+
+    def state(self) -> dict[str, Any]:
+        """What a stopped run needs to go on."""
+        return {
+            "outputs": None if self.outputs is None else dict(self.outputs),
+            "index": self.index,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` returned; the adapter is in its folder."""
+        self.outputs, self.index = state["outputs"], state["index"]
+        if self.outputs is not None:
+            self.best = score(self.outputs, self.planned.prepared)
 
 
 def _first(found: Evaluation) -> float:

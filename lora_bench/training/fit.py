@@ -30,8 +30,16 @@ class Scoring:
         """Called when a trainee drops out; the others go on. This one raises the error."""
         raise error
 
+    def pause(self, trainees: Sequence[Trainee], *, epoch_ended: bool) -> None:
+        """Called after each step and each epoch, when the state of every trainee is whole."""
 
-def fit(trainees: Sequence[Trainee], scoring: Scoring | None = None, name: str = "") -> None:
+
+def fit(
+    trainees: Sequence[Trainee],
+    scoring: Scoring | None = None,
+    name: str = "",
+    states: Sequence[dict[str, Any]] | None = None,
+) -> None:
     """Train runs for their epochs.
 
     Each keeps its own order of examples, masks, loss, clipping, optimizer and schedule, and ends as
@@ -42,6 +50,7 @@ def fit(trainees: Sequence[Trainee], scoring: Scoring | None = None, name: str =
         trainees: one; or several with equally many steps and epochs, built on one shared encoder.
         scoring: after each epoch.
         name: of the progress bar.
+        states: of each trainee, after the same step, from which to go on; None: from the start.
 
     Raises:
         ValueError: the numbers of epochs or of steps differ.
@@ -51,13 +60,18 @@ def fit(trainees: Sequence[Trainee], scoring: Scoring | None = None, name: str =
     if len({(t.spec.train.epochs, t.steps_per_epoch) for t in trainees}) > 1:
         raise ValueError("the runs of a group must have equally many epochs and steps")
     loop = Loop(trainees, scoring)
-    first = trainees[0]
+    if states is not None:
+        loop.restore(states)
+    first, steps = trainees[0], trainees[0].steps_per_epoch
     disable = None if first.spec.progress else True  # None: a bar on terminals only
     options: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "leave": False}
-    with tqdm(total=first.total_steps, desc=name, disable=disable, **options) as bar:
-        for epoch in range(1, first.spec.train.epochs + 1):
-            loop.start_epoch()
-            for _ in range(first.steps_per_epoch):
+    options |= {"total": first.total_steps, "initial": first.step_count}
+    with tqdm(desc=name, disable=disable, **options) as bar:
+        for epoch in range(len(first.epochs) + 1, first.spec.train.epochs + 1):
+            left = epoch * steps - loop.done
+            if left == steps:
+                loop.start_epoch()
+            for _ in range(left):
                 bar.set_postfix(epoch=epoch, loss=f"{loop.step():.3f}", refresh=False)
                 bar.update()
             loop.end_epoch()
@@ -74,22 +88,42 @@ class Loop:
     def __init__(self, trainees: Sequence[Trainee], scoring: Scoring | None = None):
         self.scoring = scoring or Scoring()
         self.passes = [list(trainees)]
+        self.done = trainees[0].step_count  # steps of the run so far
         self._groups: dict[tuple[Trainee, ...], Group] = {}
         self._prefix: FrozenPrefix | None = None
 
+    @property
+    def trainees(self) -> list[Trainee]:
+        """Those that have not dropped out."""
+        return [trainee for members in self.passes for trainee in members]
+
+    def restore(self, states: Sequence[dict[str, Any]]) -> None:
+        """Let every trainee go on from a state, each after the same step."""
+        prefix = self._frozen_prefix()
+        for trainee, state in zip(self.trainees, states, strict=True):
+            trainee.restore(state, prefix)
+        self.done = self.trainees[0].step_count
+
     def start_epoch(self) -> None:
         """Shuffle every trainee's examples."""
-        for members in self.passes:
-            if self._prefix is None and members and members[0].spec.train.frozen_prefix == "cache":
-                started = time.perf_counter()
-                self._prefix = members[0].frozen_prefix()
-                _share_training(members, [1] * len(members), time.perf_counter() - started)
-            for trainee in members:
-                trainee.start_epoch(self._prefix)
+        prefix = self._frozen_prefix()
+        for trainee in self.trainees:
+            trainee.start_epoch(prefix)
+
+    def _frozen_prefix(self) -> FrozenPrefix | None:
+        trainees = self.trainees
+        cached = trainees and trainees[0].spec.train.frozen_prefix == "cache"
+        if cached and self._prefix is None:
+            started = time.perf_counter()
+            self._prefix = trainees[0].frozen_prefix()
+            _share_training(trainees, [1] * len(trainees), time.perf_counter() - started)
+        return self._prefix
 
     def step(self) -> float:
         """One step of every trainee; returns the loss of one of them."""
         losses = [self._step(members) for members in tuple(self.passes) if members]
+        self.done += 1
+        self.scoring.pause(self.trainees, epoch_ended=False)
         return losses[0] if losses else math.nan
 
     def _step(self, members: list[Trainee]) -> float:
@@ -125,6 +159,7 @@ class Loop:
         for members in tuple(self.passes):
             if members:
                 self._score(members)
+        self.scoring.pause(self.trainees, epoch_ended=True)
 
     def _score(self, members: list[Trainee]) -> None:
         started, trainees = time.perf_counter(), tuple(members)

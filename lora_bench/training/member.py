@@ -1,5 +1,7 @@
 """The runs of a group while they are being done, from their models to their records."""
 
+import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,12 @@ from ..model.group import Group
 from ..model.parameters import parameter_counts, parameter_text
 from ..model.streams import Streams
 from ..model.wrapper import LoraWrapperRoberta
+from . import checkpoint
 from .evaluation import BestEpoch, Outputs, outputs_of, score, write_predictions
 from .fit import Scoring, fit
 from .loggers import make_logger
 from .prepared import adapter_behind
+from .stop import Stopped, StopSignals
 from .trainee import Trainee
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ class Member:
 
     def __init__(self, outcome: "Outcome"):
         self.outcome, self.planned, self.folder = outcome, outcome.planned, outcome.folder
+        self.resumed = outcome.checkpoint
 
     @property
     def failed(self) -> bool:
@@ -73,6 +78,19 @@ class Member:
             logger.close()
             raise
         self.keeper = BestEpoch(planned, self.folder)
+        if self.resumed is not None:
+            self.keeper.restore(self.resumed["best"])
+
+    def checkpoint(self, group: Sequence[str]) -> None:
+        """Write what the run needs to go on, unless its method cannot.
+
+        Args:
+            group: keys of the runs that are trained with it.
+        """
+        state = self.trainee.state()
+        if state is not None:
+            state["best"] = self.keeper.state()
+            checkpoint.write(self.folder, self.planned.key, group, state)
 
     def save(self) -> None:
         """Save the trained model, and note the curves and costs of training."""
@@ -111,6 +129,7 @@ class Member:
         record.status = "ok"
         records.write(self.folder, record)
         (self.folder / "traceback.txt").unlink(missing_ok=True)
+        checkpoint.remove(self.folder)
 
 
 def _raise(error: Exception) -> None:
@@ -132,11 +151,15 @@ class Members(Scoring):
     Args:
         outcomes: of the runs, to be filled in.
         shared: their encoder; None: there is one run, with an encoder of its own.
+        stop: signals that ask the process to stop.
     """
 
-    def __init__(self, outcomes: Sequence["Outcome"], shared: SharedEncoder | None):
+    def __init__(
+        self, outcomes: Sequence["Outcome"], shared: SharedEncoder | None, stop: StopSignals
+    ):
         self.members = [Member(outcome) for outcome in outcomes]
-        self.shared = shared
+        self.shared, self.stop = shared, stop
+        self._written = time.monotonic()  # when the last checkpoint was
         self._of: dict[Trainee, Member] = {}
         # the members whose models gave their outputs in one pass, when last scored
         self._scored_with: dict[Member, tuple[Member, ...]] = {}
@@ -146,11 +169,46 @@ class Members(Scoring):
         for member in self.members:
             member.attempt(member.begin, self.shared)
         self._of = {member.trainee: member for member in self.members if not member.failed}
+        together = tuple(self._of.values())
+        self._scored_with = dict.fromkeys(together, together)
         try:
-            fit(list(self._of), self, self._name())
+            fit(list(self._of), self, self._name(), self._states())
         finally:
             for trainee in self._of:
                 trainee.logger.close()
+
+    def _states(self) -> list[dict[str, Any]] | None:
+        """The states from which the runs go on; they have been put together for that."""
+        states = [m.resumed for m in self._of.values() if m.resumed is not None]
+        if not states:
+            return None
+        for member in self._of.values():
+            steps, total = states[0]["counts"]["step_count"], member.trainee.total_steps
+            print(f"{member.planned.key}: goes on from step {steps} of {total}", file=sys.stderr)
+        return states
+
+    def pause(self, trainees: Sequence[Trainee], *, epoch_ended: bool) -> None:
+        """Write checkpoints where they are due; stop where the process was asked to.
+
+        The end of an epoch is a good place: a tenth of the time is enough there.
+
+        Raises:
+            Stopped: after the checkpoints were written.
+        """
+        if not trainees:
+            return
+        seconds = 60 * trainees[0].spec.train.checkpoint_minutes
+        due = time.monotonic() - self._written >= (seconds / 10 if epoch_ended else seconds)
+        if not due and self.stop.received is None:
+            return
+        members = [self._of[trainee] for trainee in trainees]
+        keys = [member.planned.key for member in members]
+        for member in members:
+            member.checkpoint(keys)
+        self._written = time.monotonic()
+        if self.stop.received is not None:
+            steps, total = trainees[0].step_count, trainees[0].total_steps
+            raise Stopped(f"{self.stop.received} at step {steps} of {total}")
 
     def _name(self) -> str:
         first, others = self.members[0].planned.key, len(self.members) - 1

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import record as records
 from ..claims import Claimed, claims
@@ -14,6 +14,7 @@ from ..record import Record
 from ..spec import NOT_RECORDED, Spec, UserError
 from .compatible import shared_settings
 from .prepared import DataCache, Run, prepare
+from .stop import StopSignals
 
 if TYPE_CHECKING:
     from ..model.build import SharedEncoder
@@ -50,6 +51,7 @@ class Outcome:
         record: as it was found or written.
         error: why it failed; None: it did not.
         trained: whether the run was trained just now; False: its record was found.
+        checkpoint: from which the run goes on; None: it begins.
     """
 
     planned: Run
@@ -57,6 +59,7 @@ class Outcome:
     record: Record
     error: Exception | None = None
     trained: bool = False
+    checkpoint: dict[str, Any] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -75,21 +78,24 @@ class Outcome:
             (self.folder / "traceback.txt").write_text(text)
 
 
-def execute(group: Sequence[Run]) -> list[Outcome]:
+def execute(group: Sequence[Run], stop: StopSignals | None = None) -> list[Outcome]:
     """Train, score, save and record the runs of a group.
 
     A run that was done before is not repeated, and one that another process is doing is left to it.
     One that fails drops out, and the others go on; it leaves a record with status ``failed`` and
-    ``traceback.txt`` beside it. An interrupt leaves no record.
+    ``traceback.txt`` beside it. An interrupt leaves no record. A run that was stopped goes on from
+    its last checkpoint.
 
     Args:
         group: a single run, or runs that :mod:`lora_bench.sweep.groups` puts together.
+        stop: signals that ask the process to stop; None: there are none.
 
     Returns:
         The outcome of each run, in the order of ``group``.
 
     Raises:
         ValueError: the runs cannot be trained in one pass.
+        Stopped: the process was asked to stop; there are checkpoints.
     """
     shared = [shared_settings(planned.spec) for planned in group]
     if len(group) > 1 and any(one is None or one != shared[0] for one in shared):
@@ -104,7 +110,7 @@ def execute(group: Sequence[Run]) -> list[Outcome]:
                 outcomes[key].error = Claimed(f"{key}: {holder} is doing this run")
         missing = [outcome for outcome in outcomes.values() if outcome.is_open]
         if missing:
-            _train(missing)
+            _train(missing, stop)
         for outcome in missing:
             outcome.trained = outcome.error is None
     return [outcomes[planned.key] for planned in group]
@@ -120,8 +126,8 @@ def _found(planned: Run) -> Outcome:
     return Outcome(planned, folder, done if done and good else _begun(planned))
 
 
-def _train(outcomes: Sequence[Outcome]) -> None:
-    """Train all of them, in as few passes as memory allows."""
+def _train(outcomes: Sequence[Outcome], stop: StopSignals | None) -> None:
+    """Train all of them, in as few passes as memory and checkpoints allow."""
     from ..model.build import SharedEncoder
     from .member import Members
     from .memory import PeakMemory, keep_freed_memory
@@ -137,11 +143,25 @@ def _train(outcomes: Sequence[Outcome]) -> None:
             for outcome in outcomes:
                 outcome.fail(error)
             return
-    for start in range(0, len(outcomes), size):
-        members = Members(outcomes[start : start + size], shared)
-        with PeakMemory(spec.device) as peak:
-            members.train()
-        members.end(peak.bytes)
+    for part in _at_one_step(outcomes):
+        for start in range(0, len(part), size):
+            members = Members(part[start : start + size], shared, stop or StopSignals())
+            with PeakMemory(spec.device) as peak:
+                members.train()
+            members.end(peak.bytes)
+
+
+def _at_one_step(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Runs that begin, or that go on from checkpoints of one step of one group, put together."""
+    from . import checkpoint
+
+    parts: dict[tuple[Any, ...], list[Outcome]] = {}
+    for outcome in outcomes:
+        found = checkpoint.read(outcome.folder, outcome.planned.key)
+        outcome.checkpoint = found
+        name = () if found is None else (found["counts"]["step_count"], *found["group"])
+        parts.setdefault(name, []).append(outcome)
+    return list(parts.values())
 
 
 def _runs_that_fit(outcomes: Sequence[Outcome], shared: "SharedEncoder") -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..methods import get_method
 from ..model.build import SharedEncoder, build
 from ..model.encoder import first_position
 from ..model.packing import Batch
-from ..model.streams import Streams
+from ..model.streams import Streams, restore, state_of
 from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec
 from ..tasks import Task
@@ -36,6 +36,9 @@ class Costs:
     evaluate: float = 0.0
     group_train: float = 0.0
     group_evaluate: float = 0.0
+
+
+COUNTS = ("step_count", "tokens", "examples")
 
 
 class Trainee:
@@ -80,6 +83,7 @@ class Trainee:
         self.epochs: list[dict[str, Any]] = []  # epoch, loss (mean over examples), scores
         self._batches: Iterator[Batch] = iter(())
         self._losses: list[float] = []  # of this epoch, each times its number of examples
+        self._examples = np.arange(0)  # of this epoch, in order
 
     def start_epoch(self, prefix: FrozenPrefix | None = None) -> None:
         """Shuffle the examples and begin again.
@@ -87,11 +91,20 @@ class Trainee:
         Args:
             prefix: of ``frozen_prefix``, which other runs of the group may share.
         """
+        self._begin(self.order.permutation(len(self.data)), 0, prefix)
+
+    def _begin(self, examples: np.ndarray, done: int, prefix: FrozenPrefix | None) -> None:
+        """Set out on an epoch.
+
+        Args:
+            examples: indices in the order of the epoch, (n,).
+            done: number of steps of it that are done.
+            prefix: see ``start_epoch``.
+        """
         self.model.train()
-        order = self.order.permutation(len(self.data))
         size = self.spec.train.batch_size
-        self._batches = batches(self.model, self.data, size, order, prefix)
-        self._losses = []
+        self._examples, self._losses = examples, []
+        self._batches = batches(self.model, self.data, size, examples[done * size :], prefix)
 
     @torch.no_grad()
     def frozen_prefix(self) -> FrozenPrefix:
@@ -137,6 +150,48 @@ class Trainee:
         self._losses.append(loss * len(batch))
         self.tokens += len(batch.input_ids)
         self.examples += len(batch)
+
+    def state(self) -> dict[str, Any] | None:
+        """What the run needs to go on after this step; None: its method cannot."""
+        method = self.method.state()
+        if method is None:
+            return None
+        return {
+            "parameters": {name: p.cpu() for name, p in self.model.trained_state().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "method": method,
+            "order": state_of(self.order),
+            "masks": self.masks.state(),
+            "examples_of_epoch": torch.from_numpy(self._examples),
+            "losses": self._losses,
+            "epochs": self.epochs,
+            "costs": asdict(self.costs),
+            "counts": {name: getattr(self, name) for name in COUNTS},
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any], prefix: FrozenPrefix | None = None) -> None:
+        """Go on from a state.
+
+        Args:
+            state: as ``state`` returned it, of the same run.
+            prefix: see ``start_epoch``.
+        """
+        for name, parameter in self.model.trained_state().items():
+            parameter.copy_(state["parameters"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.method.restore(state["method"])
+        restore(self.order, state["order"])
+        self.masks.restore(state["masks"])
+        self.epochs, self.costs = state["epochs"], Costs(**state["costs"])
+        for name, value in state["counts"].items():
+            setattr(self, name, value)
+        done = self.step_count - len(self.epochs) * self.steps_per_epoch
+        if done:
+            self._begin(state["examples_of_epoch"].numpy(), done, prefix)
+            self._losses = state["losses"]
 
     def end_epoch(self, scores: dict[str, float]) -> None:
         """Note the scores of the validation data after an epoch, by name."""

@@ -1,0 +1,58 @@
+"""Checkpoints inside a run: what a stopped run needs to go on, in one file beside its record.
+
+A run that continues ends, on a CPU, bit for bit as one that was never stopped.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FILE = "checkpoint.pt"
+FORMAT = 1
+
+
+def write(folder: Path, key: str, group: Sequence[str], state: dict[str, Any]) -> None:
+    """Write a run's checkpoint: a reader finds the whole file or the one before.
+
+    Args:
+        folder: of the run.
+        key: of the run.
+        group: keys of the runs that are trained with it, itself among them.
+        state: tensors, numbers, strings, and dicts and lists of these.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{FILE}.{os.getpid()}.part"
+    with part.open("wb") as file:
+        torch.save({"format": FORMAT, "key": key, "group": list(group), **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, folder / FILE)
+
+
+def read(folder: Path, key: str) -> dict[str, Any] | None:
+    """The checkpoint of a run; None: there is none that this version can read.
+
+    Args:
+        folder: of the run.
+        key: of the run.
+    """
+    try:
+        found = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # torch names no class for a damaged file
+        reason = f"cannot be read ({type(error).__name__}); the run begins again"
+        print(f"{folder / FILE}: {reason}", file=sys.stderr)
+        return None
+    fits = isinstance(found, dict) and found.get("format") == FORMAT and found.get("key") == key
+    return found if fits else None
+
+
+def remove(folder: Path) -> None:
+    """Remove a run's checkpoint, and parts of one that a killed process left."""
+    for path in folder.glob(f"{FILE}*"):
+        path.unlink(missing_ok=True)

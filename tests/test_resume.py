@@ -1,0 +1,228 @@
+"""Checkpoints inside a run: stopped, killed, damaged; the end is that of an undisturbed run."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lora_bench import record
+from lora_bench.training import checkpoint
+from lora_bench.training.member import Members
+from lora_bench.training.prepared import prepare
+from lora_bench.training.run import execute
+from lora_bench.training.stop import REQUEUE, Stopped, StopSignals
+
+from .helpers import command_line
+from .test_group import MEMBERS
+from .test_run import TIMINGS
+from .test_spec import OURS, PEFT
+
+ROOT = Path(__file__).parent.parent
+BEGIN_AGAIN = {"galore", "peft_adalora"}  # their state cannot be saved
+LARGE = {"qlora"}  # NF4's blocks do not fit the tiny encoder
+
+
+def results(specs) -> list[tuple[dict, dict]]:
+    """Record without costs, and weights of both adapters, of finished runs."""
+    found = []
+    for spec in specs:
+        folder = prepare(spec).folder
+        content = vars(record.read(folder))
+        facts = {n: v for n, v in content.items() if n not in TIMINGS | {"provenance"}}
+        weights = {
+            f"{name}/{key}": value
+            for name in ("adapter", "adapter_best")
+            for key, value in load_file(folder / name / "adapter.safetensors").items()
+        }
+        found.append((facts, weights))
+    return found
+
+
+def assert_same(found, expected) -> None:
+    for (facts, weights), (other_facts, other_weights) in zip(found, expected, strict=True):
+        assert facts == other_facts
+        assert weights.keys() == other_weights.keys()
+        assert all(torch.equal(value, other_weights[name]) for name, value in weights.items())
+
+
+class StopAt(StopSignals):
+    """Asks to stop at a step."""
+
+    def __init__(self, pauses: int):
+        self.left = pauses
+
+    @property
+    def received(self):
+        self.left -= 1
+        return "SIGTERM" if self.left < 0 else None
+
+
+def stopped_and_continued(specs, *pauses: int) -> None:
+    """Stop a group after each number of pauses (steps, and ends of epochs), then finish it."""
+    for count in pauses:
+        with pytest.raises(Stopped, match=r"SIGTERM at step \d+ of"):
+            execute([prepare(spec) for spec in specs], StopAt(count))
+        assert all(record.read(prepare(spec).folder) is None for spec in specs)
+    assert all(outcome.error is None for outcome in execute([prepare(spec) for spec in specs]))
+
+
+@pytest.mark.parametrize("method", sorted({*OURS, *PEFT} - LARGE))
+def test_every_method_goes_on_as_if_it_had_not_been_stopped(tiny_spec, method, tmp_path, capsys):
+    more = {
+        "relora": ["method.args.every=2"],
+        "peft_vblora": ["method.args.num_vectors=16", "method.args.vector_length=8"],
+    }.get(method, [])
+    specs = [tiny_spec(f"method={method}", "train.lr=1e-2", *more) for _ in range(2)]
+    specs[1].out_dir += "/stopped"
+    execute([prepare(specs[0])])
+    capsys.readouterr()
+    stopped_and_continued(specs[1:], 1, 2)  # steps 2 and 4 or 5: in both epochs
+    assert_same(results(specs[1:]), results(specs[:1]))
+    assert ("goes on from step" not in capsys.readouterr().err) == (method in BEGIN_AGAIN)
+    assert not list(Path(specs[1].out_dir).rglob("checkpoint*"))
+
+
+@pytest.mark.parametrize("pauses", range(8))
+def test_a_run_can_be_stopped_anywhere(tiny_spec, pauses):
+    """After each step of two epochs of three, and between an epoch's last step and its scoring."""
+    specs = [tiny_spec("task=stsb", "train.lr=1e-2") for _ in range(2)]
+    specs[1].out_dir += "/stopped"
+    execute([prepare(specs[0])])
+    stopped_and_continued(specs[1:], pauses)
+    assert_same(results(specs[1:]), results(specs[:1]))
+
+
+@pytest.mark.parametrize(
+    "more", [["method.layers=[1]", "train.frozen_prefix=cache"], ["task=squad_v2"]]
+)
+def test_a_cached_prefix_and_a_span_task_go_on(tiny_spec, more):
+    specs = [tiny_spec(*more, "train.lr=1e-2") for _ in range(2)]
+    specs[1].out_dir += "/stopped"
+    execute([prepare(specs[0])])
+    stopped_and_continued(specs[1:], 1, 1)
+    assert_same(results(specs[1:]), results(specs[:1]))
+
+
+def test_a_group_goes_on(tiny_spec):
+    """One member has failed before the stop; it is tried again, the others go on together."""
+    names = ("rank 2", "biases", "Houlsby")
+    wild = ["seed=40", "train.lr=1e38", "train.max_grad_norm=1e38", "train.warmup=0"]
+    words = [*(MEMBERS[name] for name in names), wild]
+    whole = [tiny_spec(*own) for own in words]
+    stopped = [tiny_spec(*own) for own in words]
+    for spec in stopped:
+        spec.out_dir += "/stopped"
+    execute([prepare(spec) for spec in whole])
+    with pytest.raises(Stopped):
+        execute([prepare(spec) for spec in stopped], StopAt(4))
+    outcomes = execute([prepare(spec) for spec in stopped])
+    assert [outcome.error is None for outcome in outcomes] == [True, True, True, False]
+    assert_same(results(stopped[:3]), results(whole[:3]))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 damaged", b"x" * 1000])
+def test_a_damaged_checkpoint_is_said_and_the_run_begins_again(tiny_spec, content, capsys):
+    spec = tiny_spec("train.epochs=1")
+    folder = prepare(spec).folder
+    folder.mkdir(parents=True)
+    (folder / checkpoint.FILE).write_bytes(content)
+    (outcome,) = execute([prepare(spec)])
+    assert outcome.record.status == "ok" and not (folder / checkpoint.FILE).exists()
+    assert "checkpoint.pt: cannot be read" in capsys.readouterr().err
+
+
+def test_nothing_in_a_checkpoint_is_executed(tiny_spec, tmp_path):
+    spec = tiny_spec("train.epochs=1")
+    folder = prepare(spec).folder
+    folder.mkdir(parents=True)
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (f"{tmp_path}/executed",)
+
+    torch.save({"format": 1, "key": "x", "evil": Evil()}, folder / checkpoint.FILE)
+    execute([prepare(spec)])
+    assert not (tmp_path / "executed").exists()
+
+
+def test_checkpoints_are_written_when_they_are_due(tiny_spec, monkeypatch):
+    written = []
+    save = Members.pause
+    monkeypatch.setattr(
+        checkpoint, "write", lambda folder, key, group, state: written.append(state["counts"])
+    )
+    execute([prepare(tiny_spec("train.checkpoint_minutes=0"))])
+    assert len(written) == 6 + 2  # after each of six steps and two epochs
+    written.clear()
+    execute([prepare(tiny_spec("seed=1"))])
+    assert not written and save is Members.pause
+
+
+def test_a_signal_stops_the_command_with_a_status_that_asks_for_another_go(tmp_path, monkeypatch):
+    words = [
+        "model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=3",
+        f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache",
+    ]  # fmt: skip
+    pause, steps = Members.pause, []
+
+    def signalled(self, trainees, *, epoch_ended):
+        steps.append(1)
+        if len(steps) == 4:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        pause(self, trainees, epoch_ended=epoch_ended)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Members, "pause", signalled)
+        done = command_line(*words)
+    assert done.returncode == REQUEUE and "stopped by SIGUSR1 at step 4 of 18" in done.stderr
+    again = command_line(*words)
+    assert again.returncode == 0 and "goes on from step 4 of 18" in again.stderr
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grouped", [False, True])
+def test_kills_inside_training_change_nothing(tmp_path, grouped):
+    """Killed again and again after the first step, a command ends as an undisturbed one."""
+    words = [
+        "model=tiny", "data.toy_train=160", "data.toy_validation=24", "train.epochs=12",
+        "train.checkpoint_minutes=0", "progress=false", "train.lr=1e-2",
+        f"cache_dir={tmp_path}/cache",
+    ]  # fmt: skip
+    words = ["-m", *words, "seed=0,1", "method.rank=2,4"] if grouped else words
+    command = [sys.executable, "-m", "lora_bench", *words]
+    assert command_line(*words, f"out_dir={tmp_path}/whole").returncode == 0
+    rng, kills = random.Random(0), 0
+    while kills < 20:
+        out = [f"out_dir={tmp_path}/killed"]
+        process = subprocess.Popen([*command, *out], cwd=ROOT, stderr=subprocess.DEVNULL)
+        state = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed/runs/*/*/*.pt")}
+        while process.poll() is None:
+            now = tmp_path.glob("killed/runs/*/*/*.pt")
+            if any(state.get(path) != path.stat().st_mtime_ns for path in now if path.exists()):
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.05))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills > 2
+    assert command_line(*words, f"out_dir={tmp_path}/killed").returncode == 0
+    expected, _ = record.read_all(tmp_path / "whole")
+    found, _ = record.read_all(tmp_path / "killed")
+    assert len(found) == (4 if grouped else 1)
+    for one, other in zip(expected, found, strict=True):
+        parts = [
+            {n: v for n, v in vars(r).items() if n not in TIMINGS | {"provenance"}}
+            for r in (one, other)
+        ]
+        assert parts[0] == parts[1]
