@@ -19,6 +19,7 @@ from .training.prepared import DataCache, Planned, prepare
 from .training.run import Outcome, announce, execute
 from .training.stop import REQUEUE, Stopped, StopSignals
 
+JOB = "job"  # index of a group, as Hydra hands it to a launcher
 POLL = 2.0  # seconds between two looks at what other processes do
 
 
@@ -38,10 +39,34 @@ class Session:
         self.claimed: set[str] = set()  # those that another process was doing
 
     def job(self, config: DictConfig) -> None:
-        """Do the group of one run. A failure is in the run's record; a sweep goes on."""
+        """Do a group: that of ``job``, or of the run that a sweeper of Hydra's has chosen.
+
+        A failure is in the run's record; a sweep goes on.
+        """
+        if JOB in config:
+            self._do(self.sweep.groups[config[JOB]])
+            return
         key = prepare(validate(Spec.from_config(config)), self.cache).key
         if key not in self.told | self.claimed:
             self._do(self.sweep.group_of(key))
+
+    def words(self, overrides: Sequence[str]) -> list[str]:
+        """What Hydra is asked for: one job for each group, however many runs it has.
+
+        Args:
+            overrides: of the command line; a sweeper that is named there chooses the runs itself.
+        """
+        chosen = any(word.lstrip("+").startswith("hydra/sweeper=") for word in overrides)
+        if not self.multirun or chosen:
+            return completed(list(overrides))
+        kept = ("hydra/", "hydra.", "out_dir=")
+        words = [word for word in overrides if word.lstrip("+").startswith(kept)]
+        return [*words, f"+{JOB}=" + ",".join(map(str, range(len(self.sweep.groups))))]
+
+    def tell_done(self) -> None:
+        """Print the runs of a sweep that were done before."""
+        for key, record in self.sweep.done.items():
+            announce(record, self.sweep.runs[key].folder, skipped=True)
 
     def _do(self, planned: Sequence[Planned]) -> None:
         try:
@@ -111,16 +136,17 @@ def main() -> None:
         sweep = Sweep(runs)
     except UserError as error:
         sys.exit(f"error: {error}")
-    # Hydra reads the command line itself: it gets the sweep presets expanded
+    session = Session(sweep, cache, multirun=args.multirun)
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
-    sys.argv = [sys.argv[0], *flags, *completed(overrides)]
+    sys.argv = [sys.argv[0], *flags, *session.words(overrides)]  # Hydra reads it
     if args.multirun:
         print(f"sweep: {sweep.progress()}", file=sys.stderr)
         command = _command(["-m", *overrides])
         records.write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
-    session = Session(sweep, cache, multirun=args.multirun)
+        session.tell_done()
     try:
-        _hydra(session.job)
+        if sweep.groups or not args.multirun:
+            _hydra(session.job)
         session.finish()
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept, the same command does what is missing")

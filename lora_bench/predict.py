@@ -57,7 +57,10 @@ def write_submission(folder: Path, out: Path, root: str | None = None) -> list[P
     if not splits:
         raise DataError(f"{folder}: data={spec.data.source} has no test split of {spec.task.name}")
     if not (folder / "adapter").is_dir():
-        raise UserError(f"{folder}: the adapter is missing; run again: {record.command}")
+        raise UserError(
+            f"{folder}: the adapter is missing; move this folder away and run again: "
+            f"{record.command}"
+        )
     task, tokenizer = make_task(spec.task), load_tokenizer(spec.model)
     model = build(spec, task, get_method(spec.method), Streams(spec.seed))
     load_adapter(folder / "adapter", model)

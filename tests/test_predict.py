@@ -71,5 +71,7 @@ def test_a_run_without_test_split_record_or_adapter_is_one_line(tiny_spec, tmp_p
     for file in (folder_of(spec) / "adapter").iterdir():
         file.unlink()
     (folder_of(spec) / "adapter").rmdir()
-    with pytest.raises(UserError, match="the adapter is missing; run again"):
+    with pytest.raises(
+        UserError, match="the adapter is missing; move this folder away and run again"
+    ):
         write_submission(folder_of(spec), tmp_path / "out")
