@@ -80,6 +80,8 @@ class Session:
         if self.multirun and news:
             self.sweep.refresh()
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
+        if stop.received is not None:  # while the group was being finished
+            raise Stopped(f"{stop.received} between two groups")
 
     def _tell(self, outcome: Outcome) -> bool:
         """Print how a run went; returns whether it was done, or failed, just now."""

@@ -187,6 +187,25 @@ def test_a_signal_stops_the_command_with_a_status_that_asks_for_another_go(tmp_p
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_a_signal_while_a_group_is_being_finished_stops_before_the_next(tmp_path, monkeypatch):
+    words = [
+        "-m", "model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1",
+        "seed=0,1", "group=1", f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache",
+    ]  # fmt: skip
+    end = Members.end
+
+    def signalled(self, peak):
+        os.kill(os.getpid(), signal.SIGTERM)
+        end(self, peak)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Members, "end", signalled)
+        done = command_line(*words)
+    assert done.returncode == REQUEUE and "stopped by SIGTERM between two groups" in done.stderr
+    assert len(record.read_all(tmp_path / "out")[0]) == 1
+    assert command_line(*words).returncode == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("grouped", [False, True])
 def test_kills_inside_training_change_nothing(tmp_path, grouped):
