@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "lora_bench"
 # module beside them; every __main__ belongs to the command line.
 ORDER = [
     "checks", "files", "spec", "record_formats", "record", "network", "presets", "data", "model",
-    "tasks", "methods", "compose", "checkpoint", "training", "sweep", "predict", "report",
-    "command line", "__init__",
+    "tasks", "methods", "overrides", "compose", "checkpoint", "training", "sweep", "predict",
+    "report", "command line", "__init__",
 ]  # fmt: skip
 
 
