@@ -57,7 +57,19 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
         )
     loader = BertModel if config.model_type == "bert" else RobertaModel
     with quiet():
-        loaded = _load(loader, model, dtype=torch.float32, add_pooling_layer=False, **rates)
+        loaded, found = _load(
+            loader,
+            model,
+            dtype=torch.float32,
+            add_pooling_layer=False,
+            output_loading_info=True,
+            **rates,
+        )
+    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+        raise UserError(
+            f"model.source={model.source}: its weights lack {', '.join(missing[:3])} and "
+            f"{len(missing)} in all"
+        )
     encoder = roberta_from_bert(loaded) if config.model_type == "bert" else loaded
     encoder.set_attn_implementation(ATTENTION)
     return encoder.train()
@@ -168,6 +180,8 @@ def _load(loader: Any, model: ModelSpec, **settings: Any) -> Any:
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
+        if "trust_remote_code" in str(error):
+            reason = "it names code of its own, which is never run"
         raise UserError(
             f"model.source={model.source}: cannot be loaded ({reason}); {OFFLINE}"
         ) from error
