@@ -31,7 +31,7 @@ def main(order: str) -> None:
 
     given: dict[str, Any] = json.loads(order)
     set_seed(given["seed"])
-    tokenizer = AutoTokenizer.from_pretrained(given["model"])
+    tokenizer = AutoTokenizer.from_pretrained(given["model"], trust_remote_code=False)
     splits = {}
     for name, rows in (("train", given["rows"]), ("validation", given["validation_rows"])):
         table = pd.read_csv(given[name], sep="\t", quoting=3)[:rows]
@@ -41,7 +41,9 @@ def main(order: str) -> None:
             batched=True,
             remove_columns=["sentence"],
         )
-    model = AutoModelForSequenceClassification.from_pretrained(given["model"], num_labels=2)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        given["model"], trust_remote_code=False, num_labels=2
+    )
     config = LoraConfig(
         task_type="SEQ_CLS",
         r=given["rank"],

@@ -129,7 +129,7 @@ def peft_model(work: Workload) -> Any:
     torch.manual_seed(0)
     span = work.task in SPAN
     kind = AutoModelForQuestionAnswering if span else AutoModelForSequenceClassification
-    model = kind.from_pretrained(work.model_folder, dtype=torch.float32)
+    model = kind.from_pretrained(work.model_folder, trust_remote_code=False, dtype=torch.float32)
     if work.method == "full":
         return model
     config = LoraConfig(
@@ -165,7 +165,9 @@ def collator(work: Workload) -> Any:
     """Pads a batch to its longest example, as users of the Trainer do."""
     from transformers import AutoTokenizer, DataCollatorWithPadding
 
-    return DataCollatorWithPadding(AutoTokenizer.from_pretrained(work.model_folder))
+    return DataCollatorWithPadding(
+        AutoTokenizer.from_pretrained(work.model_folder, trust_remote_code=False)
+    )
 
 
 def _timed(train: Callable[[int], None], work: Workload) -> float:
@@ -213,5 +215,5 @@ def _sizes(work: Workload) -> tuple[int, int, int]:
     """Width of the hidden states and of the intermediate ones, and number of layers."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(work.model_folder)
+    config = AutoConfig.from_pretrained(work.model_folder, trust_remote_code=False)
     return config.hidden_size, config.intermediate_size, config.num_hidden_layers

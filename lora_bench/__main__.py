@@ -1,24 +1,38 @@
 """Command line: Hydra -> Spec -> run. ``python -m lora_bench --help`` shows the options."""
 
+import argparse
+import os
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from . import record as records
 from .claims import Claimed, holder_of
-from .compose import completed, plan, validate
+from .compose import completed, one_line, plan, spec_of, validate
 from .presets import CONF
-from .spec import NOT_RECORDED, Spec, SpecError, UserError
+from .spec import NOT_RECORDED, SpecError, UserError
 from .sweep.plan import Sweep, expand
 from .training.prepared import DataCache, Planned, prepare
 from .training.run import Outcome, announce, execute
 from .training.stop import REQUEUE, Stopped, StopSignals
 
+# Flags of Hydra's that would make it do other runs than were checked.
+REFUSED_FLAGS = {
+    "config_path": "is fixed; hydra.searchpath=[file:///folder] adds presets",
+    "config_name": "is fixed; hydra.searchpath=[file:///folder] adds presets",
+    "config_dir": "is not read; hydra.searchpath=[file:///folder] adds presets",
+    "package": "is not read",
+    "experimental_rerun": "is not read; the same command does what is missing",
+}
+FULL_ERROR = "HYDRA_FULL_ERROR"  # a variable of Hydra's
+ONE_OF = ("run", "multirun", "cfg", "info", "shell_completion")
 JOB = "job"  # index of a group, as Hydra hands it to a launcher
 POLL = 2.0  # seconds between two looks at what other processes do
 
@@ -46,7 +60,8 @@ class Session:
         if JOB in config:
             self._do(self.sweep.groups[config[JOB]])
             return
-        key = prepare(validate(Spec.from_config(config)), self.cache).key
+        words = HydraConfig.get().overrides.task
+        key = prepare(validate(spec_of(config, words)), self.cache).key
         if key not in self.told | self.claimed:
             self._do(self.sweep.group_of(key))
 
@@ -122,7 +137,7 @@ class Session:
 
 def main() -> None:
     """Check the whole command, then do its runs; exit with an error if any of them failed."""
-    args = get_args_parser().parse_args()
+    args = _arguments()
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
         _hydra(lambda config: None)
         return
@@ -135,6 +150,9 @@ def main() -> None:
         ]
         if not args.multirun and runs[0].spec.group is not None:
             raise SpecError("group", runs[0].spec.group, "is for a sweep; add -m")
+        for name in ("out_dir", "cache_dir"):
+            for folder in sorted({getattr(run.spec, name) for run in runs}):
+                _check_writable(name, folder)
         sweep = Sweep(runs)
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -166,8 +184,51 @@ def _told(error: Exception, planned: Planned) -> str:
     return f"{planned.key} failed: {reason} (traceback: {planned.folder / 'traceback.txt'})"
 
 
-def _hydra(job) -> None:  # type: ignore[no-untyped-def]
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+def _arguments() -> argparse.Namespace:
+    """The flags and words of the command line; a wrong flag ends it in one line."""
+    parser = get_args_parser()
+    parser.error = lambda message: sys.exit(  # type: ignore[method-assign, assignment]
+        f"error: {message}; flags come before settings (--hydra-help lists them)"
+    )
+    args = parser.parse_args()
+    for flag, reason in REFUSED_FLAGS.items():
+        if getattr(args, flag) is not None:
+            sys.exit(f"error: --{flag.replace('_', '-')}: {reason}")
+    chosen = [flag for flag in ONE_OF if getattr(args, flag)]
+    if len(chosen) > 1:
+        sys.exit(f"error: --{' and --'.join(chosen)}: choose one of them")
+    if args.resolve and not (args.cfg or args.help):
+        sys.exit("error: --resolve: goes with --cfg or --help")
+    return args
+
+
+def _hydra(job: Callable[[DictConfig], None]) -> None:
+    """Let Hydra do its part; what it cannot do ends in one line."""
+    traceback_wanted = FULL_ERROR in os.environ
+    os.environ.setdefault(FULL_ERROR, "1")  # raise, instead of printing several lines and exiting
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    except Exception as error:
+        if traceback_wanted:
+            raise
+        sys.exit(f"error: {one_line(error) or type(error).__name__}")
+    finally:
+        if not traceback_wanted:
+            del os.environ[FULL_ERROR]
+
+
+def _check_writable(setting: str, folder: str) -> None:
+    """Refuse a folder that no file can be written to, before anything is trained.
+
+    Raises:
+        SpecError: names the setting and the folder.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        raise SpecError(setting, folder, f"cannot be written to ({error})") from None
 
 
 def _command(words: Sequence[str]) -> str:

@@ -1,8 +1,14 @@
 """Which values a Spec may hold, and the errors for others."""
 
 import math
+import re
 from typing import Any
 
+from omegaconf import MISSING
+
+LARGEST = 2**31 - 1  # of a count: what the arrays and seeds of every library take
+# A name is a part of the name of a folder.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 TARGETS = ("query", "key", "value", "attention_output", "intermediate", "output")
 
 
@@ -33,6 +39,7 @@ def check(spec: Any) -> None:
     Raises:
         SpecError: names the setting, its value and what is allowed.
     """
+    _check_names(spec)
     _check_sizes(spec)
     _check_choices(spec)
     _check_method(spec.method)
@@ -53,8 +60,8 @@ def _check_sizes(spec: Any) -> None:
         ("seed", spec.seed, 0),
         ("data.seed", data.seed, 0),
     ):
-        if value is not None and value < low:
-            raise SpecError(path, value, f"must be {low} or more")
+        if value is not None:
+            _check_count(path, value, low)
     for path, value in (("train.lr", train.lr), ("train.max_grad_norm", train.max_grad_norm)):
         if not (value > 0 and math.isfinite(value)):
             raise SpecError(path, value, "must be a finite number above 0")
@@ -73,6 +80,28 @@ def _check_sizes(spec: Any) -> None:
         )
 
 
+def _check_count(path: str, value: int, low: int) -> None:
+    if value < low:
+        raise SpecError(path, value, f"must be {low} or more")
+    if value > LARGEST:
+        raise SpecError(path, value, f"must be at most {LARGEST}")
+
+
+def _check_names(spec: Any) -> None:
+    for section in ("task", "model", "method"):
+        name = getattr(spec, section).name
+        if name != MISSING and not NAME.fullmatch(name):
+            raise SpecError(
+                f"{section}.name",
+                name,
+                "must be 1 to 64 letters, digits, _ . + -, the first a letter, a digit or _",
+            )
+    for path in ("out_dir", "cache_dir"):
+        value = getattr(spec, path)
+        if not value.strip() or "\0" in value:
+            raise SpecError(path, value, "must name a folder")
+
+
 def _check_choices(spec: Any) -> None:
     for path, value, allowed in (
         ("head", spec.head, ("standard", "article")),
@@ -85,8 +114,7 @@ def _check_choices(spec: Any) -> None:
     ):
         if value not in allowed:
             raise SpecError(path, value, f"must be one of {', '.join(allowed)}")
-    kind, _, index = spec.device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", spec.device, re.ASCII):
         raise SpecError("device", spec.device, "must be cpu, cuda or cuda:<number>")
     if spec.init_from == "required":
         raise SpecError(
@@ -105,8 +133,8 @@ def _check_method(method: Any) -> None:
     """What holds for every method; lora_bench/methods/ checks what one method reads and needs."""
     if unknown := [target for target in method.targets if target not in TARGETS]:
         raise SpecError("method.targets", unknown, f"must be among {', '.join(TARGETS)}")
-    if method.rank is not None and method.rank < 1:
-        raise SpecError("method.rank", method.rank, "must be 1 or more")
+    if method.rank is not None:
+        _check_count("method.rank", method.rank, 1)
     if method.alpha is not None and not (method.alpha > 0 and math.isfinite(method.alpha)):
         raise SpecError("method.alpha", method.alpha, "must be a finite number above 0")
     if method.layers == []:

@@ -1,17 +1,21 @@
 """From the words of a command line to validated Specs. Needs neither torch nor data."""
 
 import dataclasses
-import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from .data import check_source
 from .methods import check_method
+from .model.source import check_model, source_name
+from .overrides import check_number, in_dict, parsed, path_of, setting_paths
 from .presets import CONF
 from .spec import Spec, SpecError, UserError
 from .tasks import check_task
@@ -20,7 +24,7 @@ ConfigStore.instance().store("schema", Spec)
 
 
 def validate(spec: Spec) -> Spec:
-    """Check every setting, those of the task's kind, the data source and the method too.
+    """Check every setting, those of the task's kind, the data source, model and method too.
 
     Returns:
         The same Spec.
@@ -29,7 +33,7 @@ def validate(spec: Spec) -> Spec:
         SpecError: names the setting, its value and what is allowed.
     """
     spec.check()
-    for check in (check_task, check_source, check_method):
+    for check in (check_task, check_source, check_model, check_method):
         check(spec)
     return spec
 
@@ -43,26 +47,57 @@ def compose(overrides: list[str]) -> Spec:
     Raises:
         UserError: one line that names the setting and what is allowed.
     """
+    for word in overrides:
+        parsed(word)
+    _check_searchpath(overrides)
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            spec = Spec.from_config(hydra.compose("config", completed(overrides)))
-        return validate(spec)
+            config = hydra.compose("config", completed(overrides))
+        return validate(spec_of(config, overrides))
     except SpecError as error:
-        given = any(_path(override) == error.path for override in overrides)
-        origin = "the command line" if given else "a preset or default"
+        origin = "the command line" if _is_given(error.path, overrides) else "a preset or default"
         raise UserError(f"{error} (set by {origin})") from None
-    except MissingMandatoryValue as error:
-        name = error.full_key or str(error).splitlines()[0].rpartition(" ")[2]
-        raise UserError(
-            f"{name}: the chosen presets leave it open; set it on the command line"
-        ) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_unknown_setting(overrides) or one_line(error)) from None
+        raise UserError(_unknown_argument(overrides) or one_line(error)) from None
+    except (ValueError, TypeError, RecursionError) as error:  # Hydra's and OmegaConf's own
+        raise UserError(f"{' '.join(overrides)}: cannot be composed: {one_line(error)}") from None
+
+
+def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
+    """The Spec of a composed configuration, not validated yet.
+
+    Where the command line chooses the source of the model alone, its name follows, and a pinned
+    revision of the preset's source does not apply.
+
+    Args:
+        config: as Hydra composed it.
+        overrides: the words that it was composed with.
+
+    Raises:
+        UserError: a setting is open, or there is no such setting.
+    """
+    missing = OmegaConf.missing_keys(config)
+    for path in (path for path in setting_paths() if path in missing):
+        raise UserError(f"{path}: the chosen presets leave it open; set it on the command line")
+    _check_known(config, Spec(), "")
+    spec = Spec.from_config(config)
+    given = {path_of(word) for word in overrides}
+    if "model.source" in given:
+        if "model.name" not in given:
+            spec.model.name = source_name(spec.model.source)
+        if "model.revision" not in given:
+            spec.model.revision = None
+    return spec
 
 
 def completed(overrides: list[str]) -> list[str]:
-    """The overrides as Hydra needs them: ``task.args`` may name settings that no preset writes."""
-    return [f"++{word}" if word.startswith("task.args.") else word for word in overrides]
+    """The overrides as Hydra needs them: dicts may get entries that no preset writes."""
+    return [
+        f"++{word}"
+        if in_dict(path_of(word)) and not word.startswith(("+", "~", "method.args."))
+        else word
+        for word in overrides
+    ]
 
 
 def plan(overrides: list[str], *, sweep: bool) -> list[tuple[list[str], Spec]]:
@@ -77,9 +112,10 @@ def plan(overrides: list[str], *, sweep: bool) -> list[tuple[list[str], Spec]]:
     """
     if not sweep:
         return [(overrides, compose(overrides))]
+    words = [parsed(word) for word in overrides]
+    check_number(words)
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+        jobs = BasicSweeper.split_arguments(words, max_batch_size=None)[0]
     except HydraException as error:
         raise UserError(one_line(error)) from None
     return [(list(job), compose(list(job))) for job in jobs]
@@ -91,30 +127,50 @@ def one_line(error: Exception) -> str:
     return text.split(" Config search path:")[0].split(" full_key:")[0]
 
 
-def _path(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
+def _is_given(path: str, overrides: Sequence[str]) -> bool:
+    """Whether the command line sets a setting, an entry of it, or what it is an entry of."""
+    given = [name for name in map(path_of, overrides) if "." in name or name == path]
+    return any(
+        name == path or name.startswith(f"{path}.") or path.startswith(f"{name}.") for name in given
+    )
 
 
-def _unknown_setting(overrides: list[str]) -> str | None:
-    """The message for the first override that names no setting; None where all do."""
+def _check_known(config: DictConfig, section: Any, prefix: str) -> None:
+    """Refuse a key that is no setting: ``+`` and presets can add one.
+
+    Raises:
+        UserError: names the key.
+    """
+    known = {entry.name: getattr(section, entry.name) for entry in dataclasses.fields(section)}
+    for name in map(str, config):
+        if name not in known:
+            raise UserError(f"{prefix}{name}: no such setting; must be one of {', '.join(known)}")
+        if dataclasses.is_dataclass(known[name]):
+            _check_known(config[name], known[name], f"{prefix}{name}.")
+
+
+def _check_searchpath(overrides: Sequence[str]) -> None:
+    """Refuse a folder of presets that does not exist: Hydra only warns.
+
+    Raises:
+        UserError: names the folder.
+    """
+    for word in overrides:
+        if path_of(word) == "hydra.searchpath":
+            value = parsed(word).value()
+            for entry in value if isinstance(value, list) else [value]:
+                kind, _, folder = str(entry).rpartition("://")
+                if kind in ("", "file") and not Path(folder).is_dir():
+                    raise UserError(f"{word}: {entry}: no such folder; must be file:///folder")
+
+
+def _unknown_argument(overrides: list[str]) -> str | None:
+    """The message for the first entry of ``method.args`` that the preset lacks; None without."""
     for override in overrides:
-        path = _path(override)
-        section, _, name = path.rpartition(".")
+        section, _, name = path_of(override).rpartition(".")
         if section == "method.args":
             known = compose([other for other in overrides if other != override]).method.args
             if name not in known:
                 allowed = ", ".join(known) or "nothing here"
                 return f"{override}: no such setting; {section} has {allowed}"
-        elif (fields := _fields(section)) and name not in fields:
-            near = difflib.get_close_matches(name, fields, 1)
-            hint = f"did you mean {section}.{near[0]}? " if near else ""
-            return f"{override}: no such setting; {hint}{section} has {', '.join(fields)}"
     return None
-
-
-def _fields(section: str) -> list[str]:
-    """Names of the settings in a section such as ``method``; none for an unknown section."""
-    node: object = Spec()
-    for name in filter(None, section.split(".")):
-        node = getattr(node, name, None)
-    return [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []

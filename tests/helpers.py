@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
+from lora_bench.checkpoint.restore import load_model
 from lora_bench.model.lora import lora_layers
 from lora_bench.model.packing import Batch
 from lora_bench.presets import task_presets
 from lora_bench.spec import TaskSpec
 from lora_bench.tasks.encoding import Encoded
 
+ROW_LENGTHS = [5, 9, 3]  # tokens of the rows that adapters are compared on
 TASKS = task_presets()
 GLUE = sorted(name for name, task in TASKS.items() if task.kind == "text")
 SQUAD = sorted(name for name, task in TASKS.items() if task.kind == "span")
@@ -112,3 +115,30 @@ def command_line(*words: str, module: str = "lora_bench") -> subprocess.Complete
     finally:
         sys.argv = before
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def our_outputs(folder: Path) -> torch.Tensor:
+    model, _, _ = load_model(folder)
+    with torch.no_grad():
+        return model(random_batch(ROW_LENGTHS))
+
+
+def stock_outputs(model, like: torch.Tensor) -> torch.Tensor:
+    """Logits of a transformers model, padded, one row for each row of ``like``."""
+    batch = random_batch(ROW_LENGTHS)
+    pieces = batch.input_ids.split(ROW_LENGTHS)
+    ids = torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True, padding_value=1)
+    with torch.no_grad():
+        out = model.eval()(input_ids=ids, attention_mask=(ids != 1).long())
+    if "logits" in out:
+        return out.logits
+    both = torch.stack([out.start_logits, out.end_logits], dim=-1)
+    return torch.cat([row[:n] for row, n in zip(both, ROW_LENGTHS, strict=True)])
+
+
+def stock_class(like: torch.Tensor):
+    return (
+        AutoModelForQuestionAnswering
+        if like.shape[0] == sum(ROW_LENGTHS)
+        else AutoModelForSequenceClassification
+    )

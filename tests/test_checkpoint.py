@@ -7,83 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from lora_bench import checkpoint
 from lora_bench.checkpoint.__main__ import main
 from lora_bench.checkpoint.restore import load_model
-from lora_bench.methods import get_method
-from lora_bench.model.build import build
-from lora_bench.model.encoder import tiny_config
-from lora_bench.model.streams import Streams
 from lora_bench.spec import SpecError
-from lora_bench.tasks import make_task
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 
-from .helpers import random_batch
+from .helpers import ROW_LENGTHS, our_outputs, random_batch, stock_class, stock_outputs
 
-LENGTHS = [5, 9, 3]
 peft_noise = pytest.mark.filterwarnings(
     "ignore::FutureWarning"
 )  # transformers' own, about what PEFT calls
-
-
-@pytest.fixture
-def base(tmp_path) -> Path:
-    """A random RoBERTa in transformers' own layout, with the tiny tokenizer."""
-    from transformers import RobertaModel
-
-    from lora_bench.model.encoder import load_tokenizer
-    from tests.conftest import TINY
-
-    torch.manual_seed(5)  # other weights than model=tiny, of the same shape
-    RobertaModel(tiny_config(), add_pooling_layer=False).save_pretrained(tmp_path / "base")
-    load_tokenizer(TINY).save_pretrained(tmp_path / "base")
-    return tmp_path / "base"
-
-
-@pytest.fixture
-def adapter(tiny_spec, tmp_path, base):
-    """Write an adapter of random numbers: ``adapter("method=lora", ...)`` returns its folder."""
-
-    def make(*overrides: str, model=f"model.source={base}") -> Path:
-        spec = tiny_spec(*overrides, model)
-        instance = build(spec, make_task(spec.task), get_method(spec.method), Streams(spec.seed))
-        with torch.no_grad():
-            for parameter in instance.trained_state().values():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-        checkpoint.save_adapter(tmp_path / "adapter", instance, spec)
-        return tmp_path / "adapter"
-
-    return make
-
-
-def ours(folder: Path) -> torch.Tensor:
-    model, _, _ = load_model(folder)
-    with torch.no_grad():
-        return model(random_batch(LENGTHS))
-
-
-def stock(model, like: torch.Tensor) -> torch.Tensor:
-    """Logits of a transformers model, padded, one row for each row of ``like``."""
-    batch = random_batch(LENGTHS)
-    pieces = batch.input_ids.split(LENGTHS)
-    ids = torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True, padding_value=1)
-    with torch.no_grad():
-        out = model.eval()(input_ids=ids, attention_mask=(ids != 1).long())
-    if "logits" in out:
-        return out.logits
-    both = torch.stack([out.start_logits, out.end_logits], dim=-1)
-    return torch.cat([row[:n] for row, n in zip(both, LENGTHS, strict=True)])
-
-
-def loader(like: torch.Tensor):
-    return (
-        AutoModelForQuestionAnswering
-        if like.shape[0] == sum(LENGTHS)
-        else AutoModelForSequenceClassification
-    )
 
 
 POLICIES = {
@@ -100,13 +37,13 @@ POLICIES = {
 def test_to_peft_and_back(adapter, base, tmp_path, task, method, policy):
     peft = pytest.importorskip("peft")
     folder = adapter(f"task={task}", f"method={method}", *policy)
-    before = ours(folder)
+    before = our_outputs(folder)
     main(["convert", str(folder), "--to", "peft", "--out", str(tmp_path / "peft")])
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(base)
-    bare = loader(before).from_pretrained(base, num_labels=before.shape[1])
+    bare = stock_class(before).from_pretrained(base, num_labels=before.shape[1])
     theirs = peft.PeftModel.from_pretrained(bare, tmp_path / "peft")
-    torch.testing.assert_close(stock(theirs, before), before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(stock_outputs(theirs, before), before, atol=1e-5, rtol=0)
     main(
         [
             "convert",
@@ -119,7 +56,7 @@ def test_to_peft_and_back(adapter, base, tmp_path, task, method, policy):
             str(tmp_path / "back"),
         ]
     )
-    assert torch.equal(ours(tmp_path / "back"), before)
+    assert torch.equal(our_outputs(tmp_path / "back"), before)
     back = checkpoint.spec_of(tmp_path / "back").method
     there = checkpoint.spec_of(folder).method
     for name in ("rank", "alpha", "rank_stabilized", "targets", "layer_norms"):
@@ -132,10 +69,10 @@ def test_to_peft_and_back(adapter, base, tmp_path, task, method, policy):
     ["lora", "lora_linear", "full", "bitfit", "relora", "peft_dora", "peft_ia3", "peft_adalora"],
 )
 def test_merged_it_is_a_plain_transformers_model(adapter, tmp_path, task, method):
-    before = ours(folder := adapter(f"task={task}", f"method={method}"))
+    before = our_outputs(folder := adapter(f"task={task}", f"method={method}"))
     main(["merge", str(folder), "--out", str(tmp_path / "merged")])
-    merged = loader(before).from_pretrained(tmp_path / "merged")
-    torch.testing.assert_close(stock(merged, before), before, atol=1e-5, rtol=0)
+    merged = stock_class(before).from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(stock_outputs(merged, before), before, atol=1e-5, rtol=0)
     if task == "mnli":
         assert merged.config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
 
@@ -143,15 +80,17 @@ def test_merged_it_is_a_plain_transformers_model(adapter, tmp_path, task, method
 @peft_noise
 def test_a_bert_base_is_written_beside_the_peft_folder(adapter, tmp_path):
     peft = pytest.importorskip("peft")
-    before = ours(folder := adapter("task=mnli", model="model=minilm"))
+    before = our_outputs(folder := adapter("task=mnli", model="model=minilm"))
     main(["convert", str(folder), "--to", "peft", "--out", str(tmp_path / "peft")])
     bare = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "peft" / "base_model", num_labels=3
     )
     theirs = peft.PeftModel.from_pretrained(bare, tmp_path / "peft").eval()
-    batch = random_batch(LENGTHS, first_position=1)
+    batch = random_batch(ROW_LENGTHS, first_position=1)
     with torch.no_grad():
-        logits = [theirs(input_ids=piece[None]).logits for piece in batch.input_ids.split(LENGTHS)]
+        logits = [
+            theirs(input_ids=piece[None]).logits for piece in batch.input_ids.split(ROW_LENGTHS)
+        ]
         before = load_model(folder)[0](batch)
     torch.testing.assert_close(torch.cat(logits), before, atol=1e-5, rtol=0)
 
@@ -188,9 +127,9 @@ def test_from_loralib(adapter, base, tmp_path):
         str(base),
     ]
     main([*common, "--alpha", "16", "--out", str(tmp_path / "back")])
-    assert torch.equal(ours(tmp_path / "back"), ours(folder))
+    assert torch.equal(our_outputs(tmp_path / "back"), our_outputs(folder))
     main([*common, "--alpha", "8", "--out", str(tmp_path / "other")])
-    assert not torch.allclose(ours(tmp_path / "other"), ours(folder))
+    assert not torch.allclose(our_outputs(tmp_path / "other"), our_outputs(folder))
 
 
 def article_state(folder: Path, base: Path, classes: int) -> dict:
@@ -238,8 +177,8 @@ def test_from_the_article(adapter, base, tmp_path, task, classes):
             str(tmp_path / "back"),
         ]
     )
-    before = ours(folder)
-    assert torch.equal(ours(tmp_path / "back"), before)
+    before = our_outputs(folder)
+    assert torch.equal(our_outputs(tmp_path / "back"), before)
     if task == "stsb":  # 5 * sigmoid: always within the range of the targets
         head, hidden = load_model(folder)[0].head, torch.randn(4, 32)
         normed = torch.nn.functional.layer_norm(hidden, (32,), head.norm.weight, head.norm.bias)
@@ -465,7 +404,7 @@ def test_a_run_starts_from_an_imported_adapter_and_from_a_key(tiny_spec, tmp_pat
 def test_an_adapter_of_another_project_is_a_cell_of_its_own(adapter, tmp_path):
     folder = adapter("task=cola")
     start = checkpoint.start_of(folder)
-    assert start["cell"] == f"cola-tiny-lora-r8-{start['fingerprint']}"
+    assert start["cell"] == f"cola-base-lora-r8-{start['fingerprint']}"
     weights = folder / checkpoint.WEIGHTS
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
     assert checkpoint.start_of(folder)["fingerprint"] != start["fingerprint"]
@@ -492,14 +431,14 @@ def test_an_adapter_of_format_1_still_loads(adapter, task):
     """Format 1 had ``unanswerable`` beside the task's name, and the rank in PEFT's args too."""
     old_task, args, method, old_args, new_args = FORMAT_1[task]
     folder = adapter(f"task={task}", "head=article")
-    before = ours(folder)
+    before = our_outputs(folder)
     path = folder / checkpoint.FACTS
     facts = json.loads(path.read_text())
     del facts["cell"], facts["task"]["args"]
     facts["format"] = 1
     facts["task"] |= old_task
     path.write_text(json.dumps(facts))
-    assert torch.equal(ours(folder), before)
+    assert torch.equal(our_outputs(folder), before)
     assert checkpoint.spec_of(folder).task.args == args
     facts["method"] |= {"name": method, "args": old_args}
     path.write_text(json.dumps(facts))

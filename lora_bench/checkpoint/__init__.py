@@ -7,26 +7,24 @@ imported by the functions that need it: what an adapter is can be read without i
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..files import whole_folder
 from ..record import provenance
-from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, UserError
-from .formats import FORMAT, upgrade
+from ..spec import Spec
+from .facts import FACTS as FACTS
+from .facts import TASK_FACTS, WEIGHTS, file_hash, read_facts
+from .facts import AdapterError as AdapterError
+from .facts import spec_of as spec_of
+from .facts import start_of as start_of
+from .formats import FORMAT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..model.wrapper import LoraWrapperRoberta
-
-WEIGHTS = "adapter.safetensors"
-FACTS = "adapter.json"
-# Settings of the task that decide what its head is and what its outputs mean.
-TASK_FACTS = ("name", "kind", "labels", "value_range", "args")
-
-
-class AdapterError(UserError):
-    """An adapter that cannot be used: names the file and what is missing, unknown or different."""
 
 
 def adapter_of(folder: Path) -> Path:
@@ -40,13 +38,16 @@ def save_adapter(
     """Write every trained parameter, those of the head too.
 
     Args:
-        folder: to write to.
+        folder: to write to; an adapter there is replaced.
         model: whose parameters are written.
         spec: of the run.
         cell: of the run.
 
     Returns:
         Size of the weights file in bytes.
+
+    Raises:
+        AdapterError: the folder holds anything but an adapter.
     """
     return write(folder, model.trained_state(), spec, base_fingerprint(model), cell)
 
@@ -58,10 +59,10 @@ def write(
     fingerprint: str | None = None,
     cell: str | None = None,
 ) -> int:
-    """Write an adapter folder.
+    """Write an adapter folder, which appears whole or not at all.
 
     Args:
-        folder: to write to.
+        folder: to write to; an adapter there is replaced.
         state: parameters by name.
         spec: of the run; its recipe is not written.
         fingerprint: of the base model, see ``base_fingerprint``.
@@ -69,24 +70,31 @@ def write(
 
     Returns:
         Size of the weights file in bytes.
+
+    Raises:
+        AdapterError: the folder holds anything but an adapter.
     """
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if other := sorted(there - {WEIGHTS, FACTS}):
+        raise AdapterError(f"{folder}: holds {', '.join(other[:3])}; must be empty or an adapter")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / WEIGHTS)
-    facts = {
-        "format": FORMAT,
-        "cell": cell,
-        "base_model": dataclasses.asdict(spec.model),
-        "base_fingerprint": fingerprint,
-        "task": {name: getattr(spec.task, name) for name in TASK_FACTS},
-        "head": spec.head,
-        "method": dataclasses.asdict(spec.method),
-        "seed": spec.seed,  # of random numbers that a method draws and does not save
-        "versions": provenance(spec.device, 0)["versions"],
-    }
-    (folder / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    with whole_folder(folder) as part:
+        save_file(tensors, part / WEIGHTS)
+        facts = {
+            "format": FORMAT,
+            "cell": cell,
+            "base_model": dataclasses.asdict(spec.model),
+            "base_fingerprint": fingerprint,
+            "task": {name: getattr(spec.task, name) for name in TASK_FACTS},
+            "head": spec.head,
+            "method": dataclasses.asdict(spec.method),
+            "seed": spec.seed,  # of random numbers that a method draws and does not save
+            "versions": provenance(spec.device, 0)["versions"],
+            "weights_sha256": file_hash(part / WEIGHTS),
+        }
+        (part / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     return (folder / WEIGHTS).stat().st_size
 
 
@@ -98,109 +106,14 @@ def base_fingerprint(model: "LoraWrapperRoberta") -> str | None:
     return hashlib.sha256(words.detach().cpu().numpy().tobytes()).hexdigest()[:16]
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """The content of ``adapter.json`` in the current format.
-
-    Raises:
-        AdapterError: it does not exist, is damaged or has a newer format.
-    """
-    path = folder / FACTS
-    try:
-        facts = json.loads(path.read_text())
-        found = int(facts["format"])
-    except FileNotFoundError:
-        raise AdapterError(
-            f"{folder}: no {FACTS} there; must be the folder of a finished run or its adapter/"
-        ) from None
-    except (OSError, ValueError, TypeError, KeyError):
-        raise AdapterError(f"{path}: is damaged; run again or convert again") from None
-    if found > FORMAT:
-        raise AdapterError(f"{path}: has format {found}; this version reads up to {FORMAT}")
-    try:
-        return upgrade(facts)
-    except (KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise AdapterError(f"{path}: format {found} lacks or garbles {reason}") from None
-
-
-def spec_of(folder: Path) -> Spec:
-    """The part of a Spec that an adapter folder states: model, method, head and task, no recipe.
-
-    Raises:
-        AdapterError: ``adapter.json`` cannot be read or has unknown settings.
-    """
-    facts = read_facts(folder)
-    try:
-        spec = Spec(
-            task=TaskSpec(**facts["task"]),
-            model=ModelSpec(**facts["base_model"]),
-            method=MethodSpec(**facts["method"]),
-            head=facts["head"],
-            seed=facts["seed"],
-        )
-    except (KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise AdapterError(f"{folder / FACTS}: lacks or garbles {reason}") from None
-    spec.train.dropout = 0.0
-    return spec
-
-
-def start_of(folder: Path) -> dict[str, str]:
-    """What a run that starts from an adapter records of it.
-
-    Returns:
-        ``task``, ``cell`` and ``fingerprint``, a hash of the weights file. An adapter without a
-        cell, as of another project, is a cell of its own.
-
-    Raises:
-        AdapterError: the folder holds no adapter.
-    """
-    facts, weights = read_facts(folder), folder / WEIGHTS
-    if not weights.is_file():
-        raise AdapterError(f"{folder}: no {WEIGHTS} there; must be the folder of a finished run")
-    fingerprint = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-    return {
-        "task": facts["task"]["name"],
-        "cell": facts["cell"] or f"{_stem(facts)}-{fingerprint}",
-        "fingerprint": fingerprint,
-    }
-
-
-def _stem(facts: dict[str, Any]) -> str:
-    """Readable start of a cell's name, as that of a run."""
-    method = facts["method"]
-    names = (facts["task"]["name"], facts["base_model"]["name"], method["name"])
-    return "-".join(names) + ("" if method["rank"] is None else f"-r{method['rank']}")
-
-
-def read_weights(path: Path) -> "dict[str, Tensor]":
-    """Tensors of a safetensors file.
-
-    Raises:
-        AdapterError: it does not exist or is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise AdapterError(
-            f"{path.parent}: no {path.name} there; must be the folder of a finished run or its "
-            "adapter/"
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise AdapterError(f"{path}: is damaged ({error})") from None
-
-
 def load_adapter(folder: Path, model: "LoraWrapperRoberta") -> None:
     """Load an adapter into a model that its method has prepared.
 
     Raises:
-        AdapterError: a parameter is missing, unknown or of another shape, or the adapter was
-            trained on another base model.
+        AdapterError: a parameter is missing, unknown or of another shape, a number is not finite,
+            the file is damaged, or the adapter was trained on another base model.
     """
-    _load(folder, read_weights(folder / WEIGHTS), model.trained_state(), model)
+    _load(folder, model, lambda name: True)
 
 
 def start_from(folder: Path, model: "LoraWrapperRoberta") -> None:
@@ -209,36 +122,76 @@ def start_from(folder: Path, model: "LoraWrapperRoberta") -> None:
     Raises:
         AdapterError: see ``load_adapter``.
     """
-
-    def without_head(state: "dict[str, Tensor]") -> "dict[str, Tensor]":
-        return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
-
-    state = without_head(read_weights(folder / WEIGHTS))
-    _load(folder, state, without_head(model.trained_state()), model)
+    _load(folder, model, lambda name: not name.startswith("head."))
 
 
-def _load(
-    folder: Path,
-    state: "dict[str, Tensor]",
-    expected: "dict[str, Tensor]",
-    model: "LoraWrapperRoberta",
-) -> None:
-    before, now = read_facts(folder)["base_fingerprint"], base_fingerprint(model)
+def _load(folder: Path, model: "LoraWrapperRoberta", wanted: Callable[[str], bool]) -> None:
+    from .tensors import read_safetensors
+
+    facts, path = read_facts(folder), folder / WEIGHTS
+    state = {name: t for name, t in read_safetensors(path).items() if wanted(name)}
+    before, now = facts["base_fingerprint"], base_fingerprint(model)
     if None not in (before, now) and before != now:
         raise AdapterError(
             f"{folder}: was trained on another base model (embeddings {before}, here {now})"
         )
-    missing, unknown = (
-        sorted(expected.keys() - state.keys()),
-        sorted(state.keys() - expected.keys()),
-    )
+    fit(folder, state, model, wanted)
+    # last, so that a message says what differs where names and shapes tell
+    check_hash(folder, facts["weights_sha256"])
+
+
+def check_hash(folder: Path, expected: str | None) -> None:
+    """Refuse a weights file that is not the one of its ``adapter.json``.
+
+    Args:
+        folder: of the adapter.
+        expected: SHA-256 of the weights file; None: not known.
+
+    Raises:
+        AdapterError: the file is another one.
+    """
+    if expected is not None and file_hash(folder / WEIGHTS) != expected:
+        raise AdapterError(
+            f"{folder / WEIGHTS}: is damaged or was changed: its SHA-256 is not that in {FACTS}"
+        )
+
+
+def fit(
+    origin: Path,
+    state: "dict[str, Tensor]",
+    model: "LoraWrapperRoberta",
+    wanted: Callable[[str], bool] = lambda name: True,
+) -> None:
+    """Put tensors in the place of the trained parameters, each of which must have one.
+
+    Args:
+        origin: of the tensors, for messages.
+        state: tensors by our names.
+        model: that its method has prepared.
+        wanted: names of the parameters to replace.
+
+    Raises:
+        AdapterError: a parameter is missing, unknown or of another shape, or a number is not
+            finite.
+    """
+    from .tensors import check_numbers
+
+    expected = {name: t for name, t in model.trained_state().items() if wanted(name)}
+    missing = sorted(expected.keys() - state.keys())
+    unknown = sorted(state.keys() - expected.keys())
     shapes = [
         f"{name} is {tuple(state[name].shape)}, must be {tuple(expected[name].shape)}"
         for name in sorted(expected.keys() & state.keys())
         if state[name].shape != expected[name].shape
     ]
     if missing or unknown or shapes:
-        raise AdapterError(
-            f"{folder}: does not fit; missing {missing}, unknown {unknown}, wrong shape {shapes}"
-        )
+        parts = zip(("missing", "unknown", "wrong shape"), (missing, unknown, shapes), strict=True)
+        listed = ", ".join(f"{what} {_few(names)}" for what, names in parts)
+        raise AdapterError(f"{origin}: does not fit; {listed}")
+    check_numbers(origin, state)
     model.load_state_dict(state, strict=False)
+
+
+def _few(names: list[str], most: int = 4) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{names[:most]}{rest}"

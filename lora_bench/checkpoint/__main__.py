@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import math
+import os
 import sys
 from pathlib import Path
 
 from ..presets import task_preset
 from ..spec import ModelSpec, UserError
-from . import WEIGHTS, adapter_of, read_facts, read_weights
+from . import adapter_of, check_hash
+from .facts import WEIGHTS, read_facts
 
 EXAMPLES = """\
 examples (the source is a run's folder, <out_dir>/runs/<task>/<key>, or the adapter/ in it):
@@ -19,7 +22,13 @@ examples (the source is a run's folder, <out_dir>/runs/<task>/<key>, or the adap
       --base FacebookAI/roberta-base --alpha 16 --out mine
   python -m lora_bench.checkpoint convert article.pth --from article --task cola --out mine
 """
-FORMATS = ("ours", "peft", "loralib", "article")
+# format of the source -> (options that it needs, options that it uses)
+OPTIONS = {
+    "ours": ((), ()),
+    "peft": (("task",), ("task", "base")),
+    "loralib": (("task", "base", "alpha"), ("task", "base", "alpha")),
+    "article": (("task",), ("task", "base")),
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,16 +68,18 @@ def _parser() -> argparse.ArgumentParser:
             "--out", type=Path, required=True, help="folder to write; must not exist"
         )
     convert.add_argument(
-        "--from", dest="origin", choices=FORMATS, default="ours", help="default: %(default)s"
+        "--from", dest="origin", choices=[*OPTIONS], default="ours", help="default: %(default)s"
     )
-    convert.add_argument("--to", choices=FORMATS[:2], default="ours", help="default: %(default)s")
+    convert.add_argument(
+        "--to", choices=("ours", "peft"), default="ours", help="default: %(default)s"
+    )
     convert.add_argument(
         "--task",
         help="task of the head, a name under conf/task/ (for all but --from ours)",
     )
     convert.add_argument(
         "--base",
-        help="hub id or folder of the base model (for loralib; overrides the one of peft)",
+        help="hub id or folder of the base model (for loralib; overrides that of peft and article)",
     )
     convert.add_argument(
         "--alpha", type=float, help="of LoRA's scaling alpha / rank; loralib's files lack it"
@@ -77,9 +88,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(args: argparse.Namespace) -> str:
+    from .tensors import finite, read_safetensors
+
     folder = adapter_of(args.source)
-    facts, state = read_facts(folder), read_weights(folder / WEIGHTS)
-    rows = [f"  {name}  {tuple(tensor.shape)}" for name, tensor in state.items()]
+    facts, state = read_facts(folder), read_safetensors(folder / WEIGHTS)
+    check_hash(folder, facts["weights_sha256"])
+    rows = [
+        f"  {name}  {tuple(tensor.shape)}{'' if finite(tensor) else '  NaN or infinite numbers'}"
+        for name, tensor in state.items()
+    ]
     count = sum(tensor.numel() for tensor in state.values())
     return "\n".join(
         [json.dumps(facts, indent=1), *rows, f"{len(state)} parameters, {count:,} numbers"]
@@ -95,36 +112,66 @@ def _merge(args: argparse.Namespace) -> str:
 
 
 def _convert(args: argparse.Namespace) -> str:
-    from . import export, foreign
+    from . import export
 
     if (args.origin == "ours") == (args.to == "ours"):
         raise UserError(f"--from {args.origin} --to {args.to}: exactly one of them must be ours")
     _refuse_existing(args.out)
+    _check_options(args)
     if args.origin == "ours":
         export.export_peft(adapter_of(args.source), args.out)
         return f"{args.out}: load it with peft.PeftModel.from_pretrained"
-    needed = {"--task": args.task} | (
-        {"--base": args.base, "--alpha": args.alpha} if args.origin == "loralib" else {}
-    )
-    if missing := [name for name, value in needed.items() if value is None]:
-        raise UserError(
-            f"--from {args.origin}: needs {' and '.join(missing)}, which the file does not state"
-        )
+    left_out = _import(args)
+    lines = [f"{args.out}: start a run from it with init_from={args.out}"]
+    if left_out:
+        lines.append(f"left out, since no output depends on them: {', '.join(left_out)}")
+    return "\n".join(lines)
+
+
+def _import(args: argparse.Namespace) -> list[str]:
+    """Import an adapter of another project; names of the tensors that were left out."""
+    from . import foreign
+
     task = task_preset(args.task)
     base = None if args.base is None else ModelSpec(name=Path(args.base).name, source=args.base)
     if args.origin == "peft":
-        foreign.import_peft(args.source, args.out, task, base)
-    elif args.origin == "loralib":
-        assert base is not None
-        foreign.import_loralib(args.source, args.out, task, base, args.alpha)
-    else:
-        foreign.import_article(args.source, args.out, task)
-    return f"{args.out}: start a run from it with init_from={args.out}"
+        return foreign.import_peft(args.source, args.out, task, base)
+    if args.origin == "article":
+        return foreign.import_article(args.source, args.out, task, base)
+    assert base is not None
+    return foreign.import_loralib(args.source, args.out, task, base, args.alpha)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse an option that is missing, or that a format of the source does not use.
+
+    Raises:
+        UserError: names the option.
+    """
+    given = {name: getattr(args, name) is not None for name in ("task", "base", "alpha")}
+    needed, used = OPTIONS[args.origin]
+    if missing := [f"--{name}" for name in needed if not given[name]]:
+        raise UserError(
+            f"--from {args.origin}: needs {' and '.join(missing)}, which the file does not state"
+        )
+    for name in (name for name in given if given[name] and name not in used):
+        raise UserError(
+            f"--{name} {getattr(args, name)}: --from {args.origin} does not use it; leave it out"
+        )
+    if args.alpha is not None and not (args.alpha > 0 and math.isfinite(args.alpha)):
+        raise UserError(f"--alpha {args.alpha}: must be a finite number above 0")
 
 
 def _refuse_existing(out: Path) -> None:
     if out.exists():
         raise UserError(f"--out {out}: exists already; choose another folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        writable = os.access(out.parent, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise UserError(f"--out {out}: cannot be written there")
 
 
 if __name__ == "__main__":

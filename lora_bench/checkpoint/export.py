@@ -1,28 +1,37 @@
 """Our adapters for other projects: a PEFT folder, or a plain model of transformers."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import PreTrainedModel
 
+from ..files import whole_folder
 from ..methods import require
 from ..methods.peft import Peft
-from ..model.encoder import load_encoder, load_tokenizer, stock_architecture
+from ..model.encoder import load_encoder, load_tokenizer, quiet, stock_architecture
 from ..model.lora import LoraLinear, adapter_parameters, lora_layers
 from ..model.source import locate
 from ..model.wrapper import LoraWrapperRoberta
 from ..spec import MethodSpec, Spec
 from ..tasks import Stock
-from . import AdapterError
+from .facts import AdapterError
+from .peft_config import BIASES
+from .probe import check_same, probe
 from .restore import load_model, plain_encoder, stock_model, stock_of, to_stock
 
-PEFT_BIASES = {"none": "none", "adapted": "lora_only", "all": "all"}
+PEFT_BIASES = {ours: theirs for theirs, ours in BIASES.items()}
+BASE_FOLDER = "base_model"
 
 
 def merge(folder: Path, out: Path) -> str:
     """Write a plain transformers folder that computes the same, tokenizer included.
+
+    What was written is loaded again, and must compute the same, before the folder appears.
 
     Args:
         folder: of the adapter.
@@ -32,10 +41,11 @@ def merge(folder: Path, out: Path) -> str:
         Name of the class of transformers that loads it.
 
     Raises:
-        AdapterError: the method's modules cannot be merged into weights, or transformers has no
-            such head.
+        AdapterError: the method's modules cannot be merged into weights, transformers has no such
+            head, or the written model computes something else.
     """
     model, spec, method = load_model(folder)
+    expected = probe(model)
     try:
         if isinstance(method, Peft):
             method.tuner.merge_and_unload()
@@ -43,8 +53,11 @@ def merge(folder: Path, out: Path) -> str:
             layer.merge()
     except (RuntimeError, NotImplementedError, AttributeError) as error:
         raise AdapterError(f"method={spec.method.name}: cannot be merged: {error}") from None
-    stock_model(plain_encoder(model), model.head, spec).save_pretrained(out)
-    load_tokenizer(spec.model).save_pretrained(out)
+    plain = stock_model(plain_encoder(model), model.head, spec)
+    with whole_folder(out) as part:
+        plain.save_pretrained(part)
+        load_tokenizer(spec.model).save_pretrained(part)
+        check_same(out, expected, _loaded(spec, str(part)))
     return stock_of(spec.task).model
 
 
@@ -52,14 +65,16 @@ def export_peft(folder: Path, out: Path) -> None:
     """Write a LoRA adapter as a PEFT folder for ``PeftModel.from_pretrained``.
 
     A base model that transformers does not load as a RoBERTa (a BERT, a random one) is written to
-    ``out/base_model``.
+    ``out/base_model``. What was written is loaded by PEFT, and must compute the same, before the
+    folder appears.
 
     Args:
         folder: of the adapter.
         out: to write to.
 
     Raises:
-        AdapterError: another method than LoRA, trained embeddings, or the article's head.
+        AdapterError: another method than LoRA, trained embeddings, the article's head, or what was
+            written computes something else.
         UserError: PEFT is not installed.
     """
     peft = require("peft", "peft", "a PEFT folder")
@@ -74,12 +89,26 @@ def export_peft(folder: Path, out: Path) -> None:
         raise AdapterError(
             "method.embeddings=True: a PEFT LoRA folder cannot hold trained embeddings"
         )
+    expected = probe(model)
+    with whole_folder(out) as part:
+        base = _base(spec, part)
+        _as_peft(peft, model, spec, base).save_pretrained(part)
+        for path in (part / "adapter_config.json", part / "README.md"):  # they name a base inside
+            path.write_text(path.read_text().replace(str(part), str(out)))
+        with _peft_quiet():
+            again = peft.PeftModel.from_pretrained(_loaded(spec, base), part)
+        check_same(out, expected, again)
+
+
+def _as_peft(peft: Any, model: LoraWrapperRoberta, spec: Spec, base: str) -> Any:
+    """The model as PEFT's, with the numbers of the adapter; ``model`` loses its LoraLinear."""
     stock = stock_of(spec.task)
     state = {to_stock(name, stock): tensor for name, tensor in model.trained_state().items()}
     config = _lora_config(peft, spec.method, model, stock)
     target = stock_model(plain_encoder(model), model.head, spec)
-    target.name_or_path = _base(spec, out)  # from where PEFT takes the base model's name
-    wrapped = _wrapped(peft, target, config)
+    target.name_or_path = base  # from where PEFT takes the base model's name
+    with _peft_quiet():
+        wrapped = peft.get_peft_model(target, config)
     with torch.no_grad():
         for name, parameter in wrapped.base_model.model.named_parameters():
             ours = name.replace(".lora_A.default.weight", ".lora_a").replace(
@@ -87,7 +116,16 @@ def export_peft(folder: Path, out: Path) -> None:
             )
             if ours != name:
                 parameter.copy_(state[ours])
-    wrapped.save_pretrained(out)
+    return wrapped
+
+
+def _loaded(spec: Spec, source: str) -> PreTrainedModel:
+    """A saved model or a base model as transformers' class for the task."""
+    stock = stock_of(spec.task)
+    with quiet():
+        return getattr(transformers, stock.model).from_pretrained(
+            source, trust_remote_code=False, dtype=torch.float32, **stock.config
+        )
 
 
 def _lora_config(peft: Any, method: MethodSpec, model: LoraWrapperRoberta, stock: Stock) -> Any:
@@ -105,11 +143,12 @@ def _lora_config(peft: Any, method: MethodSpec, model: LoraWrapperRoberta, stock
     )
 
 
-def _wrapped(peft: Any, target: PreTrainedModel, config: Any) -> Any:
+@contextmanager
+def _peft_quiet() -> Iterator[None]:
+    """Inside the block, transformers does not warn about functions of its own that PEFT calls."""
     with warnings.catch_warnings():
-        # transformers warns about functions that PEFT calls
         warnings.filterwarnings("ignore", category=FutureWarning)
-        return peft.get_peft_model(target, config)
+        yield
 
 
 def _base(spec: Spec, out: Path) -> str:
@@ -120,6 +159,6 @@ def _base(spec: Spec, out: Path) -> str:
         return source if of_hub else str(locate(spec.model))
     base = load_encoder(spec.model, dropout=0.0)
     base.config.architectures = None
-    base.save_pretrained(out / "base_model")
-    load_tokenizer(spec.model).save_pretrained(out / "base_model")
-    return str(out / "base_model")
+    base.save_pretrained(out / BASE_FOLDER)
+    load_tokenizer(spec.model).save_pretrained(out / BASE_FOLDER)
+    return str(out / BASE_FOLDER)

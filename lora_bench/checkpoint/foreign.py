@@ -5,38 +5,35 @@ result into a model, which accounts for every parameter. Files that could hold c
 weights-only: nothing in them is executed.
 """
 
-import json
-import pickle
 import re
 import shutil
-import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..model.encoder import layer_count
 from ..model.lora import MODULES
+from ..model.wrapper import TASK_TYPES
 from ..spec import TARGETS, MethodSpec, ModelSpec, Spec, TaskSpec
-from . import AdapterError, base_fingerprint, read_weights, write
-from .restore import from_stock, load_model, stock_of
+from ..tasks import make_task
+from . import base_fingerprint, fit, load_adapter, write
+from .facts import AdapterError, partial_spec
+from .peft_config import BIASES, CONFIG, LoraFacts, check_modules, read_config
+from .restore import build_model, from_stock, stock_of, to_stock
+from .tensors import check_numbers, read_safetensors, read_torch
 
-PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PEFT_WEIGHTS, PEFT_PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 ORIGINAL = ".original_module."  # of modules_to_save: as they were before training
 ARTICLE_FACTS = ("model_id", "task_type", "lora_rank", "num_classes")
-# Settings of a LoraConfig that would change the numbers and that our layer does not have.
-NOT_OURS = (
-    "use_dora",
-    "rank_pattern",
-    "alpha_pattern",
-    "fan_in_fan_out",
-    "layer_replication",
-    "lora_bias",
-    "use_qalora",
-)
+# trained by the article with all biases, but no head of its reads the pooler
+ARTICLE_UNUSED = "model.pooler.dense.bias"
+
+LeftOut = list[str]  # names of tensors that were not imported, since no output depends on them
 
 
-def import_peft(folder: Path, out: Path, task: TaskSpec, base: ModelSpec | None = None) -> None:
+def import_peft(folder: Path, out: Path, task: TaskSpec, base: ModelSpec | None = None) -> LeftOut:
     """A PEFT LoRA folder into ours.
 
     Args:
@@ -46,44 +43,91 @@ def import_peft(folder: Path, out: Path, task: TaskSpec, base: ModelSpec | None 
         base: the base model; None: the one that the folder names.
 
     Raises:
-        AdapterError: the folder is damaged, or holds what our layer does not have.
+        AdapterError: the folder is damaged, contradicts itself, or holds what our layer does not
+            have.
     """
-    try:
-        config = json.loads((folder / PEFT_CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"{folder / PEFT_CONFIG}: cannot be read ({error})") from None
-    if config.get("peft_type") != "LORA":
-        raise AdapterError(f"{folder}: peft_type={config.get('peft_type')}; must be LORA")
-    if strange := [name for name in NOT_OURS if config.get(name)]:
-        raise AdapterError(f"{folder}: uses {', '.join(strange)}, which LoraLinear does not have")
-    stock = {
-        _unwrapped(name): tensor
-        for name, tensor in read_weights(folder / PEFT_WEIGHTS).items()
-        if ORIGINAL not in name
-    }
-    state = _ours(stock, task, folder)
-    method = _method(
-        state, config["lora_alpha"], folder, rank_stabilized=config.get("use_rslora", False)
+    config, path = read_config(folder), folder / CONFIG
+    weights = folder / PEFT_WEIGHTS
+    if not weights.is_file() and (folder / PEFT_PICKLED).is_file():
+        weights = folder / PEFT_PICKLED
+        found = read_torch(weights)
+    else:
+        found = read_safetensors(weights)
+    check_numbers(weights, found)
+    model = base or _base_of(path, config)
+    stock = _unwrapped({n: t for n, t in found.items() if ORIGINAL not in n}, weights)
+    state = _ours(stock, task, weights)
+    method = _method(state, config.lora_alpha, weights)
+    _check_peft(path, config, task, stock, method)
+    modules = [to_stock(name, stock_of(task)) for name in _adapted(state)]
+    check_modules(path, config, modules, _linear_modules(model))
+    method = replace(
+        method,
+        biases=BIASES[config.bias],
+        rank_stabilized=config.use_rslora,
+        dropout=config.lora_dropout,
     )
-    source = config["base_model_name_or_path"]
-    model = base or ModelSpec(
-        name=Path(source).name, source=source, revision=config.get("revision")
-    )
-    write_checked(out, state, Spec(task=task, model=model, method=method))
+    write_checked(weights, out, state, partial_spec(task, model, method))
+    return sorted(name for name in found if ORIGINAL in name)
 
 
-def _unwrapped(name: str) -> str:
-    """PEFT's name of a parameter without its wrappers.
+def _base_of(path: Path, config: LoraFacts) -> ModelSpec:
+    source = config.base_model_name_or_path
+    if not source:
+        raise AdapterError(f"{path}: base_model_name_or_path={source!r}: give --base")
+    return ModelSpec(name=Path(source).name, source=source, revision=config.revision)
+
+
+def _check_peft(
+    path: Path, config: LoraFacts, task: TaskSpec, stock: dict[str, Tensor], method: MethodSpec
+) -> None:
+    """Compare a configuration with the task and with the tensors, by transformers' names.
+
+    Raises:
+        AdapterError: names the key, its value and what contradicts it.
+    """
+    if method.rank != config.r:
+        raise AdapterError(f"{path}: r={config.r}: the matrices have rank {method.rank}")
+    kind = stock_of(task).peft
+    if config.task_type not in (None, kind):
+        raise AdapterError(f"{path}: task_type={config.task_type}: task={task.name} is {kind}")
+    plain = [name for name in stock if not name.endswith((".lora_A", ".lora_B"))]
+    if strange := [name for name in plain if not config.explains(name)]:
+        raise AdapterError(
+            f"{path}: bias={config.bias} and modules_to_save={config.modules_to_save} do not "
+            f"explain {', '.join(strange[:3])} of the tensors"
+        )
+
+
+def _linear_modules(model: ModelSpec) -> list[str]:
+    """Names of the linear modules that an update can go into, as transformers has them."""
+    layers = range(layer_count(model))
+    return [f"roberta.encoder.layer.{i}.{module}" for i in layers for module in MODULES.values()]
+
+
+def _unwrapped(found: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Tensors by PEFT's names without its wrappers.
 
     With bias=all it saves some LayerNorms under two of them.
+
+    Raises:
+        AdapterError: two names of one parameter have different numbers.
     """
-    name = re.sub(
-        r"\.(modules_to_save(\.default)?|base_layer)\.", ".", name.removeprefix("base_model.model.")
-    )
-    return name.replace(".lora_A.weight", ".lora_A").replace(".lora_B.weight", ".lora_B")
+    stock: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        new = re.sub(
+            r"\.(modules_to_save(\.default)?|base_layer)\.",
+            ".",
+            name.removeprefix("base_model.model."),
+        )
+        new = new.replace(".lora_A.weight", ".lora_A").replace(".lora_B.weight", ".lora_B")
+        if new in stock and not stock[new].equal(tensor):
+            raise AdapterError(f"{path}: has two different tensors for {new}")
+        stock[new] = tensor
+    return stock
 
 
-def import_loralib(path: Path, out: Path, task: TaskSpec, base: ModelSpec, alpha: float) -> None:
+def import_loralib(path: Path, out: Path, task: TaskSpec, base: ModelSpec, alpha: float) -> LeftOut:
     """A state dict of ``loralib.lora_state_dict`` (microsoft/LoRA's ``.bin`` files) into ours.
 
     Args:
@@ -96,87 +140,111 @@ def import_loralib(path: Path, out: Path, task: TaskSpec, base: ModelSpec, alpha
     Raises:
         AdapterError: the file is damaged or does not fit.
     """
-    state = _ours(_tensors(path), task, path)
-    write_checked(out, state, Spec(task=task, model=base, method=_method(state, alpha, path)))
+    state = _ours(read_torch(path), task, path)
+    write_checked(path, out, state, partial_spec(task, base, _method(state, alpha, path)))
+    return []
 
 
-def import_article(path: Path, out: Path, task: TaskSpec) -> None:
+def import_article(path: Path, out: Path, task: TaskSpec, base: ModelSpec | None = None) -> LeftOut:
     """The article's ``.pth`` file into ours: its head, scaling 1, its base model.
 
     Args:
         path: of the file.
         out: to write to.
         task: of the head.
+        base: the base model; None: the one that the file names.
 
     Raises:
-        AdapterError: the file is damaged or does not fit.
+        AdapterError: the file is damaged, contradicts itself or does not fit.
     """
-    loaded = _tensors(path, ARTICLE_FACTS)
+    loaded = read_torch(path, ARTICLE_FACTS)
     if missing := [name for name in ARTICLE_FACTS if name not in loaded]:
         raise AdapterError(f"{path}: lacks {', '.join(missing)}, which the article's files have")
-    facts = {name: loaded.pop(name) for name in ARTICLE_FACTS}
-    loaded.pop("model.pooler.dense.bias", None)  # trained there, but it never reaches the loss
-    state = {}
-    for name, tensor in loaded.items():
-        new = re.sub(r"^model\.", "encoder.", name).replace("finetune_head_", "head.")
-        for projection in ("query", "key", "value"):
-            for factor in "AB":
-                new = new.replace(
-                    f"lora_{projection}_matrix_{factor}", f"{projection}.lora_{factor.lower()}"
-                )
-        state[new] = tensor
-    method = _method(state, facts["lora_rank"], path)
-    base = ModelSpec(name=Path(facts["model_id"]).name, source=facts["model_id"])
-    write_checked(out, state, Spec(task=task, model=base, method=method, head="article"))
+    facts = _ArticleFacts(**{name: loaded.pop(name) for name in ARTICLE_FACTS})
+    facts.check(path, task)
+    left_out = [name for name in loaded if name == ARTICLE_UNUSED]
+    state = {_from_article(n): t for n, t in loaded.items() if n not in left_out}
+    # the article scales its update by 1: alpha equals the rank of the matrices
+    method = _method(state, None, path)
+    if method.rank != facts.lora_rank:
+        raise AdapterError(
+            f"{path}: lora_rank={facts.lora_rank}: the matrices have rank {method.rank}"
+        )
+    base = base or ModelSpec(name=Path(facts.model_id).name, source=facts.model_id)
+    write_checked(path, out, state, partial_spec(task, base, method, head="article"))
+    return left_out
 
 
-def write_checked(out: Path, state: dict[str, Tensor], spec: Spec) -> None:
-    """Write our adapter folder and load it into a fresh model.
+@dataclass
+class _ArticleFacts:
+    """What an article's file states beside its tensors."""
+
+    model_id: Any
+    task_type: Any
+    lora_rank: Any
+    num_classes: Any
+
+    def check(self, path: Path, task: TaskSpec) -> None:
+        """Compare them with the task.
+
+        Raises:
+            AdapterError: names the fact, its value and what it must be.
+        """
+        if not isinstance(self.model_id, str) or not self.model_id:
+            raise AdapterError(f"{path}: model_id={self.model_id!r}: must name the base model")
+        if type(self.lora_rank) is not int or self.lora_rank < 1:
+            raise AdapterError(f"{path}: lora_rank={self.lora_rank!r}: must be 1 or more")
+        made, outputs = make_task(task), make_task(task).outputs("article")
+        fitting = [
+            name
+            for name, (level, fixed) in TASK_TYPES.items()
+            if level == made.head and fixed in (None, outputs)
+        ]
+        if self.task_type not in fitting:
+            allowed = " or ".join(fitting) or "none of the article's"
+            raise AdapterError(
+                f"{path}: task_type={self.task_type!r}: must be {allowed} for task={task.name}"
+            )
+        # of SQuAD the article leaves it open
+        allowed_numbers = (outputs,) if TASK_TYPES[self.task_type][1] is None else (None, outputs)
+        plain = self.num_classes is None or type(self.num_classes) is int
+        if not plain or self.num_classes not in allowed_numbers:
+            raise AdapterError(
+                f"{path}: num_classes={self.num_classes!r}: must be {outputs} for task={task.name}"
+            )
+
+
+def _from_article(name: str) -> str:
+    """Our name of one of the article's parameters."""
+    new = re.sub(r"^model\.", "encoder.", name).replace("finetune_head_", "head.")
+    for projection in ("query", "key", "value"):
+        for factor in "AB":
+            new = new.replace(
+                f"lora_{projection}_matrix_{factor}", f"{projection}.lora_{factor.lower()}"
+            )
+    return new
+
+
+def write_checked(origin: Path, out: Path, state: dict[str, Tensor], spec: Spec) -> None:
+    """Load the parameters into a fresh model, write our adapter folder, and load what was written.
 
     Args:
+        origin: file that the parameters come from, for messages.
         out: to write to.
-        state: parameters by name.
+        state: parameters by our names.
         spec: of the adapter.
 
     Raises:
-        UserError: it does not fit; the folder is removed.
+        UserError: it does not fit; nothing is written.
     """
+    model, _ = build_model(spec, origin)
+    fit(origin, state, model)
+    write(out, state, spec, base_fingerprint(model))
     try:
-        write(out, state, spec)
-        model, spec, _ = load_model(out)
-        write(out, state, spec, base_fingerprint(model))
+        load_adapter(out, model)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
-
-
-def _tensors(path: Path, other: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A torch file as a dict of tensors.
-
-    Args:
-        path: of the file.
-        other: names of entries that are plain values.
-
-    Raises:
-        AdapterError: the file does not exist, is damaged or holds anything else.
-    """
-    if not path.is_file():
-        raise AdapterError(f"{path}: no such file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; only errors matter here
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise AdapterError(
-            f"{path}: holds more than tensors and plain values; refused, nothing in it was run"
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise AdapterError(f"{path}: is damaged ({str(error).splitlines()[0]})") from None
-    if not isinstance(loaded, dict) or any(
-        name not in other and not torch.is_tensor(t) for name, t in loaded.items()
-    ):
-        raise AdapterError(f"{path}: must be a dict of tensors")
-    return {name: t.float() if torch.is_tensor(t) else t for name, t in loaded.items()}
 
 
 def _ours(tensors: dict[str, Tensor], task: TaskSpec, path: Path) -> dict[str, Tensor]:
@@ -198,20 +266,24 @@ def _ours(tensors: dict[str, Tensor], task: TaskSpec, path: Path) -> dict[str, T
     return state
 
 
-def _method(
-    state: dict[str, Tensor], alpha: float, path: Path, *, rank_stabilized: bool = False
-) -> MethodSpec:
+def _adapted(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The matrix A of each adapted module by the module's name."""
+    return {n.removesuffix(".lora_a"): t for n, t in state.items() if n.endswith(".lora_a")}
+
+
+def _method(state: dict[str, Tensor], alpha: float | None, path: Path) -> MethodSpec:
     """The method that has exactly these parameters, as far as their names tell.
+
+    Args:
+        state: parameters by our names.
+        alpha: numerator of the scaling; None: the rank.
+        path: of the file, for messages.
 
     Raises:
         AdapterError: the matrices have no rank or several ranks.
     """
-    adapted = {
-        name.removesuffix(".lora_a"): tensor
-        for name, tensor in state.items()
-        if name.endswith(".lora_a")
-    }
-    ranks = sorted({tensor.shape[0] for tensor in adapted.values()})
+    adapted = _adapted(state)
+    ranks = sorted({tensor.shape[0] for tensor in adapted.values() if tensor.ndim})
     if len(ranks) != 1:
         raise AdapterError(f"{path}: has LoRA matrices of ranks {ranks}; must be one rank")
     # (layer, ".", module in the layer)
@@ -226,10 +298,9 @@ def _method(
     return MethodSpec(
         name="lora",
         rank=ranks[0],
-        alpha=float(alpha),
-        rank_stabilized=rank_stabilized,
+        alpha=float(ranks[0] if alpha is None else alpha),
         targets=[target for target in TARGETS if MODULES[target] in inside],
-        layers=sorted({int(layer) for layer, _, _ in paths if layer.isdigit()}),
+        layers=sorted({int(layer) for layer, _, _ in paths if layer.isdecimal()}),
         biases="all" if biases - adapted.keys() else "adapted" if biases else "none",
         layer_norms=any(name.endswith("LayerNorm.weight") for name in state),
         embeddings=any(name.endswith("embeddings.weight") for name in state),

@@ -1,5 +1,6 @@
 """From an adapter folder to a model, and from a model to a class of transformers."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -7,14 +8,16 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel, RobertaModel
 
-from ..methods import Method, get_method
+from ..methods import Method, check_method, get_method
 from ..model.build import build
 from ..model.lora import LoraLinear
 from ..model.streams import Streams
 from ..model.wrapper import LoraWrapperRoberta
-from ..spec import Spec, TaskSpec
+from ..spec import Spec, SpecError, TaskSpec
 from ..tasks import Stock, make_task
-from . import AdapterError, load_adapter, spec_of
+from . import load_adapter
+from .facts import FACTS, WEIGHTS, AdapterError, one_line, spec_of
+from .tensors import read_safetensors
 
 
 def load_model(folder: Path) -> tuple[LoraWrapperRoberta, Spec, Method]:
@@ -24,10 +27,39 @@ def load_model(folder: Path) -> tuple[LoraWrapperRoberta, Spec, Method]:
         UserError: the adapter does not fit, or its base model cannot be loaded.
     """
     spec = spec_of(folder)
-    method = get_method(spec.method)
-    model = build(spec, make_task(spec.task), method, Streams(spec.seed))
+    largest = max((max(t.shape, default=0) for t in _tensors_of(folder)), default=0)
+    if (spec.method.rank or 0) > largest:  # before memory for it is asked for
+        raise AdapterError(
+            f"{folder / FACTS}: method.rank={spec.method.rank}: {WEIGHTS} has no such dimension"
+        )
+    model, method = build_model(spec, folder / FACTS)
     load_adapter(folder, model)
     return model.eval(), spec, method
+
+
+def _tensors_of(folder: Path) -> Iterable[Tensor]:
+    return read_safetensors(folder / WEIGHTS).values()
+
+
+def build_model(spec: Spec, origin: Path) -> tuple[LoraWrapperRoberta, Method]:
+    """The model that a file describes, before its adapter is loaded, and its method.
+
+    Args:
+        spec: as the file states it.
+        origin: the file, for messages.
+
+    Raises:
+        UserError: a setting is wrong, or the base model cannot be loaded.
+    """
+    try:
+        spec.check()
+        check_method(spec)
+        method = get_method(spec.method)
+        return build(spec, make_task(spec.task), method, Streams(spec.seed)), method
+    except SpecError as error:
+        raise AdapterError(f"{origin}: {error}") from None
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise AdapterError(f"{origin}: no model can be built from it: {one_line(error)}") from None
 
 
 def stock_of(task: TaskSpec) -> Stock:

@@ -109,6 +109,9 @@ def load_split(task: "Task", data: DataSpec, split: str) -> Rows:
     found = source_of(data).load(task, data, split)
     if not found.rows:
         raise DataError(f"{found.source}: split {split} of {task.spec.name} is empty")
+    if missing := [column for column in task.spec.columns if column not in found.rows[0]]:
+        known = ", ".join(found.rows[0])
+        raise SpecError("task.columns", missing, f"data={data.source} has {known}")
     if split.startswith("test"):
         return found
     limit = data.train_rows if split == "train" else data.validation_rows

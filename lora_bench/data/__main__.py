@@ -1,11 +1,12 @@
 """``python -m lora_bench.data check ROOT``: what a folder of official files holds.
 
-It reads every split that the folder has, counts rows, labels, lengths and repeated texts, and names
-the files that are not the official ones.
+It reads every split that the folder has, counts rows, labels, lengths, repeated texts and texts
+with invisible characters, and names the files that are not the official ones.
 """
 
 import argparse
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ..tasks import Task, make_task
 from . import DataError
 from .local import file_of, load
 
+# Unicode categories: control, format, private, unassigned, line and paragraph separators.
+INVISIBLE = {"Cc", "Cf", "Co", "Cn", "Zl", "Zp"}
 EXPECTED = "must hold CoLA/, MNLI/ ... or train-v1.1.json ..."
 
 
@@ -57,8 +60,14 @@ def describe(task: Task, data: DataSpec, split: str, tokenizer: Any) -> dict[str
         "labels": _balance(spec, found.rows),
         "tokens, median / max": f"{np.median(lengths):.0f} / {max(lengths)}",
         "repeated": len(texts) - len(set(texts)),
+        "invisible": sum(any(map(has_invisible, row)) for row in texts),
         "texts": set(texts),
     }
+
+
+def has_invisible(text: str) -> bool:
+    """Whether a text has characters that no reader sees, such as zero-width spaces."""
+    return any(unicodedata.category(character) in INVISIBLE for character in text)
 
 
 def _balance(task: TaskSpec, rows: list[dict[str, Any]]) -> str:

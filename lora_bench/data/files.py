@@ -13,7 +13,10 @@ def decoded(path: Path) -> str:
     Raises:
         DataError: names the line that is not UTF-8 or holds a NUL character.
     """
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     try:
         text = raw.decode("utf-8-sig")  # MRPC starts with a byte-order mark
     except UnicodeDecodeError as error:
@@ -26,7 +29,23 @@ def decoded(path: Path) -> str:
     return text
 
 
+def no_surrogate(name: str, text: str) -> None:
+    """Refuse a text with half of a surrogate pair, which JSON can write and UTF-8 cannot.
+
+    Raises:
+        ValueError: names what the text is.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"U+{ord(text[error.start]):04X}"
+        raise ValueError(f"{name} holds {half}, half of a character; must be a text") from None
+
+
 def shown(value: object) -> str:
     """A value as a message shows it, long ones shortened."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} nested too deep"
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."

@@ -1,13 +1,15 @@
 """The official SQuAD JSON, v1.1 and v2.0: articles -> paragraphs -> questions."""
 
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from ..files import parse_json
 from . import DataError, Rows
-from .files import decoded
+from .files import decoded, no_surrogate, shown
+
+T = TypeVar("T")
 
 
 def read(path: Path, name: str, *, unanswerable: bool, skip_bad: bool) -> Rows:
@@ -33,7 +35,7 @@ def read(path: Path, name: str, *, unanswerable: bool, skip_bad: bool) -> Rows:
             if row["id"] in rows:
                 raise ValueError("an earlier question of the file has this id; must be unique")
         except ValueError as error:
-            where = f"article {title!r} question {identity!r}"
+            where = f"article {shown(title)} question {shown(identity)}"
             if not skip_bad:
                 hint = "data.skip_bad=true leaves such questions out"
                 raise DataError(f"{path} {where}: {error} ({hint})") from None
@@ -74,23 +76,42 @@ def _questions(path: Path) -> Iterator[tuple[str, str, Any]]:
         DataError: the file is not JSON, or an article or a paragraph lacks a field.
     """
     try:
-        articles = json.loads(decoded(path))["data"]
-    except json.JSONDecodeError as error:
-        where = f"{path} line {error.lineno} column {error.colno}"
-        raise DataError(f"{where}: {error.msg}; must be SQuAD's JSON") from None
-    except (TypeError, KeyError):
-        raise DataError(f"{path}: has no list `data`; must be SQuAD's JSON") from None
-    if not isinstance(articles, list):
+        found = parse_json(decoded(path))
+    except ValueError as error:
+        raise DataError(f"{path} {error}; must be SQuAD's JSON") from None
+    if not isinstance(found, dict) or "data" not in found:
+        raise DataError(f"{path}: has no list `data`; must be SQuAD's JSON")
+    if not isinstance(found["data"], list):
         raise DataError(f"{path}: `data` is no list; must be SQuAD's JSON")
-    for number, article in enumerate(articles):
+    for number, article in enumerate(found["data"]):
         try:
-            title, paragraphs = article["title"], list(article["paragraphs"])
-            pairs = [(p["context"], list(p["qas"])) for p in paragraphs]
-        except (TypeError, KeyError) as error:
-            needed = "must hold title, paragraphs, context, qas"
-            raise DataError(f"{path} article {number}: lacks {error}; {needed}") from None
-        for context, questions in pairs:
-            yield from ((title, context, question) for question in questions)
+            title = _field(article, "title", str, "")
+            if not title.strip():
+                raise ValueError(f"title is {shown(title)}; must be a text")
+            for index, paragraph in enumerate(_field(article, "paragraphs", list, "")):
+                inside = f" in paragraph {index}"
+                context = _field(paragraph, "context", str, inside)
+                for question in _field(paragraph, "qas", list, inside):
+                    yield title, context, question
+        except ValueError as error:
+            raise DataError(f"{path} article {number}: {error}") from None
+
+
+def _field(found: Any, name: str, kind: type[T], place: str) -> T:
+    """A field of an article or a paragraph.
+
+    Raises:
+        ValueError: it is missing or of another type; another kind of value would drop questions.
+    """
+    if not isinstance(found, dict):
+        raise ValueError(f"is {shown(found)}{place}; must be an object with {name}")
+    if name not in found:
+        needed = "must hold title, paragraphs, context, qas"
+        raise ValueError(f"lacks {name!r}{place}; {needed}")
+    if not isinstance(found[name], kind):
+        allowed = "a list" if kind is list else "a text"
+        raise ValueError(f"{name} is {shown(found[name])}{place}; must be {allowed}")
+    return found[name]
 
 
 def _row(title: str, context: str, question: Any) -> dict[str, Any]:
@@ -103,15 +124,20 @@ def _row(title: str, context: str, question: Any) -> dict[str, Any]:
         raise ValueError("is no object; must hold id, question, answers")
     for name in ("id", "question"):
         if not isinstance(question.get(name), str) or not question[name].strip():
-            raise ValueError(f"{name} is {question.get(name)!r}; must be a text")
-    if not isinstance(context, str) or not context.strip():
-        raise ValueError(f"context is {context!r}; must be a text")
+            raise ValueError(f"{name} is {shown(question.get(name))}; must be a text")
+    if not context.strip():
+        raise ValueError(f"context is {shown(context)}; must be a text")
+    texts = {"title": title, "context": context, "id": question["id"]}
+    for name, text in (texts | {"question": question["question"]}).items():
+        no_surrogate(name, text)
     answers = question.get("answers")
     if not isinstance(answers, list):
-        raise ValueError(f"answers is {answers!r}; must be a list")
+        raise ValueError(f"answers is {shown(answers)}; must be a list")
     impossible = question.get("is_impossible", False)
-    if impossible not in (True, False) or impossible == bool(answers):
-        raise ValueError(f"is_impossible is {impossible!r} with {len(answers)} answers; must agree")
+    if not isinstance(impossible, bool) or impossible == bool(answers):
+        raise ValueError(
+            f"is_impossible is {shown(impossible)} with {len(answers)} answers; must agree"
+        )
     found = [_answer(answer, context) for answer in answers]
     return {
         "id": question["id"],
@@ -131,11 +157,13 @@ def _answer(answer: Any, context: str) -> tuple[str, int]:
     Raises:
         ValueError: it lacks a field, or the passage has another text there.
     """
-    try:
-        text, start = answer["text"], answer["answer_start"]
-        found = context[start : start + len(text)] if start >= 0 else None
-    except (TypeError, KeyError):
-        raise ValueError(f"answer is {answer!r}; must hold text and answer_start") from None
+    named = answer if isinstance(answer, dict) else {}
+    text, start = named.get("text"), named.get("answer_start")
+    if not isinstance(text, str) or type(start) is not int:
+        raise ValueError(f"answer is {shown(answer)}; must hold text and answer_start")
+    found = context[start : start + len(text)] if start >= 0 else None
     if not text or found != text:
-        raise ValueError(f"answer {text!r} is not at its offset {start}; the passage has {found!r}")
+        raise ValueError(
+            f"answer {shown(text)} is not at its offset {start}; the passage has {shown(found)}"
+        )
     return text, start

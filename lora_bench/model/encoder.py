@@ -1,5 +1,7 @@
 """Load a pretrained encoder as a RobertaModel, with its tokenizer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,22 +56,46 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
             f"model.source={model.source}: is a {config.model_type}; must be a RoBERTa or a BERT"
         )
     loader = BertModel if config.model_type == "bert" else RobertaModel
-    # transformers reports the unused pooler and language-model head of the checkpoint at length
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        loaded = _load(loader, model, dtype=torch.float32, add_pooling_layer=False, **rates)
-    finally:
-        logging.set_verbosity(verbosity)
+    with quiet():
+        loaded, found = _load(
+            loader,
+            model,
+            dtype=torch.float32,
+            add_pooling_layer=False,
+            output_loading_info=True,
+            **rates,
+        )
+    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+        raise UserError(
+            f"model.source={model.source}: its weights lack {', '.join(missing[:3])} and "
+            f"{len(missing)} in all"
+        )
     encoder = roberta_from_bert(loaded) if config.model_type == "bert" else loaded
     encoder.set_attn_implementation(ATTENTION)
     return encoder.train()
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside the block, transformers does not list a checkpoint's unused and missing parts."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
 def stock_architecture(model: ModelSpec) -> bool:
     """Whether transformers itself loads ``model`` as a RoBERTa: not a BERT, and not random."""
     return model.source != TINY and _load(AutoConfig, model).model_type == "roberta"
+
+
+def layer_count(model: ModelSpec) -> int:
+    """Number of the encoder's layers."""
+    config = tiny_config() if model.source == TINY else _load(AutoConfig, model)
+    return config.num_hidden_layers
 
 
 def roberta_from_bert(bert: BertModel) -> RobertaModel:
@@ -154,6 +180,8 @@ def _load(loader: Any, model: ModelSpec, **settings: Any) -> Any:
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
+        if "trust_remote_code" in str(error):
+            reason = "it names code of its own, which is never run"
         raise UserError(
             f"model.source={model.source}: cannot be loaded ({reason}); {OFFLINE}"
         ) from error

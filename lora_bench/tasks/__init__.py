@@ -16,7 +16,7 @@ from ..data import HELD_OUT, draws_rows
 from ..spec import Spec, SpecError, TaskSpec
 from .base import Stock as Stock
 from .base import Task as Task
-from .base import arguments
+from .base import arguments, check_distinct
 
 # Settings of TaskSpec that only some kinds read: a kind lists its own in ``reads``.
 OPTIONAL_SETTINGS = ("labels", "value_range", "submission")
@@ -84,19 +84,23 @@ def _check_unused(spec: TaskSpec, kind: type[Task]) -> None:
 
 
 def _check_splits(spec: TaskSpec) -> None:
+    if spec.version < 1:
+        raise SpecError("task.version", spec.version, "must be 1 or more")
     if not spec.validation:
         raise SpecError("task.validation", spec.validation, "must name a split to score")
+    check_distinct("task.validation", [*spec.validation, *spec.optional])
     for path, names in (("task.validation", spec.validation), ("task.optional", [*spec.optional])):
         for name in names:
-            if name in ("train", HELD_OUT):
+            if name in ("train", HELD_OUT) or name.startswith("test") or not name.strip():
                 raise SpecError(path, names, f"{name} cannot be a split to score")
 
 
 def _check_metrics(spec: TaskSpec, task: Task) -> None:
-    if not spec.metrics:
-        raise SpecError("task.metrics", spec.metrics, "must name a metric")
     optional = {f"task.optional.{split}": names for split, names in spec.optional.items()}
     for path, names in {"task.metrics": spec.metrics, **optional}.items():
+        if not names:
+            raise SpecError(path, names, "must name a metric")
+        check_distinct(path, names)
         for name in names:
             if name not in task.metric_names:
                 allowed = ", ".join(task.metric_names)

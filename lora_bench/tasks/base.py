@@ -232,6 +232,16 @@ class Task:
         return splits
 
 
+def check_distinct(path: str, names: Sequence[str]) -> None:
+    """Refuse a list that names one thing twice.
+
+    Raises:
+        SpecError: names the setting.
+    """
+    if len(set(names)) < len(names):
+        raise SpecError(path, f"[{','.join(names)}]", "must not name one twice")
+
+
 def arguments(spec: TaskSpec, schema: type | None) -> Any:
     """``spec.args`` as an instance of ``schema``, with its defaults; None where there is no schema.
 

@@ -1,9 +1,9 @@
 """Tokenized examples as flat arrays, cached on disk under a hash of everything they depend on."""
 
 import hashlib
+import io
 import json
-import os
-import tempfile
+import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-VERSION = 1  # raise it when encoding the same rows would give other arrays
+from ..files import whole_file
+
+# Raise it when encoding the same rows would give other arrays, or the file has another layout.
+VERSION = 2
+DIGEST = hashlib.sha256().digest_size  # bytes
 IGNORED = -100  # a label that F.cross_entropy leaves out
 
 
@@ -84,22 +88,36 @@ def cached(folder: Path, dependencies: object, build: Callable[[], Encoded]) -> 
     """``build()``, or what an earlier call with equal dependencies stored.
 
     Args:
-        folder: of the cache; a damaged file in it is replaced.
+        folder: of the cache; a damaged file in it is replaced, which is said on stderr.
         dependencies: JSON-serializable; everything that the arrays depend on.
         build: encodes the rows.
     """
     content = json.dumps([VERSION, dependencies], sort_keys=True)
     path = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:24]}.npz"
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            return Encoded(**arrays)
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile):
+        return _read(path)
+    except FileNotFoundError:
         pass
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        print(f"{path}: is damaged ({error}); the data is encoded again", file=sys.stderr)
     encoded = build()
-    folder.mkdir(parents=True, exist_ok=True)
-    # Written under another name and renamed: a parallel run never reads an unfinished file.
-    handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-    with os.fdopen(handle, "wb") as out:
-        np.savez(out, **{k: v for k, v in vars(encoded).items() if v is not None})
-    os.replace(part, path)
+    with whole_file(path) as part:
+        _write(part, encoded)
     return encoded
+
+
+def _read(path: Path) -> Encoded:
+    """What ``_write`` wrote. Raises: ValueError: the checksum is that of another content."""
+    stored = path.read_bytes()
+    checksum, content = stored[:DIGEST], stored[DIGEST:]
+    if hashlib.sha256(content).digest() != checksum:
+        raise ValueError("its checksum does not fit")
+    with np.load(io.BytesIO(content)) as arrays:
+        return Encoded(**arrays)
+
+
+def _write(path: Path, encoded: Encoded) -> None:
+    """The SHA-256 of the arrays, and the arrays in NumPy's format."""
+    content = io.BytesIO()
+    np.savez(content, **{k: v for k, v in vars(encoded).items() if v is not None})
+    path.write_bytes(hashlib.sha256(content.getvalue()).digest() + content.getvalue())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data import Rows, tsv
+from ..data import Rows, table
 from ..data.toy import texts
 from ..spec import DataSpec, Spec, SpecError, TaskSpec
-from .base import Row, Scores, Stock, Task
+from .base import Row, Scores, Stock, Task, check_distinct
 from .encoding import Encoded
 from .metrics import CLASSIFICATION, METRICS, REGRESSION
 
@@ -39,18 +40,18 @@ class TextTask(Task):
         task = spec.task
         if len(task.columns) not in (1, 2):
             raise SpecError("task.columns", task.columns, "must name one or two text columns")
+        check_distinct("task.columns", task.columns)
         if bool(task.labels) == bool(task.value_range):
             raise SpecError(
                 "task.labels", task.labels, "exactly one of labels and value_range must be set"
             )
         low_high = task.value_range
-        if low_high and not (len(low_high) == 2 and low_high[0] < low_high[1]):
+        rising = len(low_high) == 2 and low_high[0] < low_high[1]
+        if low_high and not (rising and all(map(math.isfinite, low_high))):
             raise SpecError("task.value_range", low_high, "must be the lowest and highest target")
         if task.labels and not 1 < len(task.labels) == len(set(task.labels)):
             raise SpecError("task.labels", task.labels, "must be two or more different names")
-        written = task.local.label_values
-        if written and len(written) != len(task.labels):
-            raise SpecError("task.local.label_values", written, "must be one for each label")
+        table.check_layout(task)
         if spec.data.source == "toy":
             texts.generator(task)
 
@@ -131,7 +132,8 @@ class TextTask(Task):
         points = {**super().reference_points(train, rows, split), "chance": chance}
         if "clean_label" in rows[0]:
             points["ceiling"] = self.score(self.references(rows, "clean_label"), rows, split)
-            points["bag_of_words"] = self.score(self._bag_of_words(train, rows), rows, split)
+            if len(set(labels.tolist())) > 1:  # a linear classifier needs two classes
+                points["bag_of_words"] = self.score(self._bag_of_words(train, rows), rows, split)
         return points
 
     def _bag_of_words(self, train: list[Row], rows: list[Row]) -> np.ndarray:
@@ -159,15 +161,15 @@ class TextTask(Task):
 
     def submission_value(self, prediction: Any) -> str:
         """The label as the official files write it, or the value with three decimals."""
-        return f"{prediction:.3f}" if self.regression else self.spec.local.label_values[prediction]
+        return f"{prediction:.3f}" if self.regression else table.label_values(self.spec)[prediction]
 
     def generate(self, data: DataSpec, split: str) -> list[Row]:
         """Rows with ``label`` and, before noise, ``clean_label``."""
         return texts.rows(self.spec, data, split)
 
     def read(self, path: Path, split: str, skip_bad: bool) -> Rows:
-        """Rows of a tab-separated file of GLUE."""
-        return tsv.read(path, self.spec, split, skip_bad=skip_bad)
+        """Rows of a file: GLUE's own, or CSV or JSON lines."""
+        return table.read(path, self.spec, split, skip_bad=skip_bad)
 
     def hub_columns(self, split: str) -> list[str]:
         """Text columns and the label, which test splits lack."""

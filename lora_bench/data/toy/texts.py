@@ -62,6 +62,7 @@ def _row(task: TaskSpec, rng: random.Random, seen: set[tuple[str, ...]]) -> dict
         texts, label = draw(rng)
         if texts not in seen:
             seen.add(texts)
+            _check(task, len(texts), label)
             row = dict(zip(task.columns, texts, strict=True))
             return {**row, "label": _noisy(label, task, rng), "clean_label": label}
     raise SpecError(
@@ -69,6 +70,20 @@ def _row(task: TaskSpec, rng: random.Random, seen: set[tuple[str, ...]]) -> dict
         len(seen),
         f"the {task.name} generator has fewer different examples; ask for less",
     )
+
+
+def _check(task: TaskSpec, texts: int, label: float) -> None:
+    """Compare what a generator makes with the settings of the task.
+
+    Raises:
+        SpecError: another number of text columns, or fewer labels.
+    """
+    if texts != len(task.columns):
+        reason = f"data=toy generates {texts} of them for {task.name}"
+        raise SpecError("task.columns", task.columns, reason)
+    if task.labels and label >= len(task.labels):
+        reason = f"data=toy generates more of them for {task.name}"
+        raise SpecError("task.labels", task.labels, reason)
 
 
 def _noisy(label: float, task: TaskSpec, rng: random.Random) -> float:

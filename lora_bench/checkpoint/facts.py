@@ -1,0 +1,150 @@
+"""``adapter.json``: what an adapter belongs to. Reading it needs no torch."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ..files import parse_json
+from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, TrainSpec, UserError
+from .formats import FORMAT, upgrade
+
+WEIGHTS = "adapter.safetensors"
+FACTS = "adapter.json"
+# Settings of the task that decide what its head is and what its outputs mean.
+TASK_FACTS = ("name", "kind", "labels", "value_range", "args")
+HERE = "must be the folder of a finished run or its adapter/"
+
+
+class AdapterError(UserError):
+    """An adapter that cannot be used: names the file and what is missing, unknown or different."""
+
+
+@dataclass
+class _TaskFacts:
+    """The part of a TaskSpec that an adapter states."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    name: str
+    kind: str
+    labels: list[str]
+    value_range: list[float]
+    args: dict[str, Any]
+
+
+@dataclass
+class _Facts:
+    """Fields and types of ``adapter.json`` in the current format."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    format: int
+    cell: str | None
+    base_model: ModelSpec
+    base_fingerprint: str | None
+    task: _TaskFacts
+    head: str
+    method: MethodSpec
+    seed: int
+    versions: dict[str, str | None] = field(default_factory=dict)
+    weights_sha256: str | None = None  # of the weights file; None: written before it was noted
+
+
+_schema = TypeAdapter(_Facts)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """The content of ``adapter.json`` in the current format, every field of the right type.
+
+    Raises:
+        AdapterError: it does not exist, is damaged, has a newer format, lacks a field, or has an
+            unknown one or one of another type.
+    """
+    path = folder / FACTS
+    try:
+        facts = parse_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AdapterError(f"{folder}: no {FACTS} there; {HERE}") from None
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{path}: is damaged ({error}); run again or convert again") from None
+    number = facts.get("format") if isinstance(facts, dict) else None
+    if type(number) is not int or number < 1:
+        raise AdapterError(f"{path}: is damaged: format is {number!r}; must be a number from 1")
+    if number > FORMAT:
+        raise AdapterError(f"{path}: has format {number}; this version reads up to {FORMAT}")
+    try:
+        facts = upgrade(facts)
+        # a dataclass of the standard library lets pydantic ignore what it does not know
+        for kind, name in ((MethodSpec, "method"), (ModelSpec, "base_model")):
+            kind(**facts[name])
+        _schema.validate_json(json.dumps(facts), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise AdapterError(f"{path}: {place}: {one_line(first['msg'])}") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise AdapterError(f"{path}: format {number} lacks or garbles {one_line(error)}") from None
+    return facts
+
+
+def one_line(error: object) -> str:
+    """The first line of a message; the type of an exception without one."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def spec_of(folder: Path) -> Spec:
+    """The part of a Spec that an adapter folder states: model, method, head and task, no recipe.
+
+    Raises:
+        AdapterError: see ``read_facts``.
+    """
+    facts = read_facts(folder)
+    return partial_spec(
+        TaskSpec(**facts["task"]),
+        ModelSpec(**facts["base_model"]),
+        MethodSpec(**facts["method"]),
+        head=facts["head"],
+        seed=facts["seed"],
+    )
+
+
+def partial_spec(task: TaskSpec, model: ModelSpec, method: MethodSpec, **other: Any) -> Spec:
+    """A Spec without a recipe: an adapter needs none."""
+    nothing = TrainSpec(epochs=1, batch_size=1, lr=1.0, dropout=0.0)
+    return Spec(task=task, model=model, method=method, train=nothing, **other)
+
+
+def start_of(folder: Path) -> dict[str, str]:
+    """What a run that starts from an adapter records of it.
+
+    Returns:
+        ``task``, ``cell`` and ``fingerprint``, a hash of the weights file. An adapter without a
+        cell, as of another project, is a cell of its own.
+
+    Raises:
+        AdapterError: the folder holds no adapter.
+    """
+    facts, weights = read_facts(folder), folder / WEIGHTS
+    if not weights.is_file():
+        raise AdapterError(f"{folder}: no {WEIGHTS} there; {HERE}")
+    fingerprint = file_hash(weights)[:16]
+    return {
+        "task": facts["task"]["name"],
+        "cell": facts["cell"] or f"{_stem(facts)}-{fingerprint}",
+        "fingerprint": fingerprint,
+    }
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stem(facts: dict[str, Any]) -> str:
+    """Readable start of a cell's name, as that of a run."""
+    method = facts["method"]
+    names = (facts["task"]["name"], facts["base_model"]["name"], method["name"])
+    return "-".join(names) + ("" if method["rank"] is None else f"-r{method['rank']}")

@@ -1,0 +1,196 @@
+"""``adapter_config.json`` of a PEFT LoRA folder: every key is understood, or the folder is refused.
+
+Needs neither PEFT nor torch.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ..files import parse_json
+from .facts import AdapterError, one_line
+
+CONFIG = "adapter_config.json"
+BIASES = {"none": "none", "lora_only": "adapted", "all": "all"}  # PEFT's name -> method.biases
+# Initialisations that leave the base model as it is. The others change its weights (PiSSA, OLoRA,
+# LoftQ, CorDA, LoRA-GA) or the ranks of modules (EVA): their A and B belong to another base.
+PLAIN_INIT = (True, False, "gaussian", "orthogonal")
+# Keys of which no value changes what a loaded adapter computes.
+NO_EFFECT = frozenset(
+    {
+        "auto_mapping",
+        "ensure_weight_tying",  # of embeddings, which an adapter of ours cannot take from PEFT
+        "inference_mode",
+        "megatron_core",
+        "peft_version",
+        "qalora_group_size",  # read where use_qalora is on
+    }
+)
+# Keys that switch on what LoraLinear does not have, unless they are null, false or empty.
+OFF = frozenset(
+    {
+        "alora_invocation_tokens",
+        "alpha_pattern",
+        "arrow_config",
+        "corda_config",
+        "eva_config",
+        "fan_in_fan_out",
+        "kasa_config",
+        "layer_replication",
+        "loftq_config",
+        "lora_bias",
+        "lora_ga_config",
+        "megatron_config",
+        "monteclora_config",
+        "rank_pattern",
+        "target_parameters",
+        "trainable_token_indices",
+        "use_bdlora",
+        "use_dora",
+        "use_qalora",
+        "velora_config",
+    }
+)
+Names = str | list[str]
+
+
+@dataclass
+class LoraFacts:
+    """The keys of a LoraConfig that we read, by PEFT's names and with its defaults."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    peft_type: Literal["LORA"]
+    r: int
+    lora_alpha: float
+    target_modules: Names  # ends of module names, or a regular expression of a whole name
+    base_model_name_or_path: str | None = None
+    revision: str | None = None  # of the base model
+    task_type: str | None = None
+    use_rslora: bool = False
+    lora_dropout: float = 0.0
+    bias: Literal["none", "lora_only", "all"] = "none"
+    modules_to_save: list[str] | None = None  # ends of names of modules that are trained as a whole
+    init_lora_weights: bool | str = True
+    layers_to_transform: int | list[int] | None = None
+    layers_pattern: Names | None = None  # of the list of layers, "layer" in a RoBERTa
+    exclude_modules: Names | None = None
+
+    def adapts(self, module: str) -> bool:
+        """Whether a linear module of this name gets an update, by PEFT's rules."""
+        if self.exclude_modules and _named(self.exclude_modules, module):
+            return False
+        if self.target_modules == "all-linear":
+            return True
+        if not _named(self.target_modules, module):
+            return False
+        chosen = self.layers_to_transform
+        if isinstance(self.target_modules, str) or chosen is None or chosen == []:
+            return True
+        layer = int(module.partition(".layer.")[2].partition(".")[0])
+        return layer == chosen if isinstance(chosen, int) else layer in chosen
+
+    def explains(self, parameter: str) -> bool:
+        """Whether a parameter that is no LoRA matrix has a reason to be in the file."""
+        saved = self.modules_to_save or []
+        of_saved = any(f".{name}." in f".{parameter}" for name in saved)
+        return of_saved or (self.bias != "none" and parameter.endswith(".bias"))
+
+
+_schema = TypeAdapter(LoraFacts)
+
+
+def read_config(folder: Path) -> LoraFacts:
+    """The configuration of a PEFT folder.
+
+    Raises:
+        AdapterError: it cannot be read, has an unknown key, or asks for what LoraLinear does not
+            have.
+    """
+    path = folder / CONFIG
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(found, dict):
+        raise AdapterError(f"{path}: must be an object with PEFT's configuration")
+    if found.get("peft_type") != "LORA":
+        raise AdapterError(f"{path}: peft_type={str(found.get('peft_type'))[:60]}; must be LORA")
+    known = {entry.name for entry in fields(LoraFacts)}
+    for key, value in found.items():
+        if key in OFF and value:
+            raise AdapterError(f"{path}: uses {key}={_shown(value)}, which LoraLinear lacks")
+        if key not in known | OFF | NO_EFFECT:
+            raise AdapterError(
+                f"{path}: {key}={_shown(value)}: unknown; what it changes cannot be told"
+            )
+    facts = _typed(path, {key: value for key, value in found.items() if key in known})
+    _check(path, facts)
+    return facts
+
+
+def _typed(path: Path, found: dict[str, Any]) -> LoraFacts:
+    try:
+        return _schema.validate_json(json.dumps(found), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = str(first["loc"][0]) if first["loc"] else "its text"
+        value = _shown(found[place]) if place in found else "missing"
+        raise AdapterError(f"{path}: {place}={value}: {one_line(first['msg'])}") from None
+
+
+def _check(path: Path, facts: LoraFacts) -> None:
+    if facts.init_lora_weights not in PLAIN_INIT:
+        raise AdapterError(
+            f"{path}: init_lora_weights={facts.init_lora_weights}: changes the base model or the "
+            "ranks of modules; must be true, false, gaussian or orthogonal (save it as plain LoRA: "
+            "PEFT's save_pretrained with path_initial_model_for_weight_conversion)"
+        )
+    if facts.layers_pattern not in (None, "", [], "layer", ["layer"]):
+        raise AdapterError(f"{path}: layers_pattern={facts.layers_pattern}: must be layer")
+    for key in ("target_modules", "exclude_modules"):
+        names = getattr(facts, key)
+        try:
+            re.compile(names if isinstance(names, str) else "")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise AdapterError(f"{path}: {key}={_shown(names)}: {one_line(error)}") from None
+
+
+def check_modules(path: Path, facts: LoraFacts, held: Iterable[str], known: Iterable[str]) -> None:
+    """Compare the modules that a configuration names with those that a file has matrices of.
+
+    Args:
+        path: of the configuration, for messages.
+        facts: the configuration.
+        held: modules of which the file has LoRA matrices.
+        known: every linear module of the encoder.
+
+    Raises:
+        AdapterError: names modules that are in one of the two only.
+    """
+    named, held = {module for module in known if facts.adapts(module)}, set(held)
+    for modules, reason in (
+        (named - held, "the file has no LoRA matrices of them"),
+        (held - named, "the configuration does not name them"),
+    ):
+        if modules:
+            listed = ", ".join(sorted(modules)[:3])
+            raise AdapterError(
+                f"{path}: target_modules={_shown(facts.target_modules)} contradicts the tensors; "
+                f"of {listed}: {reason}"
+            )
+
+
+def _named(names: Names, module: str) -> bool:
+    if isinstance(names, str):
+        return re.fullmatch(names, module) is not None
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

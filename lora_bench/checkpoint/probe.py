@@ -1,0 +1,47 @@
+"""Whether two models compute the same: their outputs on a few fixed rows."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model.wrapper import LoraWrapperRoberta
+from .facts import AdapterError
+
+ROWS, LENGTH = 3, 11
+TOLERANCE = 1e-4  # of the largest output; merging alone rounds
+
+
+def _ids(vocabulary: int) -> Tensor:
+    """(ROWS, LENGTH) token ids, the same in every call; none of the first, special ones."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(min(5, vocabulary - 1), vocabulary, (ROWS, LENGTH), generator=draw)
+
+
+@torch.no_grad()
+def probe(model: LoraWrapperRoberta) -> Tensor:
+    """Outputs of our model, (ROWS, outputs) or, with a token head, (ROWS, LENGTH, outputs)."""
+    return model.eval()(input_ids=_ids(model.encoder.config.vocab_size))
+
+
+@torch.no_grad()
+def check_same(out: Path, expected: Tensor, theirs: Any) -> None:
+    """Compare a model of transformers or PEFT with ``probe``.
+
+    Raises:
+        AdapterError: its outputs are others.
+    """
+    ids = _ids(theirs.config.vocab_size)
+    found = theirs.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+    logits = (
+        found.logits
+        if "logits" in found
+        else torch.stack([found.start_logits, found.end_logits], dim=-1)
+    )
+    largest = float((logits - expected).abs().max())
+    if not largest <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise AdapterError(
+            f"{out}: not written: loaded again it computes something else (outputs differ by "
+            f"{largest:.2g})"
+        )

@@ -1,0 +1,97 @@
+"""Files of tensors, read without running anything that is in them."""
+
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .facts import HERE, AdapterError, one_line
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        AdapterError: it does not exist or is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise AdapterError(f"{path.parent}: no {path.name} there; {HERE}")
+    try:
+        return load_file(path)
+    # KeyError: a type of numbers that torch does not have
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise AdapterError(f"{path}: is damaged ({one_line(error)})") from None
+
+
+def read_torch(path: Path, other: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A file of ``torch.save`` as a dict of float32 tensors; pickled code is refused.
+
+    Args:
+        path: of the file.
+        other: names of entries that are plain values.
+
+    Raises:
+        AdapterError: the file does not exist, is damaged or holds anything else.
+    """
+    if not path.is_file():
+        raise AdapterError(f"{path}: no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; only errors matter here
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not _is_pickle(path):
+            raise AdapterError(f"{path}: is damaged ({one_line(error)})") from None
+        raise AdapterError(
+            f"{path}: holds more than tensors and plain values; refused, nothing in it was run"
+        ) from None
+    # what a damaged file raises is not documented: the unpickler takes any byte as an instruction
+    except Exception as error:
+        raise AdapterError(f"{path}: is damaged ({one_line(error)})") from None
+    if not isinstance(loaded, dict) or not loaded:
+        raise AdapterError(f"{path}: must be a dict of tensors")
+    for name, value in loaded.items():
+        if not isinstance(name, str) or (name not in other and not torch.is_tensor(value)):
+            raise AdapterError(f"{path}: must be a dict of tensors; {name!r} is none")
+    check_numbers(path, {n: t for n, t in loaded.items() if torch.is_tensor(t)})
+    return {name: t.float() if torch.is_tensor(t) else t for name, t in loaded.items()}
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file has the form of a pickle or of torch's archive, damaged or not."""
+    if zipfile.is_zipfile(path):
+        return True
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO
+
+
+def check_numbers(path: Path, state: dict[str, Tensor]) -> None:
+    """Refuse tensors that are no parameters: of integers, sparse, empty, NaN or infinite.
+
+    Args:
+        path: of the file, for messages.
+        state: tensors by name.
+
+    Raises:
+        AdapterError: names the tensor.
+    """
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+            raise AdapterError(f"{path}: {name} is {kind}; must be dense floating-point numbers")
+        if not tensor.numel():
+            raise AdapterError(f"{path}: {name} has the shape {tuple(tensor.shape)}; is empty")
+    if bad := [name for name, tensor in state.items() if not finite(tensor)]:
+        raise AdapterError(f"{path}: NaN or infinite numbers in {', '.join(bad[:3])}")
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether no number of a floating-point tensor is NaN or infinite."""
+    return bool(torch.isfinite(tensor.float()).all())

@@ -1,0 +1,227 @@
+"""Rows of text tasks: GLUE's official tab-separated files, and CSV and JSON lines of own tasks.
+
+The suffix of a file decides: ``.csv`` (RFC 4180, with a header), ``.jsonl`` (an object on each
+line), anything else tab-separated without quoting. All are UTF-8.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..files import parse_json
+from ..spec import SpecError, TaskSpec
+from . import DataError, Rows
+from .files import decoded, no_surrogate, shown
+
+Fields = dict[str, Any]  # column of the file -> its value
+CSV, JSON_LINES = ".csv", ".jsonl"
+
+
+def read(path: Path, task: TaskSpec, split: str, *, skip_bad: bool) -> Rows:
+    """Rows of one file.
+
+    Args:
+        path: of the file.
+        task: its ``local`` settings say what the columns are and hold.
+        split: that the file holds.
+        skip_bad: leave malformed rows out and list them instead of stopping.
+
+    Raises:
+        DataError: names the file, the line, the value and what is allowed.
+    """
+    skipped: list[str] = []
+    rows = []
+    for line, fields in _lines(path, task, split):
+        try:
+            rows.append(_row(_checked(fields), task, split))
+        except ValueError as error:
+            message = f"{path} line {line}: {error}"
+            if not skip_bad:
+                raise DataError(f"{message} (data.skip_bad=true leaves such rows out)") from None
+            skipped.append(f"{path.name} line {line}: {error}")
+    place = "/".join(filter(None, (task.local.folder, path.name)))
+    return Rows(rows, f"local {place}", skipped)
+
+
+def check_layout(task: TaskSpec) -> None:
+    """Check that ``task.local`` says where every column of the task and the label are.
+
+    Raises:
+        SpecError: names the setting, its value and what is allowed.
+    """
+    local = task.local
+    columns, labels = _columns(task), label_values(task)
+    if missing := [column for column in task.columns if column not in columns]:
+        raise SpecError("task.local.columns", local.columns, f"lacks {', '.join(missing)}")
+    if len(labels) != len(task.labels):
+        raise SpecError("task.local.label_values", labels, "must be one for each label")
+    for column, pattern in local.patterns.items():
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            path = f"task.local.patterns.{column}"
+            raise SpecError(path, pattern, f"must be a regular expression ({error})") from None
+    for split, name in local.files.items():
+        header = local.headers.get(split)
+        if header is None and split in local.headerless:
+            raise SpecError("task.local.headers", [*local.headers], f"lacks {split}")
+        if header is not None and (lacks := _missing(header, task, split)):
+            raise SpecError(f"task.local.headers.{split}", header, f"lacks {', '.join(lacks)}")
+        if not name:
+            raise SpecError(f"task.local.files.{split}", name, "must name a file")
+
+
+def label_values(task: TaskSpec) -> list[str]:
+    """How the files write the labels: as ``task.labels`` unless the preset says otherwise."""
+    return task.local.label_values or task.labels
+
+
+def _columns(task: TaskSpec) -> dict[str, str]:
+    """The file's name of each of our columns: the same unless the preset says otherwise."""
+    return task.local.columns or {column: column for column in task.columns}
+
+
+def _names(task: TaskSpec, split: str) -> tuple[dict[str, str], str | None]:
+    """Names in the file of a split: of each of our columns, and of the label, where it has one."""
+    other = task.local.other_names.get(split, {})
+    columns = {ours: other.get(name, name) for ours, name in _columns(task).items()}
+    label = task.local.label or "label"
+    return columns, None if split.startswith("test") else other.get(label, label)
+
+
+def _missing(header: Iterable[str], task: TaskSpec, split: str) -> list[str]:
+    columns, label = _names(task, split)
+    needed = [*columns.values(), *([] if label is None else [label])]
+    return [name for name in needed if name not in header]
+
+
+def _lines(path: Path, task: TaskSpec, split: str) -> Iterator[tuple[int, Fields | ValueError]]:
+    """Yield (line number, fields, or what is wrong with the line) for each row.
+
+    Raises:
+        DataError: the header is another one.
+    """
+    if path.suffix == JSON_LINES:
+        yield from _json_lines(path, task, split)
+        return
+    rows = _csv_rows(path) if path.suffix == CSV else _tsv_rows(path)
+    header = task.local.headers.get(split)
+    if header is None or split not in task.local.headerless:
+        found = next(rows, (1, []))[1]
+        header = _header(path, found, task, split)
+    for number, values in rows:
+        if len(values) == len(header):
+            yield number, dict(zip(header, values, strict=True))
+            continue
+        kind = "comma" if path.suffix == CSV else "tab"
+        reason = f"has {len(values)} {kind}-separated columns; must have as many as the header"
+        yield number, ValueError(reason)
+
+
+def _header(path: Path, found: list[str], task: TaskSpec, split: str) -> list[str]:
+    """The header of a file, which must be the official one or, without one, name each column.
+
+    Raises:
+        DataError: it is another one.
+    """
+    expected = task.local.headers.get(split)
+    if expected is not None and found != expected:
+        raise DataError(f"{path} line 1: header is {shown(found)}; must be {expected}")
+    if len(set(found)) < len(found):
+        raise DataError(f"{path} line 1: header {shown(found)} names a column twice")
+    if missing := _missing(found, task, split):
+        raise DataError(f"{path} line 1: header is {shown(found)}; lacks {', '.join(missing)}")
+    return found
+
+
+def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    lines = decoded(path).split("\n")  # not splitlines: texts hold other Unicode line separators
+    if not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        yield number, line.rstrip("\r").split("\t")
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    lines = decoded(path).split("\n")
+    reader = csv.reader(
+        (f"{line}\n" for line in lines[: -1 if not lines[-1] else None]), strict=True
+    )
+    first = 1  # line of a row's start: a quoted text may hold line ends
+    while True:
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f'{path} line {first}: {error}; must be CSV with " quotes') from None
+        yield first, values
+        first = reader.line_num + 1
+
+
+def _json_lines(
+    path: Path, task: TaskSpec, split: str
+) -> Iterator[tuple[int, Fields | ValueError]]:
+    lines = decoded(path).split("\n")
+    for number, line in enumerate(lines[: -1 if not lines[-1] else None], start=1):
+        try:
+            fields = parse_json(line)
+            if not isinstance(fields, dict):
+                raise ValueError(f"is {shown(fields)}; must be an object")
+            if missing := _missing(fields, task, split):
+                raise ValueError(f"lacks {', '.join(missing)}")
+        except ValueError as error:
+            yield number, error
+        else:
+            yield number, fields
+
+
+def _checked(fields: Fields | ValueError) -> Fields:
+    if isinstance(fields, ValueError):
+        raise fields
+    return fields
+
+
+def _row(fields: Fields, task: TaskSpec, split: str) -> dict[str, Any]:
+    """Our row from the fields of a line.
+
+    Raises:
+        ValueError: what is wrong with the line.
+    """
+    for column, pattern in task.local.patterns.items():
+        if column in fields and not re.fullmatch(pattern, str(fields[column])):
+            raise ValueError(f"column {column} is {shown(fields[column])}; must match {pattern}")
+    columns, label = _names(task, split)
+    row: dict[str, Any] = {}
+    for column, theirs in columns.items():
+        text = fields[theirs]
+        if not isinstance(text, str):
+            raise ValueError(f"column {column} is {shown(text)}; must be a text")
+        if not text.strip():
+            raise ValueError(f"column {column} is empty; must be a text")
+        no_surrogate(f"column {column}", text)
+        row[column] = text
+    if label is not None:
+        row["label"] = _label(fields[label], task)
+    return row
+
+
+def _label(found: Any, task: TaskSpec) -> int | float:
+    # of JSON lines a label may be a number
+    text = found if isinstance(found, str) else "" if isinstance(found, bool) else str(found)
+    if task.labels:
+        known = label_values(task)
+        if text not in known:
+            raise ValueError(f"label is {shown(found)}; must be one of {', '.join(known)}")
+        return known.index(text)
+    low, high = task.value_range
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise ValueError(f"label is {shown(found)}; must be a number from {low:g} to {high:g}")
+    return value

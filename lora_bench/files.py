@@ -1,0 +1,135 @@
+"""Files and folders that appear whole or not at all, and JSON that is read strictly.
+
+What is being written has a name of its own that ends in ``.part``, with the host and the process
+that writes it; it is flushed to disk and then renamed.
+"""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PART, NEW, OLD = ".part", "new", "old"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; it becomes ``path``, and replaces it, when the block ends well.
+
+    Args:
+        path: in a folder that exists or can be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part_of(path)
+    try:
+        yield part
+        _flush(part)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _flush(path.parent)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it becomes ``folder`` when the block ends well.
+
+    Args:
+        folder: replaced if it exists.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = _part_of(folder)
+    part.mkdir()
+    try:
+        yield part
+        for path in (*part.rglob("*"), part):
+            _flush(path)
+        if folder.exists():
+            # a folder cannot replace one that has files: for a moment there is neither
+            os.replace(folder, old := _part_of(folder, OLD))
+            os.replace(part, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    _flush(folder.parent)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what processes of this host left unfinished in ``folder`` when they were killed.
+
+    A folder that was moved aside and not yet replaced gets its name back.
+    """
+    for part in folder.glob(f".*{PART}"):
+        name, _, writer = part.name.removesuffix(PART).rpartition("@")
+        host, _, process = writer.rpartition("-")
+        if host != socket.gethostname() or not process.isdecimal() or _alive(int(process)):
+            continue
+        whole = part.with_name(name[1:].removesuffix(f".{OLD}"))
+        if name.endswith(f".{OLD}") and not whole.exists():
+            os.replace(part, whole)
+        elif part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def _part_of(path: Path, role: str = NEW) -> Path:
+    """The name under which this process writes ``path``, free to use."""
+    remove_parts(path.parent)
+    part = path.with_name(f".{path.name}.{role}@{socket.gethostname()}-{os.getpid()}{PART}")
+    if part.is_dir():
+        shutil.rmtree(part)
+    return part
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+def _flush(path: Path) -> None:
+    """Flush a file or the entries of a folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def parse_json(text: str) -> Any:
+    """The value that a JSON text holds.
+
+    Raises:
+        ValueError: in one line, with line and column where there is one: it is no JSON, names a key
+            twice, is nested too deep, or holds a number of thousands of digits.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno} column {error.colno}: {error.msg}") from None
+    except ValueError as error:  # Python's limit of digits; the rest of the message is its remedy
+        raise ValueError(str(error).partition(";")[0]) from None
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"an object has the key {name!r} twice")
+        found[name] = value
+    return found

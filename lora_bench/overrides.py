@@ -1,0 +1,178 @@
+"""The words of a command line, checked before Hydra composes them.
+
+Hydra adds a misspelt setting after ``+`` to the configuration, advises ``+`` for one without it,
+and ends in a traceback on some values.
+"""
+
+import dataclasses
+import difflib
+import math
+import typing
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    IntervalSweep,
+    Override,
+    QuotedString,
+    RangeSweep,
+)
+from hydra.errors import HydraException
+
+from .presets import CONF
+from .spec import Spec, UserError
+
+MOST_RUNS = 10_000  # of one command: each of them is composed and checked before the first starts
+# Words that would make Hydra do other runs than were checked.
+REFUSED = {
+    "hydra.mode": "-m asks for a sweep",
+    "hydra/sweeper": "runs are listed before the first starts, which no other sweeper allows",
+    "hydra.sweeper": "write the values on the command line, or in a preset for +sweep=<name>",
+    "hydra.job.chdir": "folders are relative to where the command was given",
+}
+
+
+def parsed(word: str) -> Override:
+    """One word by Hydra's grammar, its key checked.
+
+    Args:
+        word: as in ``task=cola`` or ``+train.lr=1e-3,2e-3``.
+
+    Raises:
+        UserError: it is no override, or names no group and no setting.
+    """
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        reason = " ".join(str(error).split()).partition(" See https:")[0]
+        raise UserError(f"{word}: must be setting=value or group=name ({reason})") from None
+    key = override.key_or_group
+    if key.startswith(("hydra.", "hydra/")) or key == "hydra":
+        _check_hydra(word, override)
+    elif override.is_delete():
+        raise UserError(f"{word}: nothing can be removed: a run has all groups and settings")
+    elif override.package is not None:
+        raise UserError(f"{word}: a group has one place; leave out @{override.package}")
+    elif key == "sweep" and override.is_add():
+        pass  # presets of settings for many runs, which the command line expands
+    elif key in groups():
+        _check_group(word, override)
+    elif not is_setting(key):
+        raise UserError(f"{word}: no such setting; {_advice(key)}")
+    if isinstance(override.value(), Glob | IntervalSweep):
+        raise UserError(f"{word}: must list its values, as in 1,2,3 or range(1,4)")
+    return override
+
+
+def check_number(overrides: list[Override]) -> None:
+    """Refuse a sweep without a run, or with too many.
+
+    Raises:
+        UserError: names the number.
+    """
+    runs = math.prod(_values(override) for override in overrides)
+    if not 1 <= runs <= MOST_RUNS:
+        raise UserError(f"the command asks for {runs:,} runs; must be 1 to {MOST_RUNS:,}")
+
+
+def groups() -> list[str]:
+    """Names of the groups of presets, but for Hydra's own and those of sweeps."""
+    found = [path.name for path in sorted(CONF.iterdir()) if path.is_dir()]
+    return [name for name in found if name not in ("hydra", "sweep")]
+
+
+def is_setting(path: str) -> bool:
+    """Whether a dotted path is a setting, a section, or an entry of a setting that is a dict."""
+    kind: Any = Spec
+    for name in path.split("."):
+        if typing.get_origin(kind) is dict:
+            return True
+        known = _fields(kind)
+        if name not in known:
+            return False
+        kind = known[name]
+    return True
+
+
+def in_dict(path: str) -> bool:
+    """Whether a setting is a dict or an entry of one: Hydra wants ``++`` before new entries."""
+    kind: Any = Spec
+    for name in path.split("."):
+        if typing.get_origin(kind) is dict:
+            return True
+        kind = _fields(kind).get(name)
+    return typing.get_origin(kind) is dict
+
+
+def path_of(word: str) -> str:
+    """The setting or group that a word names."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    return {entry.name: entry.type for entry in dataclasses.fields(kind)}
+
+
+def _values(override: Override) -> int:
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return len(value.list)
+    if isinstance(value, RangeSweep):
+        start, stop, step = value.start or 0, value.stop, value.step
+        assert stop is not None
+        return max(0, math.ceil((float(stop) - float(start)) / float(step))) if step else 0
+    return 1
+
+
+def _check_hydra(word: str, override: Override) -> None:
+    key = override.key_or_group
+    for name, reason in REFUSED.items():
+        if key == name or key.startswith(f"{name}."):
+            raise UserError(f"{word}: {reason}")
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        raise UserError(f"{word}: must be one of Hydra's own settings, without + and ~")
+
+
+def _check_group(word: str, override: Override) -> None:
+    key, value = override.key_or_group, override.value()
+    if override.is_add() or override.is_force_add():
+        raise UserError(f"{word}: every run has a {key}; write {key}=<name>")
+    names = value.list if isinstance(value, ChoiceSweep) else [value]
+    for name in names:
+        if not isinstance(name, str | QuotedString):
+            raise UserError(f"{word}: must name a preset of conf/{key}/")
+
+
+def _advice(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    kind: Any = Spec
+    for part in filter(None, section.split(".")):
+        kind = _fields(kind).get(part)
+    if known := [*_fields(kind)]:
+        here = {f"{section}.{found}".lstrip("."): found for found in known}
+    else:
+        section, here = "", {}
+    everywhere = {path: path.rpartition(".")[2] for path in setting_paths()}
+    same = [path for path, leaf in everywhere.items() if leaf == name]
+    near = same or _near(name, here) or _near(name, everywhere)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    kind_of = f"{section} has" if section else "a run has"
+    return f"{hint}{kind_of} {', '.join(here.values() if section else _fields(Spec))}"
+
+
+def _near(name: str, paths: dict[str, str]) -> list[str]:
+    best = difflib.get_close_matches(name, paths.values(), 1)
+    return [path for path, leaf in paths.items() if leaf in best]
+
+
+def setting_paths(kind: Any = Spec, prefix: str = "") -> list[str]:
+    """Dotted paths of every setting below a section, in the order of their definition."""
+    found = []
+    for name, type_ in _fields(kind).items():
+        inside = setting_paths(type_, f"{prefix}{name}.")
+        found += inside or [f"{prefix}{name}"]
+    return found
