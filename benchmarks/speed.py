@@ -169,19 +169,22 @@ def headline(measured: list[dict[str, Any]]) -> str:
     """The README's block: our rate, and the speed-up over each other system."""
     frame = pd.DataFrame([one | one["workload"] for one in measured])
     frame = frame[frame.method == "lora"]
+    grouped = GROUPED in set(frame.system)
     rows = []
     for (task, precision, _), cell in frame.groupby(["task", "precision", "rows"], sort=False):
         lines = {line["system"]: line for line in _rows(str(task), cell)}
         ours = lines.pop("lora-bench")
         row = {"task": ours["task"], "rows": ours["rows"], "precision": str(precision)}
         row["examples/s"] = ours["examples/s"]
-        row[f"in a group of {GROUP}"] = lines.pop(GROUPED)["examples/s"] if GROUPED in lines else ""
+        if grouped:
+            line = lines.pop(GROUPED, {"examples/s": "not measured"})
+            row[f"in a group of {GROUP}"] = line["examples/s"]
         rows.append(row | {name: f"{line['speed-up']} x" for name, line in lines.items()})
     rounds = int(frame["round"].max()) + 1
     caption = (
-        "LoRA r = 8 on MiniLM, batch size 16: examples per second of one run, of all runs of a "
-        "group together, and how many times longer than one run PEFT takes "
-        f"(median and range of {rounds} rounds). Machine, tokens per second and "
+        "LoRA r = 8 on MiniLM, batch size 16: examples per second of one run"
+        f"{', of all runs of a group together,' if grouped else ''} and how many times longer "
+        f"than one run PEFT takes (median and range of {rounds} rounds). Machine, tokens per second and "
         "the plain rate of matrix products: [results/speed](results/speed/speed.md)."
     )
     return f"{caption}\n\n{markdown(rows)}"

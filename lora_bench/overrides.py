@@ -51,8 +51,8 @@ def parsed(word: str) -> Override:
     key = override.key_or_group
     if key.startswith(("hydra.", "hydra/")) or key == "hydra":
         _check_hydra(word, override)
-    elif override.is_delete():
-        raise UserError(f"{word}: nothing can be removed: a run has all groups and settings")
+    elif override.is_delete() and not in_dict(key):
+        raise UserError(f"{word}: cannot be removed: a run has all groups and settings")
     elif override.package is not None:
         raise UserError(f"{word}: a group has one place; leave out @{override.package}")
     elif key == "sweep" and override.is_add():

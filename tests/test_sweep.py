@@ -13,6 +13,7 @@ import pytest
 from lora_bench import record
 from lora_bench.model.encoder import load_encoder
 from lora_bench.record import Record
+from lora_bench.report import load_records
 from lora_bench.spec import UserError
 from lora_bench.sweep.groups import groups, most
 from lora_bench.sweep.plan import Sweep, duration, expand
@@ -99,6 +100,10 @@ def test_a_sweep_trains_groups_and_says_so(tmp_path):
     assert more.stdout.count("its share of a group of 2") == 2
     alone = command_line(*words, f"out_dir={tmp_path}/alone", "group=1")
     assert alone.returncode == 0 and "share" not in alone.stdout
+    runs = load_records(tmp_path / "out")
+    shown = runs[runs.status == "ok"]
+    assert shown.train_seconds.isna().all() and set(shown.group_size) == {4, 2}
+    assert (shown.shared_train_seconds > 0).all()
     single, _ = record.read_all(tmp_path / "alone")
     grouped = {one.key: one for one in record.read_all(tmp_path / "out")[0]}
     for one in single:

@@ -110,7 +110,7 @@ def _settings(record: Record, where: Part, system: Part, others: Iterable[str]) 
 
 
 def _measured(record: Record) -> dict[str, Any]:
-    counts = record.parameters or {}
+    counts, alone = record.parameters or {}, record.group is None
     return {
         "key": record.key,
         "status": record.status,
@@ -123,9 +123,12 @@ def _measured(record: Record) -> dict[str, Any]:
         "adapter_parameters": counts.get("adapter"),
         "trained_parameters": counts.get("trained"),
         "adapter_bytes": record.adapter_bytes,
-        "train_seconds": record.train_seconds,
-        "examples_per_second": record.examples_per_second,
-        "tokens_per_second": record.tokens_per_second,
+        # a run that was trained in a group has a share of its time, which no other time compares to
+        "train_seconds": record.train_seconds if alone else None,
+        "examples_per_second": record.examples_per_second if alone else None,
+        "tokens_per_second": record.tokens_per_second if alone else None,
+        "group_size": (record.group or {}).get("size"),
+        "shared_train_seconds": None if alone else record.train_seconds,
         "peak_memory_bytes": record.peak_memory_bytes,
         "error": record.error,
         "command": record.command,
