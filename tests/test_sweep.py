@@ -227,3 +227,15 @@ def test_a_sweep_killed_ten_times_ends_as_an_undisturbed_one(tmp_path):
     assert len(facts(tmp_path / "killed")) == 12
     assert facts(tmp_path / "killed") == facts(tmp_path / "whole")
     assert not list((tmp_path / "killed").rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_a_launcher_of_processes_gets_a_job_for_each_group(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["hydra/launcher=processes", "group=2", "seed=0,1,2,3", "progress=false"]
+    done = subprocess.run(arguments(tmp_path, *words), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("its share of a group of 2") == 4
+    found, problems = record.read_all(tmp_path)
+    assert len(found) == 4 and not problems and {one.group["size"] for one in found} == {2}
+    assert all("hydra" not in one.command for one in found)
