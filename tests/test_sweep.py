@@ -188,6 +188,7 @@ def facts(folder: Path) -> list[dict]:
     timed = {
         "started",
         "provenance",
+        "group",
         "train_seconds",
         "eval_seconds",
         "examples_per_second",

@@ -159,7 +159,9 @@ def _at_one_step(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
     for outcome in outcomes:
         found = checkpoint.read(outcome.folder, outcome.planned.key)
         outcome.checkpoint = found
-        name = () if found is None else (found["counts"]["step_count"], *found["group"])
+        name: tuple[Any, ...] = ()
+        if found is not None:  # an epoch's last step is before its scoring or after it
+            name = (found["counts"]["step_count"], len(found["epochs"]), *found["group"])
         parts.setdefault(name, []).append(outcome)
     return list(parts.values())
 
