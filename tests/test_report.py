@@ -4,88 +4,31 @@ import copy
 import json
 import random
 import re
-import shutil
-import subprocess
-from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 from scipy import stats
 
-from lora_bench import compose as composing
-from lora_bench.record import FILE, Record, read_all, write, write_plan
-from lora_bench.report import load_records, plots
+from lora_bench.record import FILE, read_all, write, write_plan
+from lora_bench.report import load_records, pictures
 from lora_bench.report.__main__ import main
 from lora_bench.report.build import all_tables
 from lora_bench.report.cells import make_cells
 from lora_bench.report.formats import fold_constants, to_csv, to_latex, to_markdown, to_terminal
 from lora_bench.report.names import show, telling
-from lora_bench.report.page import write_page
-from lora_bench.report.plots import WRITTEN, _front, _scale, draw
+from lora_bench.report.pictures import draw, pareto
 from lora_bench.report.published import load_published, published_table
 from lora_bench.report.readme import PICTURE, README, headline, update_readme
 from lora_bench.report.statistics import _power, bootstrap, compare, seeds_needed, summarize
 from lora_bench.report.sweeps import sweeps
 from lora_bench.report.tables import Table, methods_table
 from lora_bench.spec import PROCEDURE, Identity, Spec, Start, UserError, part_of, settings
+from tests.report_records import composed, grid, made_of, made_up
 
 RESULTS = README.parent / "results"
 REAL = RESULTS / "real"
 MNLI = Start("mnli-minilm-lora-r8-0123456789", "f")
-
-
-@cache
-def composed(*overrides: str) -> Spec:
-    return composing.compose(list(overrides))
-
-
-def made_up(folder, *overrides, data="d", model="m", start=None, **more) -> Record:
-    """Write a record as a run would; ``more`` as in :func:`made_of`."""
-    spec = copy.deepcopy(composed(*overrides))
-    if start:
-        spec.init_from = "the run behind it"
-    identity = spec.identity(data=data, model=model, start=start)
-    more = {"command": f"python -m lora_bench {' '.join(overrides)}", "start": start, **more}
-    return made_of(folder, spec, identity, **more)
-
-
-def made_of(
-    folder, spec, identity, *, last=0.5, best=0.6, status="ok", rows=1200, start=None, **more
-) -> Record:
-    name = spec.task.metrics[0] + ("_matched" if spec.task.name == "mnli" else "")
-    epochs = [
-        {"epoch": 1, "loss": 1.0, "scores": {name: best}},
-        {"epoch": 2, "loss": 0.5, "scores": {name: last}},
-    ]
-    facts = {
-        "train": {"rows": rows},
-        "validation": {"rows": 400, "chance": {name: 0.0}, "ceiling": {name: 0.9}},
-    }
-    fields = {
-        "command": "python -m lora_bench",
-        "adapter_bytes": 1 << 20,
-        "train_seconds": 10.0,
-        "tokens_per_second": 900.0,
-        "peak_memory_bytes": 1 << 30,
-        "error": None if status == "ok" else "it broke",
-        "provenance": {"commit": "c0ffee", "versions": {"torch": "2.13.0"}},
-        "start": start
-        and {
-            "task": start.cell.partition("-")[0],
-            "cell": start.cell,
-            "fingerprint": start.fingerprint,
-        },
-        **more,
-    }
-    record = Record(
-        identity.key, status, identity.where, identity.system, identity.seed, spec.to_dict(),
-        started="now", data=facts, epochs=epochs, best=epochs[0], last=epochs[1],
-        parameters={"adapter": 73728, "trained": 222338}, **fields,
-    )  # fmt: skip
-    write(folder / identity.key, record)
-    return record
 
 
 def cells_of(folder, protocol="last") -> pd.DataFrame:
@@ -362,124 +305,6 @@ def test_reproduced_is_said_only_where_model_protocol_start_and_data_are_the_sam
     assert verdict("capped", "best").verdict == "not comparable: not the whole official data"
 
 
-def grid(folder):
-    """Runs that fill every picture."""
-    for seed in (0, 1):
-        for rank in (2, 4):
-            for alpha in (4, 8):
-                made_up(
-                    folder,
-                    f"seed={seed}",
-                    f"method.rank={rank}",
-                    f"method.alpha={alpha}",
-                    last=0.4 + rank / 50 + seed / 100,
-                )
-        made_up(folder, f"seed={seed}", "method=full", last=0.7)
-    made_up(folder, "method=bitfit", status="failed")
-    return load_records(folder)
-
-
-def test_every_picture_is_drawn_the_same_twice(tmp_path):
-    runs = grid(tmp_path / "runs")
-    cells = make_cells(runs, "last")
-    first = {path.name: path.read_bytes() for path in draw(cells, runs, tmp_path / "a")}
-    assert first.keys() == {
-        f"{name}_cola.svg"
-        for name in (
-            "over_rank", "over_alpha", "pareto_parameters", "pareto_size", "epochs", "costs"
-        )
-    } | {"heat_cola_lora.svg"}  # fmt: skip
-    assert b"trained parameters, head included" in first["pareto_parameters_cola.svg"]
-    assert not any(b"mathdefault" in picture for picture in first.values())
-    full = runs[runs.method == "full"]
-    fewer = {path.name for path in draw(make_cells(full, "last"), full, tmp_path / "b")}
-    (tmp_path / "a" / "mine.svg").write_text("drawn by hand")
-    kept = {path.name for path in draw(make_cells(full, "last"), full, tmp_path / "a")}
-    assert (
-        kept == fewer == {"epochs_cola.svg", "costs_cola.svg"}
-    )  # a picture of one point says nothing
-    assert {path.name for path in (tmp_path / "a").glob("*")} == {*kept, "mine.svg", WRITTEN}
-    assert first == {path.name: path.read_bytes() for path in draw(cells, runs, tmp_path / "b")}
-
-
-def test_axes_are_logarithmic_where_values_are_spread():
-    for values, scale in (
-        ([1.0, 4.0, 8.0], "log"),
-        ([1e-4, 3e-4, 1e-3], "log"),
-        ([0.0, 0.06, 0.5], "linear"),
-        ([1.0, 2.0, 3.0], "linear"),
-    ):
-        figure, axes = plt.subplots()
-        _scale(axes, values)
-        assert axes.get_xscale() == scale and list(axes.get_xticks()) == values
-        plt.close(figure)
-
-
-def test_the_pareto_front_holds_what_nothing_beats():
-    assert _front(np.array([1, 2, 3, 2, 4]), np.array([5, 7, 6, 4, 7])) == [0, 1]
-
-
-def browser() -> str:
-    found = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if found is None:
-        pytest.skip("no Chromium here to open the page in")
-    return found
-
-
-def dom(page, state: str, tmp_path) -> str:
-    """The page as a real browser has it after its script has run."""
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=5000",
-        f"--user-data-dir={tmp_path}/profile",
-    ]
-    done = subprocess.run(
-        [browser(), *flags, "--dump-dom", f"file://{page}#{state}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return done.stdout
-
-
-def test_the_page_sorts_filters_and_traces_in_a_real_browser(tmp_path):
-    runs = grid(tmp_path / "runs")
-    write_page(runs, tmp_path / "index.html")
-    text = (tmp_path / "index.html").read_text()
-    assert not re.search(r"(src|href)=\"?https?:", text)  # nothing from a network
-
-    @cache
-    def shown(state):
-        return dom(tmp_path / "index.html", state, tmp_path)
-
-    def systems(state):
-        return re.findall(r"<td>((?:lora|full|bitfit)[^<]*)</td>", shown(state))
-
-    assert len(systems("")) == 6
-    ordered = systems("sort=mean&direction=descending")
-    assert ordered[0] == "full" and ordered[-1] == "bitfit"
-    assert systems("q=r%3D4") == systems("q=lora+r%3D4") and len(systems("q=r%3D4")) == 2
-    full = runs[(runs.method == "full") & (runs.seed == 0)].key.item()
-    opened = f"q=full&open={full}:matthews"
-    assert systems(opened) == ["full"]
-    assert "python -m lora_bench seed=0 method=full" in shown(opened)
-    assert "commit c0ffee; torch 2.13.0" in shown(opened)
-    assert shown(opened).count("<figure>") == 7
-
-
-def test_text_of_a_run_cannot_become_script(tmp_path):
-    made_up(tmp_path / "runs", status="failed")
-    record = json.loads(next((tmp_path / "runs").rglob("record.json")).read_text())
-    record["error"] = "</script><script>alert(1)</script>"
-    next((tmp_path / "runs").rglob("record.json")).write_text(json.dumps(record))
-    write_page(load_records(tmp_path / "runs"), tmp_path / "index.html")
-    assert "</script><script>alert" not in (tmp_path / "index.html").read_text()
-
-
 def test_ten_thousand_records_make_tables_in_seconds(tmp_path):
     """2,500 systems of four seeds."""
     made_up(tmp_path)
@@ -570,9 +395,11 @@ def test_the_readme_shows_the_committed_results(tmp_path, monkeypatch):
     """Stale? ``python -m lora_bench.report readme --runs results/real`` updates it."""
     runs = load_records(REAL)
     assert headline(runs, "results/real") in README.read_text()
-    monkeypatch.setattr(plots, "PICTURES", (plots.pareto,))
+    monkeypatch.setattr(pictures, "PICTURES", (pareto,))
     (drawn,) = (
-        path for path in draw(make_cells(runs, "last"), runs, tmp_path) if path.stem == PICTURE
+        path
+        for path in draw(make_cells(runs, "last"), runs, tmp_path)
+        if path.name == f"{PICTURE}.svg"
     )
     assert drawn.read_text() == (REAL / "pictures" / drawn.name).read_text()
 

@@ -33,7 +33,7 @@ commands:
   tables (default)  print every table these runs fill; write them as Markdown, CSV and LaTeX, and
                     every cell with mean, median, spread, interval and the keys behind it as
                     tables/cells_<protocol>.csv
-  plots             write the pictures as SVG to <out>/pictures/
+  plots             write the pictures as SVG and PDF to <out>/pictures/
   page              write one self-contained page, <out>/index.html
   status            done, failed and missing runs of every sweep
   trace             the runs behind a cell, and the command that reproduces each
@@ -136,10 +136,14 @@ def _write_each(tables: list[Table], folder: Path, protocol: str) -> None:
 
 
 def _plots(args: argparse.Namespace, runs: pd.DataFrame) -> None:
-    from .plots import draw
+    from .pictures import draw, left_over
 
-    for path in draw(make_cells(runs, args.protocol), runs, (args.out or args.runs) / "pictures"):
+    folder = (args.out or args.runs) / "pictures"
+    written = draw(make_cells(runs, args.protocol), runs, folder)
+    for path in written:
         print(path)
+    for path in left_over(folder, written):
+        print(f"{path}: of an earlier call, these runs do not fill it", file=sys.stderr)
 
 
 def _page(args: argparse.Namespace, runs: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .cells import IDS, make_cells, median_costs
 from .costs import MIB
-from .plots import draw
+from .pictures import draw
 from .runs import PROTOCOLS
 
 TEMPLATE = Path(__file__).parent / "page.html"
@@ -30,6 +30,7 @@ def write_page(runs: pd.DataFrame, path: Path) -> None:
         pictures = {
             file.stem: "data:image/svg+xml;base64," + base64.b64encode(file.read_bytes()).decode()
             for file in draw(cells["last"], runs, Path(folder))
+            if file.suffix == ".svg"
         }
     failed = int((runs.status != "ok").sum())
     content = {

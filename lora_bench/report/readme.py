@@ -6,7 +6,7 @@ import pandas as pd
 
 from .cells import make_cells
 from .formats import fold_constants, to_markdown
-from .plots import draw
+from .pictures import draw
 from .tables import methods_table
 
 README = Path(__file__).resolve().parents[2] / "README.md"

@@ -122,6 +122,7 @@ def _measured(record: Record) -> dict[str, Any]:
         "epochs": record.epochs,
         "adapter_parameters": counts.get("adapter"),
         "trained_parameters": counts.get("trained"),
+        "head_parameters": counts.get("head"),
         "adapter_bytes": record.adapter_bytes,
         # a run that was trained in a group has a share of its time, which no other time compares to
         "train_seconds": record.train_seconds if alone else None,

@@ -1,0 +1,73 @@
+"""Pictures of cells and runs as SVG and PDF, for a column of a paper."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from .grids import costs, heat_map, wins
+from .scores import over_epochs, pareto, score_over_settings
+from .style import STYLE, Named
+
+CREATOR = "lora-bench"  # tells files of draw() from others
+FORMATS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # no date: the same file twice
+PICTURES: tuple[Callable[[pd.DataFrame, pd.DataFrame], Named], ...] = (
+    score_over_settings,
+    pareto,
+    over_epochs,
+    heat_map,
+    wins,
+    costs,
+)
+
+
+def draw(cells: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write every picture that these runs fill, each as SVG and as PDF.
+
+    No file is deleted; :func:`left_over` finds those of an earlier call.
+
+    Args:
+        cells: from ``make_cells``.
+        runs: behind the cells.
+        folder: of the pictures; made where there is none.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scored = cells[cells["first"] & (cells.n > 0)]
+    written: dict[Path, None] = {}
+    with plt.rc_context(STYLE), warnings.catch_warnings():
+        # the typeface lacks some letters: a viewer of the SVG has others, a PDF shows a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        for name, figure in (made for picture in PICTURES for made in picture(scored, runs)):
+            stem, number = name, 1
+            while folder / f"{stem}.svg" in written:  # two names may be one without their signs
+                number += 1
+                stem = f"{name}_{number}"
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once and not for each file
+            for suffix, undated in FORMATS.items():
+                path = folder / f"{stem}.{suffix}"
+                figure.savefig(path, metadata={"Creator": CREATOR, **undated})
+                written[path] = None
+            plt.close(figure)
+    return list(written)
+
+
+def left_over(folder: Path, written: list[Path]) -> list[Path]:
+    """SVG files of an earlier :func:`draw` in ``folder`` that the last one did not write.
+
+    Args:
+        folder: of the pictures.
+        written: by the last call.
+    """
+    mark = f"<dc:title>{CREATOR}</dc:title>".encode()
+    others = sorted(set(folder.glob("*.svg")) - set(written))
+    return [path for path in others if mark in path.read_bytes()]
