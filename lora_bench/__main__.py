@@ -78,6 +78,12 @@ class Session:
         words = [word for word in overrides if word.lstrip("+").startswith(kept)]
         return [*words, f"+{JOB}=" + ",".join(map(str, range(len(self.sweep.groups))))]
 
+    def run(self) -> None:
+        """Do every run here, without a launcher."""
+        for group in self.sweep.groups:
+            self._do(group)
+        self.finish()
+
     def tell_done(self) -> None:
         """Print the runs of a sweep that were done before."""
         for key, record in self.sweep.done.items():
@@ -145,7 +151,7 @@ def main() -> None:
         overrides = expand(args.overrides, sweep=args.multirun)
         cache = DataCache()
         runs = [
-            prepare(spec, cache, _command(words))
+            prepare(spec, cache, command_of(words))
             for words, spec in plan(overrides, sweep=args.multirun)
         ]
         if not args.multirun and runs[0].spec.group is not None:
@@ -161,7 +167,7 @@ def main() -> None:
     sys.argv = [sys.argv[0], *flags, *session.words(overrides)]  # Hydra reads it
     if args.multirun:
         print(f"sweep: {sweep.progress()}", file=sys.stderr)
-        command = _command(["-m", *overrides])
+        command = command_of(["-m", *overrides])
         records.write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
         session.tell_done()
     try:
@@ -231,7 +237,7 @@ def _check_writable(setting: str, folder: str) -> None:
         raise SpecError(setting, folder, f"cannot be written to ({error})") from None
 
 
-def _command(words: Sequence[str]) -> str:
+def command_of(words: Sequence[str], program: str = "lora_bench") -> str:
     """A command line without folders of this machine, and without who launches its runs."""
     launching = ("hydra/", "hydra.")
     portable = [
@@ -239,7 +245,7 @@ def _command(words: Sequence[str]) -> str:
         for word in words
         if word.split("=")[0] not in NOT_RECORDED and not word.lstrip("+").startswith(launching)
     ]
-    return " ".join(["python -m lora_bench", *portable])
+    return " ".join([f"python -m {program}", *portable])
 
 
 def _end(session: Session) -> None:

@@ -57,6 +57,7 @@ def _check_sizes(spec: Any) -> None:
         ("data.toy_validation", data.toy_validation, 1),
         ("data.train_rows", data.train_rows, 1),
         ("data.validation_rows", data.validation_rows, 1),
+        ("data.tuning_rows", data.tuning_rows, 1),
         ("seed", spec.seed, 0),
         ("data.seed", data.seed, 0),
     ):
@@ -122,6 +123,12 @@ def _check_choices(spec: Any) -> None:
             spec.init_from,
             "this recipe starts the task from another run; give its key or folder, "
             "or init_from=null for a plain start",
+        )
+    if spec.data.tuning_rows is not None and spec.data.validation_rows is not None:
+        raise SpecError(
+            "data.validation_rows",
+            spec.data.validation_rows,
+            "has no effect with data.tuning_rows, which scores no validation split",
         )
     if spec.data.source == "local" and not spec.data.root:
         raise SpecError(

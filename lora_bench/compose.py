@@ -19,6 +19,8 @@ from .overrides import check_number, in_dict, parsed, path_of, setting_paths
 from .presets import CONF
 from .spec import Spec, SpecError, UserError
 from .tasks import check_task
+from .tuned import SETTING as TUNED_SETTING
+from .tuned import tuned_rate
 
 ConfigStore.instance().store("schema", Spec)
 
@@ -66,8 +68,9 @@ def compose(overrides: list[str]) -> Spec:
 def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
     """The Spec of a composed configuration, not validated yet.
 
-    Where the command line chooses the source of the model alone, its name follows, and a pinned
-    revision of the preset's source does not apply.
+    A recipe that leaves the learning rate open takes that of ``conf/tuned/``. Where the command
+    line chooses the source of the model alone, its name follows, and a pinned revision of the
+    preset's source does not apply.
 
     Args:
         config: as Hydra composed it.
@@ -77,6 +80,10 @@ def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
         UserError: a setting is open, or there is no such setting.
     """
     missing = OmegaConf.missing_keys(config)
+    untuned = TUNED_SETTING in missing
+    if untuned:
+        missing.remove(TUNED_SETTING)
+        OmegaConf.update(config, TUNED_SETTING, 1.0)  # until the other settings tell which
     for path in (path for path in setting_paths() if path in missing):
         raise UserError(f"{path}: the chosen presets leave it open; set it on the command line")
     _check_known(config, Spec(), "")
@@ -87,6 +94,8 @@ def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
             spec.model.name = source_name(spec.model.source)
         if "model.revision" not in given:
             spec.model.revision = None
+    if untuned:
+        spec.train.lr = tuned_rate(spec)
     return spec
 
 

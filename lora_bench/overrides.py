@@ -78,9 +78,9 @@ def check_number(overrides: list[Override]) -> None:
 
 
 def groups() -> list[str]:
-    """Names of the groups of presets, but for Hydra's own and those of sweeps."""
+    """Names of the groups of presets, but for Hydra's own, those of sweeps and tuned rates."""
     found = [path.name for path in sorted(CONF.iterdir()) if path.is_dir()]
-    return [name for name in found if name not in ("hydra", "sweep")]
+    return [name for name in found if name not in ("hydra", "sweep", "tuned")]
 
 
 def is_setting(path: str) -> bool:

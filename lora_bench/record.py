@@ -87,10 +87,11 @@ def now() -> str:
 
 def write(folder: Path, record: Record) -> Path:
     """Write ``record.json`` into ``folder``: a reader finds the whole file or none."""
-    return _write_whole(folder / FILE, json.dumps(asdict(record), indent=1, allow_nan=False))
+    return write_whole(folder / FILE, json.dumps(asdict(record), indent=1, allow_nan=False))
 
 
-def _write_whole(path: Path, text: str) -> Path:
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text file, and its folder, so that a reader finds the whole of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("w") as file:
@@ -198,7 +199,7 @@ def write_plan(root: Path, command: str, keys: list[str]) -> None:
     """Note which runs a sweep's command asks for: only a plan tells which ones are missing."""
     name = hashlib.sha256(command.encode()).hexdigest()[:10]
     content = json.dumps({"command": command, "keys": keys}, indent=1)
-    _write_whole(root / PLANS / f"{name}.json", content)
+    write_whole(root / PLANS / f"{name}.json", content)
 
 
 def read_plans(root: Path) -> list[dict[str, Any]]:

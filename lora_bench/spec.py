@@ -113,6 +113,9 @@ class DataSpec:
     skip_bad: bool = False  # leave malformed rows out, counted in the record, instead of stopping
     train_rows: int | None = None  # use that many random training rows; null: all
     validation_rows: int | None = None  # score that many random rows of each split; null: all
+    # score that many random training rows, which are not trained on, instead of the validation
+    # splits: what tuning selects by; null: score the validation splits
+    tuning_rows: int | None = None
     seed: int = 0  # of the generated data, and of every random choice of rows or articles
     toy_train: int = 1000  # toy: generated training examples
     toy_validation: int = 300  # toy: generated validation examples
@@ -236,7 +239,7 @@ class Identity:
     @property
     def cell(self) -> str:
         """Name of the cell: a readable stem and a hash of where and system."""
-        return f"{self._stem()}-{_digest(self._content()[:2])}"
+        return f"{self._stem()}-{digest(self._content()[:2])}"
 
     @property
     def key(self) -> str:
@@ -244,10 +247,10 @@ class Identity:
 
         Settings at their default stay out of the hash, so that a new setting renames no old run.
         """
-        return f"{self._stem()}-s{self.seed}-{_digest(self._content())}"
+        return f"{self._stem()}-s{self.seed}-{digest(self._content())}"
 
     def _content(self) -> list[Any]:
-        return [_chosen(self.where), _chosen(self.system), self.seed, self.start]
+        return [chosen(self.where), chosen(self.system), self.seed, self.start]
 
     def _stem(self) -> str:
         rank = self.system.get("method.rank")
@@ -319,11 +322,12 @@ def part_of(path: str) -> str | None:
     return "where" if path.partition(".")[0] in WHERE else "system"
 
 
-def _chosen(part: dict[str, Any]) -> dict[str, Any]:
-    """The entries whose value is not the setting's default."""
+def chosen(part: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a part of the identity whose value is not the setting's default."""
     default = settings(Spec())
     return {path: v for path, v in part.items() if path not in default or v != default[path]}
 
 
-def _digest(content: Any) -> str:
+def digest(content: Any) -> str:
+    """A short hash of what JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 GROUPS = {
     group.name: sorted(p.stem for p in group.glob("*.yaml"))
     for group in (ROOT / "conf").iterdir()
-    if group.is_dir() and group.name != "hydra"
+    # conf/tuned/ is written by a program: tests/test_tune.py
+    if group.is_dir() and group.name not in ("hydra", "tuned")
 }
 
 
@@ -62,6 +63,8 @@ RELATIVES = [
     "relora",
 ]  # fmt: skip
 ALL_WEIGHTS = ["full", "galore"]
+OPEN_RATE = ["tuned"]  # recipes that leave the learning rate to conf/tuned/
+WITH_RATE = [recipe for recipe in GROUPS["recipe"] if recipe not in OPEN_RATE]
 
 
 def test_the_presets_are_all_seen():
@@ -69,10 +72,10 @@ def test_the_presets_are_all_seen():
         "data": ["hub", "local", "toy"],
         "method": sorted([*OURS, *PEFT]),
         "model": ["minilm", "roberta_base", "roberta_large", "tiny"],
-        "recipe": ["article", "paper_base", "paper_large", "quick"],
+        "recipe": ["article", "paper_base", "paper_large", "quick", "tuned"],
         "recipe_for_method": sorted(
             [
-                *[f"{recipe}_{method}" for recipe in GROUPS["recipe"] for method in ALL_WEIGHTS],
+                *[f"{recipe}_{method}" for recipe in WITH_RATE for method in ALL_WEIGHTS],
                 *[f"paper_{size}_{m}" for size in ("base", "large") for m in ["lora", *RELATIVES]],
                 "article_lora",
             ]
@@ -121,7 +124,8 @@ def test_every_preset_composes_and_opens_with_a_comment(group, name):
         one_seed = [override for override in given if not override.startswith("seed=")]
         assert plan(one_seed, sweep=True) and compose([f"+sweep={name}"])
     else:
-        spec = compose([f"{group}={name}", *(["data.root=x"] if name == "local" else [])])
+        rate = ["train.lr=1"] if name in OPEN_RATE else []
+        spec = compose([f"{group}={name}", *(["data.root=x"] if name == "local" else []), *rate])
     if group in ("task", "model", "method", "data"):
         part = getattr(spec, group)
         assert (part.source if group == "data" else part.name) == name
@@ -135,6 +139,7 @@ def test_every_preset_composes_and_opens_with_a_comment(group, name):
 def compose_recipe(recipe: str, method: str, *more: str) -> Spec:
     """A recipe with a method, on a task that every recipe has numbers for."""
     words = [f"recipe={recipe}", f"method={method}", "task=rte", "init_from=null"]
+    words += ["train.lr=1"] if recipe in OPEN_RATE else []
     return composed(*words, *more)
 
 

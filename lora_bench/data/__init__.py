@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HELD_OUT = "held_out"  # a part of the training data that is neither trained on nor reported
 
 # Settings that are applied here, so that every source has them. ``seed`` is checked with the task.
-SHARED = frozenset({"source", "train_rows", "validation_rows", "seed"})
+SHARED = frozenset({"source", "train_rows", "validation_rows", "tuning_rows", "seed"})
 
 
 class DataError(UserError):
@@ -90,8 +90,8 @@ def check_source(spec: Spec) -> None:
 
 def draws_rows(data: DataSpec) -> bool:
     """Whether rows depend on ``data.seed``: they are generated, or a random part is used."""
-    limited = (data.train_rows, data.validation_rows) != (None, None)
-    return limited or "seed" in source_of(data).READS
+    limits = (data.train_rows, data.validation_rows, data.tuning_rows)
+    return limits != (None, None, None) or "seed" in source_of(data).READS
 
 
 def load_split(task: "Task", data: DataSpec, split: str) -> Rows:
@@ -106,23 +106,39 @@ def load_split(task: "Task", data: DataSpec, split: str) -> Rows:
         DataError: the data cannot be read, or has no row.
         SpecError: the source does not have this task.
     """
+    found = _read(task, data, split)
+    if not split.startswith("test"):
+        _limit(found, data.train_rows if split == "train" else data.validation_rows, data.seed)
+    return found
+
+
+def _read(task: "Task", data: DataSpec, split: str) -> Rows:
+    """All rows of one split.
+
+    Raises:
+        DataError: the data cannot be read, or has no row.
+        SpecError: the source does not have this task.
+    """
     found = source_of(data).load(task, data, split)
     if not found.rows:
         raise DataError(f"{found.source}: split {split} of {task.spec.name} is empty")
     if missing := [column for column in task.spec.columns if column not in found.rows[0]]:
         known = ", ".join(found.rows[0])
         raise SpecError("task.columns", missing, f"data={data.source} has {known}")
-    if split.startswith("test"):
-        return found
-    limit = data.train_rows if split == "train" else data.validation_rows
-    if limit is not None and limit < len(found.rows):
-        drawn = random.Random(data.seed).sample(range(len(found.rows)), limit)
-        found.rows = [found.rows[i] for i in sorted(drawn)]
     return found
+
+
+def _limit(found: Rows, limit: int | None, seed: int) -> None:
+    """Keep ``limit`` random rows, in their order."""
+    if limit is not None and limit < len(found.rows):
+        drawn = random.Random(seed).sample(range(len(found.rows)), limit)
+        found.rows = [found.rows[i] for i in sorted(drawn)]
 
 
 def load(task: "Task", data: DataSpec) -> dict[str, Rows]:
     """Training data and every split to score, optional splits where the source has them.
+
+    With ``data.tuning_rows`` no validation split is read.
 
     Args:
         task: may divide the splits further, as SQuAD v2 does to tune its threshold (HELD_OUT).
@@ -132,7 +148,29 @@ def load(task: "Task", data: DataSpec) -> dict[str, Rows]:
         DataError: the data cannot be read.
         SpecError: the source does not have this task.
     """
+    if data.tuning_rows is not None:
+        return task.divide(_tuning_splits(task, data), data.seed)
     source = source_of(data)
     optional = [split for split in task.spec.optional if source.has(task.spec, data, split)]
     names = ("train", *task.spec.validation, *optional)
     return task.divide({name: load_split(task, data, name) for name in names}, data.seed)
+
+
+def _tuning_splits(task: "Task", data: DataSpec) -> dict[str, Rows]:
+    """The training rows in two parts: one to train on, one in place of the validation data.
+
+    Raises:
+        DataError: there are too few rows.
+    """
+    train = _read(task, data, "train")
+    limit = data.tuning_rows or 0
+    if limit >= len(train.rows):
+        raise DataError(
+            f"data.tuning_rows={limit}: must be below the {len(train.rows)} rows of {train.source}"
+        )
+    # another stream than that of data.train_rows, which draws from the rest
+    drawn = set(random.Random(f"tuning {data.seed}").sample(range(len(train.rows)), limit))
+    scored = [row for i, row in enumerate(train.rows) if i in drawn]
+    train.rows = [row for i, row in enumerate(train.rows) if i not in drawn]
+    _limit(train, data.train_rows, data.seed)
+    return {"train": train, task.spec.validation[0]: Rows(scored, f"part of {train.source}")}

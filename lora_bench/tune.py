@@ -1,0 +1,325 @@
+"""``python -m lora_bench.tune``: the learning rate of each system, with one budget for all."""
+
+import dataclasses
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from . import record as records
+from . import tuned
+from .__main__ import Session, command_of
+from .compose import compose, one_line, plan
+from .overrides import path_of
+from .record import Record
+from .spec import Spec, UserError
+from .sweep.plan import Sweep
+from .training.prepared import DataCache, Run, prepare
+from .training.stop import REQUEUE, Stopped
+from .tuned import SETTING, name_of, settings_behind
+
+PROGRAM, PREFIX = "lora_bench.tune", "tune."
+USAGE = f"""\
+Find the learning rate of each system, with one budget for all, and write it to conf/tuned/, from
+where recipe=tuned takes it.
+
+  python -m {PROGRAM} recipe=tuned task=stsb method=lora,full method.rank=4,8
+
+Words are those of a sweep, and settings of the search:
+%s
+The rates are trained first, then two more around the best one. What decides is the first metric
+after the last epoch, mean over the seeds, on rows held out of the training data; a rate at which a
+run fails is never chosen. Repeated, the command does what is missing; in several shells at once it
+divides the work."""
+
+# What the search sets itself, and how to say it instead.
+SET_HERE = {
+    SETTING: "tune.rates",
+    "seed": "tune.seeds",
+    "data.tuning_rows": "tune.rows",
+}
+
+
+@dataclass
+class Search:
+    """What is tried, for every system alike."""
+
+    # over three and a half decades: full fine-tuning wants the low end, VeRA the high one
+    rates: list[float] = field(
+        default_factory=lambda: [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
+    )
+    seeds: list[int] = field(default_factory=lambda: [1000, 1001])  # that no reported run has
+    rows: int = 500  # of the training data, held out to decide on
+    refine: bool = True  # two more rates, half a step of the grid below and above the best
+    halving: bool = False  # the worse half of the rates drops out after 1/4 of the epochs, and 1/2
+
+    def check(self) -> None:
+        """Check what no run checks.
+
+        Raises:
+            UserError: names the setting, its value and what is allowed.
+        """
+        ascending = all(low < high for low, high in zip(self.rates, self.rates[1:], strict=False))
+        if len(self.rates) < 2 or not ascending:
+            raise UserError(f"tune.rates={self.rates}: must be two or more rates, ascending")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"tune.seeds={self.seeds}: must be one or more different seeds")
+
+    def rungs(self, epochs: int) -> list[int]:
+        """Numbers of epochs after each of which, but for the last, half of the rates drop out."""
+        shares = (1 / 4, 1 / 2, 1) if self.halving else (1,)
+        return sorted({math.ceil(epochs * share) for share in shares})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One learning rate with a number of epochs, and the score of each seed.
+
+    ``mean`` is None where a run has failed.
+    """
+
+    lr: float
+    epochs: int
+    scores: tuple[float | None, ...]
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds."""
+        found = [score for score in self.scores if score is not None]
+        return statistics.mean(found) if len(found) == len(self.scores) else None
+
+
+class System:
+    """A system in one place, and what was tried.
+
+    Args:
+        words: of the command line, for this system alone.
+        spec: with any learning rate.
+    """
+
+    def __init__(self, words: Sequence[str], spec: Spec):
+        self.words, self.spec = list(words), spec
+        self.trials: list[Trial] = []
+
+    @property
+    def name(self) -> str:
+        """Of its file in ``conf/tuned/``."""
+        return name_of(self.spec)
+
+    def words_of(self, lr: float, epochs: int, seed: int) -> list[str]:
+        """The words of one run."""
+        words = [*self.words, f"{SETTING}={lr!r}", f"seed={seed}"]
+        if epochs == self.spec.train.epochs:
+            return words
+        return [word for word in words if path_of(word) != EPOCHS] + [f"{EPOCHS}={epochs}"]
+
+    def best(self, epochs: int) -> list[Trial]:
+        """The trials of so many epochs that did not fail, the best first, then the lower rate."""
+        found = [t for t in self.trials if t.epochs == epochs and t.mean is not None]
+        return sorted(found, key=lambda trial: (-(trial.mean or 0.0), trial.lr))
+
+    def around_best(self, rates: Sequence[float]) -> list[float]:
+        """The rates in the middle between the best one and its neighbours, in logarithms.
+
+        Where it has none, as far away as on the other side.
+        """
+        ranked = self.best(self.spec.train.epochs)
+        if not ranked:
+            return []
+        at = rates.index(ranked[0].lr)
+        below = rates[at] / rates[at - 1] if at else rates[1] / rates[0]
+        above = rates[at + 1] / rates[at] if at + 1 < len(rates) else below
+        middle = (rates[at] / math.sqrt(below), rates[at] * math.sqrt(above))
+        return [float(f"{rate:.2g}") for rate in middle]
+
+
+EPOCHS = "train.epochs"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Search the rate of every system that the words name; write and print what was found."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or {"-h", "--help"} & set(words):
+        print(USAGE % _settings_text())
+        return
+    try:
+        search, given = split(words)
+        systems = systems_of(given, search)
+        tune(systems, search, command_of(words, PROGRAM))
+        for system in systems:
+            path = tuned.FOLDER / f"{system.name}.yaml"
+            path.parent.mkdir(exist_ok=True)
+            records.write_whole(path, content(system, search, command_of(words, PROGRAM)))
+            print(f"{path}\n{table(system)}\n")
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: finished runs are kept, the same command does what is missing")
+    except Stopped as error:
+        print(f"stopped by {error}: the same command goes on from there", file=sys.stderr)
+        sys.exit(REQUEUE)
+
+
+def split(words: Sequence[str]) -> tuple[Search, list[str]]:
+    """The settings of the search, and the words of the runs.
+
+    Raises:
+        UserError: names the word and what is allowed.
+    """
+    own = [word.removeprefix(PREFIX) for word in words if word.startswith(PREFIX)]
+    given = [word for word in words if not word.startswith(PREFIX)]
+    for word in given:
+        if path_of(word) in SET_HERE:
+            raise UserError(f"{word}: the search sets it; {SET_HERE[path_of(word)]} is for that")
+    for word in own:
+        name, _, value = word.partition("=")
+        known = [entry.name for entry in dataclasses.fields(Search)]
+        if name not in known or not value:
+            settings = ", ".join(f"{PREFIX}{entry}" for entry in known)
+            raise UserError(f"{PREFIX}{word}: must be a value for one of {settings}")
+    try:
+        found = OmegaConf.merge(OmegaConf.structured(Search), OmegaConf.from_dotlist(own))
+        search: Any = OmegaConf.to_object(found)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        given_here = " ".join(f"{PREFIX}{word}" for word in own)
+        raise UserError(f"{given_here}: {one_line(error)}") from None
+    search.check()
+    return search, given
+
+
+def systems_of(words: Sequence[str], search: Search) -> list[System]:
+    """The systems that a command line names, each once.
+
+    Raises:
+        UserError: see ``compose.plan``.
+    """
+    fixed = [f"data.tuning_rows={search.rows}"]
+    found: dict[str, System] = {}
+    for own, spec in plan([*words, *fixed, f"{SETTING}=1"], sweep=True):
+        kept = [word for word in own if path_of(word) != SETTING]
+        found.setdefault(name_of(spec), System(kept, spec))
+    return list(found.values())
+
+
+def tune(systems: Sequence[System], search: Search, command: str) -> None:
+    """Do every trial. In each stage the runs of all systems are one sweep.
+
+    Args:
+        systems: get their trials.
+        search: what is tried.
+        command: of the search, for its plans.
+
+    Raises:
+        UserError: a setting or the data is wrong.
+        Stopped: the process was asked to stop.
+    """
+    cache = DataCache()
+    rungs = [search.rungs(system.spec.train.epochs) for system in systems]
+    rates = [list(search.rates) for _ in systems]
+    for stage in range(max(map(len, rungs))):
+        wanted = []
+        for system, own, epochs in zip(systems, rates, rungs, strict=True):
+            if stage < len(epochs):
+                if stage:
+                    kept = system.best(epochs[stage - 1])
+                    own[:] = sorted(t.lr for t in kept[: math.ceil(len(own) / 2)])
+                wanted.append((system, list(own), epochs[stage]))
+        _try(wanted, search.seeds, cache, command)
+    if search.refine:
+        last = [(s, s.around_best(search.rates), s.spec.train.epochs) for s in systems]
+        _try(last, search.seeds, cache, command)
+
+
+def _try(
+    wanted: Sequence[tuple[System, list[float], int]],
+    seeds: Sequence[int],
+    cache: DataCache,
+    command: str,
+) -> None:
+    """Do the runs of some rates for each system, and note the scores."""
+    trials: list[tuple[System, float, int, list[Run]]] = []
+    for system, rates, epochs in wanted:
+        for lr in rates:
+            words = [system.words_of(lr, epochs, seed) for seed in seeds]
+            runs = [prepare(compose(own), cache, command_of(own)) for own in words]
+            trials.append((system, lr, epochs, runs))
+    runs = [run for *_, own in trials for run in own]
+    if not runs:
+        return
+    sweep = Sweep(runs)
+    stage = f"{command}  # epochs: {', '.join(sorted({str(epochs) for _, _, epochs in wanted}))}"
+    records.write_plan(Path(runs[0].spec.out_dir), stage, list(sweep.runs))
+    print(f"search: {sweep.progress()}", file=sys.stderr)
+    Session(sweep, cache, multirun=True).run()
+    for system, lr, epochs, own in trials:
+        scores = tuple(_score(sweep.done.get(run.key), run.spec) for run in own)
+        system.trials.append(Trial(lr, epochs, scores))
+
+
+def _score(record: Record | None, spec: Spec) -> float | None:
+    """The first metric after the last epoch; None: the run has failed."""
+    if record is None or record.last is None:
+        return None
+    return next(iter(record.last["scores"].values()))
+
+
+def content(system: System, search: Search, command: str) -> str:
+    """The file of a system: the best rate, how it was found, and the whole curve.
+
+    Raises:
+        UserError: a run failed at every rate.
+    """
+    epochs = system.spec.train.epochs
+    ranked = system.best(epochs)
+    if not ranked:
+        raise UserError(f"{system.name}: no rate of {search.rates} without a failed run")
+    provenance = records.provenance(system.spec.device, 0)
+    entry = {
+        "lr": ranked[0].lr,
+        "metric": system.spec.task.metrics[0],
+        "budget": {**dataclasses.asdict(search), "runs": _runs(system)},
+        "commit": provenance["commit"],
+        "uncommitted_changes": provenance["uncommitted_changes"],
+        "settings": settings_behind(system.spec),
+        "curve": [
+            {"lr": trial.lr, "epochs": trial.epochs, "scores": list(trial.scores)}
+            for trial in sorted(system.trials, key=lambda trial: (trial.epochs, trial.lr))
+        ],
+    }
+    text = yaml.safe_dump(entry, sort_keys=False, default_flow_style=None, width=100)
+    return f"# Written by\n#   {command}\n{text}"
+
+
+def _runs(system: System) -> int:
+    return sum(len(trial.scores) for trial in system.trials)
+
+
+def table(system: System) -> str:
+    """The rates of a system with their scores in percent, the best one marked."""
+    ranked = system.best(system.spec.train.epochs)
+    best = ranked[0] if ranked else None
+    lines = []
+    for trial in sorted(system.trials, key=lambda trial: (trial.epochs, trial.lr)):
+        mean = "failed" if trial.mean is None else f"{100 * trial.mean:.1f}"
+        mark = "  best" if trial is best else ""
+        lines.append(f"  lr={trial.lr:<8g} epochs={trial.epochs:<3} {mean}{mark}")
+    return "\n".join(lines)
+
+
+def _settings_text() -> str:
+    default = Search()
+    return "\n".join(
+        f"  {PREFIX}{entry.name}={getattr(default, entry.name)}".replace("', '", ",")
+        for entry in dataclasses.fields(Search)
+    )
+
+
+if __name__ == "__main__":
+    main()

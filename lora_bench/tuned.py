@@ -1,0 +1,68 @@
+"""The tuned learning rates in ``conf/tuned/``: a file for each system and place that has one.
+
+``python -m lora_bench.tune`` writes them. A recipe that leaves ``train.lr`` open, as ``tuned``
+does, takes the rate from there. A rate counts for the settings with which it was found, and for no
+others: the name of its file holds a hash of them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from .presets import CONF
+from .spec import Spec, SpecError, chosen, digest
+
+SETTING = "train.lr"
+FOLDER = CONF / "tuned"
+
+# Settings for which a rate need not be tuned again: what is scored, and how rows are chosen.
+ANY = ("data.tuning_rows", "data.validation_rows", "data.seed", "procedure", SETTING)
+# The same files, from two places.
+OFFICIAL = ("local", "hub")
+
+
+def settings_behind(spec: Spec) -> dict[str, Any]:
+    """The settings for which a rate is tuned, those at their default left out."""
+    settings = {p: v for p, v in {**spec.where(), **spec.system()}.items() if p not in ANY}
+    if spec.data.source in OFFICIAL:
+        settings["data.source"] = "official"
+    return chosen(settings)
+
+
+def name_of(spec: Spec) -> str:
+    """Name of the file for the settings of a run, without its ending."""
+    rank = "" if spec.method.rank is None else f"-r{spec.method.rank}"
+    stem = f"{spec.task.name}-{spec.model.name}-{spec.method.name}{rank}"
+    return f"{stem}-{digest(settings_behind(spec))}"
+
+
+def tuned_rate(spec: Spec) -> float:
+    """The learning rate that was tuned for the settings of a run.
+
+    Raises:
+        SpecError: there is none.
+    """
+    path = FOLDER / f"{name_of(spec)}.yaml"
+    if not path.is_file():
+        raise SpecError(
+            SETTING,
+            "???",
+            f"the recipe leaves it open, and conf/tuned has no rate for {spec.method.name} on "
+            f"{spec.task.name} with these settings; find one with python -m lora_bench.tune and "
+            "the same words, or set it",
+        )
+    return _read(path)
+
+
+def _read(path: Path) -> float:
+    """The rate in a file.
+
+    Raises:
+        SpecError: it holds none.
+    """
+    found = OmegaConf.to_container(OmegaConf.load(path))
+    rate = found.get("lr") if isinstance(found, dict) else None
+    if not isinstance(rate, float) or not rate > 0:
+        raise SpecError(SETTING, rate, f"is not a learning rate, in {path}")
+    return rate

@@ -1,0 +1,191 @@
+"""Tuning: the budget, the choice, the file, and the recipe that takes the rate from it."""
+
+import dataclasses
+import math
+
+import pytest
+import yaml
+
+from lora_bench import tune, tuned
+from lora_bench.compose import compose
+from lora_bench.data import load
+from lora_bench.presets import CONF
+from lora_bench.record import read_all
+from lora_bench.spec import Spec, UserError, part_of, settings
+from lora_bench.tasks import make_task
+
+WORDS = ["recipe=tuned", "task=stsb", "model=tiny", "train.epochs=4", "data.toy_train=60"]
+FEW = ["tune.rows=20", "tune.seeds=[7]", "progress=false"]
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch, capsys):
+    """Run a search; returns the entries that it wrote, by their names."""
+    monkeypatch.setattr(tuned, "FOLDER", tmp_path / "tuned")
+
+    def searched(*words):
+        folders = [f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]
+        tune.main([*WORDS, *FEW, *folders, *words])
+        found = (tmp_path / "tuned").glob("*.yaml")
+        return {path.stem: yaml.safe_load(path.read_text()) for path in found}
+
+    return searched
+
+
+def records_of(tmp_path):
+    return [record for record in read_all(tmp_path / "out")[0] if record.status == "ok"]
+
+
+def test_a_search_tries_the_grid_then_two_rates_around_the_best(search, tmp_path):
+    (entry,) = search("tune.rates=[0.001,0.01,0.1]").values()
+    assert len(entry["curve"]) == entry["budget"]["runs"] == len(records_of(tmp_path)) == 5
+    scores = {trial["lr"]: trial["scores"][0] for trial in entry["curve"]}
+    best = max((0.001, 0.01, 0.1), key=lambda rate: (scores[rate], -rate))
+    step = math.sqrt(10)
+    assert scores.keys() - {0.001, 0.01, 0.1} == {
+        float(f"{best / step:.2g}"),
+        float(f"{best * step:.2g}"),
+    }
+    assert entry["lr"] == max(sorted(scores), key=scores.__getitem__)
+    by_rate = {r.system["train.lr"]: r.last["scores"]["pearson"] for r in records_of(tmp_path)}
+    assert by_rate == scores
+    assert {(r.seed, r.where["data.tuning_rows"]) for r in records_of(tmp_path)} == {(7, 20)}
+
+
+def test_halving_drops_the_worse_half_and_says_what_was_tried(search):
+    (entry,) = search(
+        "tune.rates=[0.0001,0.001,0.01,0.1]", "tune.halving=true", "tune.refine=false"
+    ).values()
+    rates = {
+        epochs: {t["lr"]: t["scores"][0] for t in entry["curve"] if t["epochs"] == epochs}
+        for epochs in (1, 2, 4)
+    }
+    assert [len(rates[epochs]) for epochs in (1, 2, 4)] == [4, 2, 1]
+    for before, after in ((1, 2), (2, 4)):
+        left = min(rates[before][rate] for rate in rates[after])
+        assert all(
+            score <= left for rate, score in rates[before].items() if rate not in rates[after]
+        )
+    assert entry["lr"] in rates[4] and entry["budget"]["halving"]
+
+
+def test_the_recipe_takes_the_rate_and_refuses_settings_that_were_not_tuned(search, tmp_path):
+    entries = search("method=lora,head_only", "tune.rates=[0.01,0.1]", "tune.refine=false")
+    assert len(entries) == 2
+    for method in ("lora", "head_only"):
+        (entry,) = (e for name, e in entries.items() if f"-{method}" in name)
+        for same in ([], ["seed=3"], ["data.validation_rows=9"], ["data.seed=2"], ["group=1"]):
+            spec = compose([*WORDS, f"method={method}", *same])
+            assert spec.train.lr == entry["lr"]
+    for other in ("train.epochs=5", "method.rank=4", "task=sst2", "data.toy_train=61"):
+        words = [word for word in WORDS if word.split("=")[0] != other.split("=")[0]]
+        with pytest.raises(UserError, match=r"train.lr=\?\?\?: the recipe leaves it open"):
+            compose([*words, other])
+
+
+def test_a_repeated_search_trains_nothing_again_and_an_interrupted_one_goes_on(search, tmp_path):
+    words = ["tune.rates=[0.01,0.1]", "tune.refine=false"]
+    first = search(*words)
+    started = {record.key: record.started for record in records_of(tmp_path)}
+    assert search(*words) == first
+    assert {record.key: record.started for record in records_of(tmp_path)} == started
+
+
+def test_a_rate_at_which_a_run_fails_is_never_chosen(search, monkeypatch):
+    """The first rate scores best, were it not for a seed that fails."""
+    scores = {(0.01, 7): 0.9, (0.1, 7): 0.2, (0.1, 8): 0.3}
+    monkeypatch.setattr(tune, "_score", lambda record, spec: scores.get((spec.train.lr, spec.seed)))
+    (entry,) = search("tune.rates=[0.01,0.1]", "tune.seeds=[7,8]", "tune.refine=false").values()
+    assert entry["lr"] == 0.1 and entry["curve"][0]["scores"] == [0.9, None]
+    monkeypatch.setattr(tune, "_score", lambda record, spec: None)
+    with pytest.raises(SystemExit, match="no rate of .* without a failed run"):
+        search("tune.rates=[0.01,0.1]", "tune.seeds=[7,8]")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("train.lr=0.1", "train.lr=0.1: the search sets it; tune.rates is for that"),
+        ("seed=1", "seed=1: the search sets it; tune.seeds is for that"),
+        ("data.tuning_rows=5", "the search sets it; tune.rows is for that"),
+        ("data.validation_rows=5", "has no effect with data.tuning_rows"),
+        ("tune.rates=[0.1]", "must be two or more rates, ascending"),
+        ("tune.rates=[0.1,0.01]", "must be two or more rates, ascending"),
+        ("tune.rates=[0,0.1]", "train.lr=0.0: must be a finite number above 0"),
+        ("tune.rates=x", "x"),
+        ("tune.rates=[", "tune.rates"),
+        ("tune.seeds=[]", "must be one or more different seeds"),
+        ("tune.seeds=[1,1]", "must be one or more different seeds"),
+        ("tune.rows=0", "data.tuning_rows=0: must be 1 or more"),
+        ("tune.rows=60", "data.tuning_rows=60: must be below the 60 rows"),
+        ("tune.budget=3", "tune.budget=3: must be a value for one of tune.rates, tune.seeds"),
+        ("tune.halving=perhaps", "perhaps"),
+        ("method=nosuch", "nosuch"),
+    ],
+)
+def test_a_wrong_word_is_one_line(search, tmp_path, word, message):
+    with pytest.raises(SystemExit) as caught:
+        search(word)
+    text = str(caught.value.code)
+    assert message in text and text.startswith("error: ") and "\n" not in text
+    assert not (tmp_path / "tuned").exists() and not records_of(tmp_path)
+
+
+def test_every_setting_but_the_named_ones_has_a_rate_of_its_own():
+    """A new setting of Spec is covered: its rate must be tuned again."""
+    spec = compose([*WORDS, "train.lr=1"])
+    names = {tuned.name_of(spec)}
+    for path, value in settings(spec).items():
+        if part_of(path) not in ("where", "system"):
+            continue
+        other = Spec.from_dict(spec.to_dict())
+        section = other
+        *sections, last = path.split(".")
+        for part in sections:
+            section = getattr(section, part)
+        setattr(section, last, f"another than {value}")
+        name = tuned.name_of(other)
+        assert (name in names) == (path in tuned.ANY), path
+
+
+def test_official_files_have_one_rate_wherever_they_come_from():
+    names = [
+        tuned.name_of(compose(["train.lr=1", "task=rte", *data]))
+        for data in (["data=hub"], ["data=local", "data.root=x"], ["data=toy"])
+    ]
+    assert names[0] == names[1] != names[2]
+
+
+def test_tuning_rows_are_training_rows_that_nothing_is_trained_on():
+    words = ["task=mnli", "data=toy", "data.toy_train=50", "data.toy_validation=10"]
+    whole, held = (
+        load(make_task(spec.task), spec.data)
+        for spec in (compose(words), compose([*words, "data.tuning_rows=15"]))
+    )
+    assert set(held) == {"train", "validation_matched"}
+    train, scored = held["train"].rows, held["validation_matched"].rows
+    assert len(scored) == 15 and len(train) == 35
+    key = str
+    assert sorted(map(key, train + scored)) == sorted(map(key, whole["train"].rows))
+    limited = compose([*words, "data.tuning_rows=15", "data.train_rows=20"])
+    few = load(make_task(limited.task), limited.data)
+    assert few["validation_matched"].rows == scored and len(few["train"].rows) == 20
+    other = compose([*words, "data.tuning_rows=15", "data.seed=1", "data.train_rows=20"])
+    assert load(make_task(other.task), other.data)["validation_matched"].rows != scored
+
+
+ENTRIES = sorted((CONF / "tuned").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", ENTRIES, ids=lambda path: path.stem)
+def test_a_committed_rate_is_the_best_of_its_curve(path):
+    entry = yaml.safe_load(path.read_text())
+    whole = max(trial["epochs"] for trial in entry["curve"])
+    means = {
+        trial["lr"]: sum(trial["scores"]) / len(trial["scores"])
+        for trial in entry["curve"]
+        if trial["epochs"] == whole and None not in trial["scores"]
+    }
+    assert entry["lr"] == max(sorted(means), key=means.__getitem__)
+    assert not entry["uncommitted_changes"] and entry["commit"]
+    assert {field.name for field in dataclasses.fields(tune.Search)} < entry["budget"].keys()
