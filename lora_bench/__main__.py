@@ -92,14 +92,16 @@ class Session:
     def _do(self, planned: Sequence[Planned]) -> None:
         try:
             group = [prepare(run.spec, self.cache, run.command) for run in planned]
+            started = time.monotonic()
             with StopSignals() as stop:
-                outcomes = execute(group, stop)
+                outcomes = execute(group, stop, self.sweep.place(group))
         except Exception as error:  # a failure could not be recorded
             self._tell_error(error, planned[0])
             return
         news = [outcome for outcome in outcomes if self._tell(outcome)]
         if self.multirun and news:
             self.sweep.refresh()
+            self.sweep.note(time.monotonic() - started, [outcome.planned.key for outcome in news])
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
         if stop.received is not None:  # while the group was being finished
             raise Stopped(f"{stop.received} between two groups")

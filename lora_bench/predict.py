@@ -38,7 +38,7 @@ def write_submission(folder: Path, out: Path, root: str | None = None) -> list[P
     Raises:
         UserError: there is no finished run or adapter, or the data has no test split.
     """
-    from .checkpoint import load_adapter
+    from .checkpoint import ADAPTER, load_adapter
     from .methods import get_method
     from .model.build import build
     from .model.encoder import load_tokenizer
@@ -56,14 +56,14 @@ def write_submission(folder: Path, out: Path, root: str | None = None) -> list[P
     splits = [s for s in spec.task.submission if source.has(spec.task, spec.data, s)]
     if not splits:
         raise DataError(f"{folder}: data={spec.data.source} has no test split of {spec.task.name}")
-    if not (folder / "adapter").is_dir():
+    if not (folder / ADAPTER).is_dir():
         raise UserError(
             f"{folder}: the adapter is missing; move this folder away and run again: "
             f"{record.command}"
         )
     task, tokenizer = make_task(spec.task), load_tokenizer(spec.model)
     model = build(spec, task, get_method(spec.method), Streams(spec.seed))
-    load_adapter(folder / "adapter", model)
+    load_adapter(folder / ADAPTER, model)
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for split in splits:

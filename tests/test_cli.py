@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from lora_bench import record
 
+from .helpers import TASKS, write_official
 from .helpers import command_line as cli
 
 ROOT = Path(__file__).parent.parent
@@ -114,3 +116,35 @@ def test_the_recorded_command_gives_the_same_scores_again(tmp_path):
 def test_a_report_on_nothing_says_what_to_do(tmp_path):
     done = cli("--runs", f"{tmp_path}/none", module="lora_bench.report")
     assert done.returncode != 0 and "no runs there yet" in done.stderr
+
+
+def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_path):
+    words = [
+        "model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1",
+        f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache",
+    ]  # fmt: skip
+    assert cli(*words).returncode == 0
+    (folder,) = (tmp_path / "out" / "runs" / "cola").iterdir()
+    shutil.rmtree(folder / "adapter")
+    done = cli(*words)
+    assert done.returncode == 0 and (folder / record.FILE).is_file()
+    assert "already done, but adapter/ is gone: move the folder away to train it" in done.stderr
+    folder.rename(tmp_path / "away")
+    assert "trained in" in cli(*words).stdout and (folder / "adapter").is_dir()
+    assert "is gone" not in cli(*words).stderr
+
+
+def test_diagnostics_that_come_after_a_run_make_another_run(tmp_path):
+    task, root = TASKS["mnli"], tmp_path / "data"
+    words = [
+        "task=mnli", "model=tiny", "data=local", f"data.root={root}", "train.epochs=1",
+        f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache",
+    ]  # fmt: skip
+    write_official(root, task)
+    assert cli(*words).returncode == 0
+    write_official(root, task, ["diagnostics"])
+    done = cli(*words)
+    assert done.returncode == 0 and "matthews_diagnostics" in done.stdout and not done.stderr
+    found, _ = record.read_all(tmp_path / "out")
+    assert sorted("diagnostics" in one.data for one in found) == [False, True]
+    assert {one.status for one in found} == {"ok"}

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from ..model.wrapper import LoraWrapperRoberta
 
 
+ADAPTER = "adapter"  # folder of the last epoch's adapter in that of its run
+
+
 def adapter_of(folder: Path) -> Path:
     """The adapter folder of a run's folder; an adapter folder is returned as it is."""
-    return folder / "adapter" if (folder / "adapter").is_dir() else folder
+    return folder / ADAPTER if (folder / ADAPTER).is_dir() else folder
 
 
 def save_adapter(

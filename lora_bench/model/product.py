@@ -51,10 +51,14 @@ def stacked(parts: Sequence[Tensor]) -> Tensor:
 PACKED_FOR = 512  # rows of the input for which the order is chosen; any number computes the same
 
 
-def _can_pack(weight: Tensor) -> bool:
-    on_cpu = weight.device.type == "cpu" and weight.dtype is torch.bfloat16
-    available = on_cpu and torch.backends.mkldnn.is_available()
+def has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices without converting them to fp32."""
+    available = torch.backends.mkldnn.is_available()
     return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _can_pack(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype is torch.bfloat16 and has_bf16()
 
 
 def _packed(weight: Tensor) -> Tensor:

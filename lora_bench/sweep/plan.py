@@ -1,6 +1,7 @@
 """A sweep: the runs that a command line asks for, how far they are, how long the rest will take."""
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -60,6 +61,7 @@ class Sweep:
         for key, run in self.runs.items():
             self._note(key, records.find(Path(run.spec.out_dir), run.identity)[1])
         self.groups = groups(run for key, run in self.runs.items() if key not in self.done)
+        self._besides: list[float] = []  # seconds of a group beside training and scoring
         self._tried_before = {key: record.started for key, record in self.failed.items()}
 
     def group_of(self, key: str) -> list[Planned]:
@@ -93,24 +95,50 @@ class Sweep:
         """Keys of the runs that are still to do."""
         return [key for key in self.runs if key not in self.done and key not in self.failed_now]
 
+    def place(self, group: Sequence[Planned]) -> str:
+        """``run 3 of 24`` or ``runs 3 to 6 of 24``; nothing for a run alone.
+
+        Args:
+            group: to be done next.
+        """
+        first = len(self.done) + len(self.failed_now) + 1
+        if len(self.runs) == 1:
+            return ""
+        if len(group) == 1:
+            return f"run {first} of {len(self.runs)}"
+        return f"runs {first} to {first + len(group) - 1} of {len(self.runs)}"
+
+    def note(self, seconds: float, keys: Sequence[str]) -> None:
+        """Note how long a group took, which tells what loading and encoding cost.
+
+        Args:
+            seconds: from the start of its first run to the record of its last.
+            keys: of its runs.
+        """
+        own = sum(_seconds(self.done[key]) for key in keys if key in self.done)
+        self._besides.append(max(0.0, seconds - own))
+
     def seconds_left(self) -> float | None:
         """Estimated time for the missing runs; None before anything has finished.
 
         A run takes the median of the finished runs of its task and method, else of its task, else
-        of all.
+        of all, and a group what the groups so far took beside that: loading, encoding, and scoring
+        what was saved.
         """
         seconds: dict[tuple[str, ...], list[float]] = {}
         for key, record in self.done.items():
             for group in _similar(self.runs[key]):
-                took = (record.train_seconds or 0.0) + (record.eval_seconds or 0.0)
-                seconds.setdefault(group, []).append(took)
+                seconds.setdefault(group, []).append(_seconds(record))
         if not seconds:
             return None
         nearest = [
             next(seconds[group] for group in _similar(self.runs[key]) if group in seconds)
             for key in self.missing
         ]
-        return sum(statistics.median(found) for found in nearest)
+        missing = set(self.missing)
+        groups_left = sum(not missing.isdisjoint(run.key for run in group) for group in self.groups)
+        besides = groups_left * statistics.median(self._besides or [0.0])
+        return besides + sum(statistics.median(found) for found in nearest)
 
     def progress(self) -> str:
         """One line: how many runs are done, failed and to do, and the estimated time left."""
@@ -120,6 +148,10 @@ class Sweep:
         parts += [f"{todo} to do"]
         parts += [f"about {duration(left)} left"] if todo and left is not None else []
         return ", ".join(parts)
+
+
+def _seconds(record: Record) -> float:
+    return (record.train_seconds or 0.0) + (record.eval_seconds or 0.0)
 
 
 def _similar(run: Planned) -> tuple[tuple[str, ...], ...]:

@@ -17,6 +17,7 @@ from ..spec import Spec
 from ..tasks import Task
 from ..tasks.encoding import Encoded
 from .prepared import Prepared, Run
+from .progress import bar
 from .trainee import Trainee, batches
 
 if TYPE_CHECKING:
@@ -52,10 +53,13 @@ def predict(group: Group, task: Task, data: Encoded, spec: Spec) -> list[list[Te
     size = -(-spec.eval_batch_size // len(models))
     outputs: list[dict[int, Tensor]] = [{} for _ in models]
     by_length = np.argsort(-data.lengths, kind="stable")  # longest first: out of memory at once
-    for batch in batches(models[0], data, size, by_length):
-        assert batch.index is not None
-        for own, logits in zip(outputs, group([batch] * len(models)), strict=True):
-            own.update(zip(batch.index.tolist(), task.split(logits, batch), strict=True))
+    name = f"scoring {task.spec.name}"
+    with bar(name, shown=spec.progress, unit="example", total=len(data)) as shown:
+        for batch in batches(models[0], data, size, by_length):
+            assert batch.index is not None
+            for own, logits in zip(outputs, group([batch] * len(models)), strict=True):
+                own.update(zip(batch.index.tolist(), task.split(logits, batch), strict=True))
+            shown.update(len(batch.index))
     return [[own[index] for index in range(len(data))] for own in outputs]
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..model.group import Group
 from ..model.packing import Batch
 from .memory import is_out_of_memory
 from .prefix import FrozenPrefix
+from .progress import bar
 from .trainee import Trainee
 
 
@@ -63,17 +63,15 @@ def fit(
     if states is not None:
         loop.restore(states)
     first, steps = trainees[0], trainees[0].steps_per_epoch
-    disable = None if first.spec.progress else True  # None: a bar on terminals only
-    options: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "leave": False}
-    options |= {"total": first.total_steps, "initial": first.step_count}
-    with tqdm(desc=name, disable=disable, **options) as bar:
+    counts = {"total": first.total_steps, "initial": first.step_count}
+    with bar(name, shown=first.spec.progress, unit="step", **counts) as shown:
         for epoch in range(len(first.epochs) + 1, first.spec.train.epochs + 1):
             left = epoch * steps - loop.done
             if left == steps:
                 loop.start_epoch()
             for _ in range(left):
-                bar.set_postfix(epoch=epoch, loss=f"{loop.step():.3f}", refresh=False)
-                bar.update()
+                shown.set_postfix(epoch=epoch, loss=f"{loop.step():.3f}", refresh=False)
+                shown.update()
             loop.end_epoch()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import record as records
-from ..checkpoint import load_adapter, save_adapter, start_from
+from ..checkpoint import ADAPTER, load_adapter, save_adapter, start_from
 from ..methods import get_method
 from ..model.build import SharedEncoder, build
 from ..model.group import Group
@@ -20,6 +20,7 @@ from .evaluation import BestEpoch, Outputs, outputs_of, score, write_predictions
 from .fit import Scoring, fit
 from .loggers import make_logger
 from .prepared import adapter_behind
+from .progress import stage
 from .stop import Stopped, StopSignals
 from .trainee import Trainee
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from .run import Outcome
 
 TOLERANCE = 1e-6  # between the scores before saving an adapter and after loading it
-ADAPTER = "adapter"
 
 
 class Member:
@@ -71,7 +71,8 @@ class Member:
         logger = make_logger(spec, planned.key, self.folder)
         try:
             train = prepared.encoded["train"]
-            self.trainee = Trainee(spec, prepared.task, train, logger, shared)
+            with stage(f"{planned.key}: building the model", shown=spec.progress):
+                self.trainee = Trainee(spec, prepared.task, train, logger, shared)
             if spec.init_from is not None:
                 start_from(adapter_behind(spec), self.trainee.model)
         except BaseException:
@@ -109,8 +110,9 @@ class Member:
     def reload(self, shared: SharedEncoder | None) -> None:
         """Build the run's model again and load the saved adapter."""
         spec, task = self.planned.spec, self.planned.prepared.task
-        self.reloaded = build(spec, task, get_method(spec.method), Streams(spec.seed), shared)
-        load_adapter(self.folder / ADAPTER, self.reloaded)
+        with stage(f"{self.planned.key}: loading what was saved", shown=spec.progress):
+            self.reloaded = build(spec, task, get_method(spec.method), Streams(spec.seed), shared)
+            load_adapter(self.folder / ADAPTER, self.reloaded)
 
     def end(self, outputs: Outputs) -> None:
         """Write predictions and record.
@@ -152,13 +154,18 @@ class Members(Scoring):
         outcomes: of the runs, to be filled in.
         shared: their encoder; None: there is one run, with an encoder of its own.
         stop: signals that ask the process to stop.
+        place: of the runs in their sweep, as the progress bar shows it.
     """
 
     def __init__(
-        self, outcomes: Sequence["Outcome"], shared: SharedEncoder | None, stop: StopSignals
+        self,
+        outcomes: Sequence["Outcome"],
+        shared: SharedEncoder | None,
+        stop: StopSignals,
+        place: str = "",
     ):
         self.members = [Member(outcome) for outcome in outcomes]
-        self.shared, self.stop = shared, stop
+        self.shared, self.stop, self.place = shared, stop, place
         self._written = time.monotonic()  # when the last checkpoint was
         self._of: dict[Trainee, Member] = {}
         # the members whose models gave their outputs in one pass, when last scored
@@ -212,7 +219,8 @@ class Members(Scoring):
 
     def _name(self) -> str:
         first, others = self.members[0].planned.key, len(self.members) - 1
-        return f"{first} and {others} more" if others else first
+        place = f"{self.place}: " if self.place else ""
+        return f"{place}{first} and {others} more" if others else f"{place}{first}"
 
     def outputs(self, group: Group, trainees: Sequence[Trainee]) -> list[Outputs]:
         """See Scoring."""

@@ -12,6 +12,7 @@ from ..record_formats import fingerprint_of
 from ..spec import Identity, Spec, SpecError, Start
 from ..tasks import Task, make_task
 from ..tasks.encoding import Encoded, cached
+from .progress import stage
 
 
 class Prepared:
@@ -31,10 +32,11 @@ class Prepared:
     def __init__(self, spec: Spec):
         self.spec = spec
         self.task: Task = make_task(spec.task)
-        self.splits: dict[str, Rows] = load(self.task, spec.data)
-        self._fingerprints = {name: rows.fingerprint() for name, rows in self.splits.items()}
-        self.fingerprint = fingerprint_of(self._fingerprints)
-        self.model_fingerprint = source.fingerprint(spec.model)
+        with stage(f"reading {spec.task.name} and {spec.model.name}", shown=spec.progress):
+            self.splits: dict[str, Rows] = load(self.task, spec.data)
+            self._fingerprints = {name: rows.fingerprint() for name, rows in self.splits.items()}
+            self.fingerprint = fingerprint_of(self._fingerprints)
+            self.model_fingerprint = source.fingerprint(spec.model)
 
     @property
     def scored(self) -> list[str]:
@@ -57,7 +59,9 @@ class Prepared:
             tokenizer.backend_tokenizer.to_str(),
         ]
         folder = Path(self.spec.cache_dir)
-        return cached(folder, dependencies, lambda: self.task.encode(rows, tokenizer, length))
+        name = f"encoding {len(rows):,} rows of {self.spec.task.name}"
+        with stage(name, shown=self.spec.progress):
+            return cached(folder, dependencies, lambda: self.task.encode(rows, tokenizer, length))
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import record as records
+from ..checkpoint import ADAPTER
 from ..claims import Claimed, claims
 from ..compose import validate
 from ..record import Record
 from ..spec import NOT_RECORDED, Spec, UserError
 from .compatible import shared_settings
 from .prepared import DataCache, Run, prepare
+from .progress import stage
 from .stop import StopSignals
 
 if TYPE_CHECKING:
@@ -78,7 +80,9 @@ class Outcome:
             (self.folder / "traceback.txt").write_text(text)
 
 
-def execute(group: Sequence[Run], stop: StopSignals | None = None) -> list[Outcome]:
+def execute(
+    group: Sequence[Run], stop: StopSignals | None = None, place: str = ""
+) -> list[Outcome]:
     """Train, score, save and record the runs of a group.
 
     A run that was done before is not repeated, and one that another process is doing is left to it.
@@ -89,6 +93,7 @@ def execute(group: Sequence[Run], stop: StopSignals | None = None) -> list[Outco
     Args:
         group: a single run, or runs that :mod:`lora_bench.sweep.groups` puts together.
         stop: signals that ask the process to stop; None: there are none.
+        place: of the runs in their sweep, as the progress bar shows it.
 
     Returns:
         The outcome of each run, in the order of ``group``.
@@ -110,7 +115,7 @@ def execute(group: Sequence[Run], stop: StopSignals | None = None) -> list[Outco
                 outcomes[key].error = Claimed(f"{key}: {holder} is doing this run")
         missing = [outcome for outcome in outcomes.values() if outcome.is_open]
         if missing:
-            _train(missing, stop)
+            _train(missing, stop or StopSignals(), place)
         for outcome in missing:
             outcome.trained = outcome.error is None
     return [outcomes[planned.key] for planned in group]
@@ -126,13 +131,15 @@ def _found(planned: Run) -> Outcome:
     return Outcome(planned, folder, done if done and good else _begun(planned))
 
 
-def _train(outcomes: Sequence[Outcome], stop: StopSignals | None) -> None:
+def _train(outcomes: Sequence[Outcome], stop: StopSignals, place: str) -> None:
     """Train all of them, in as few passes as memory and checkpoints allow."""
-    from ..model.build import SharedEncoder
-    from .member import Members
-    from .memory import PeakMemory, keep_freed_memory
-
     spec = outcomes[0].planned.spec
+    with stage("loading PyTorch", shown=spec.progress):
+        from ..model.build import SharedEncoder
+        from .member import Members
+        from .memory import PeakMemory, keep_freed_memory
+
+    _warn_of_slow_bf16(spec)
     keep_freed_memory()
     shared, size = None, 1
     if len(outcomes) > 1:
@@ -145,10 +152,21 @@ def _train(outcomes: Sequence[Outcome], stop: StopSignals | None) -> None:
             return
     for part in _at_one_step(outcomes):
         for start in range(0, len(part), size):
-            members = Members(part[start : start + size], shared, stop or StopSignals())
+            members = Members(part[start : start + size], shared, stop, place)
             with PeakMemory(spec.device) as peak:
                 members.train()
             members.end(peak.bytes)
+
+
+def _warn_of_slow_bf16(spec: Spec) -> None:
+    from ..model.product import has_bf16
+
+    if spec.precision == "bf16" and spec.device == "cpu" and not has_bf16():
+        print(
+            "precision=bf16: this CPU has no instructions for it (AVX-512 or AMX), so that a run "
+            "takes several times as long as with fp32",
+            file=sys.stderr,
+        )
 
 
 def _at_one_step(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
@@ -211,4 +229,7 @@ def announce(record: Record, folder: Path, *, skipped: bool) -> None:
     if record.group is not None:
         trained += f", its share of a group of {record.group['size']}"
     out = sys.stderr if skipped else sys.stdout
-    print(f"{record.key}: {scores} ({'already done' if skipped else trained}; {folder})", file=out)
+    how = "already done" if skipped else trained
+    if not (folder / ADAPTER).is_dir():
+        how += f", but {ADAPTER}/ is gone: move the folder away to train it again"
+    print(f"{record.key}: {scores} ({how}; {folder})", file=out)

@@ -1,0 +1,25 @@
+"""What a run is doing, on terminals only."""
+
+from typing import Any
+
+from tqdm import tqdm
+
+STAGE = "{desc} ..."  # of what has no number of steps
+
+
+def bar(name: str, *, shown: bool, **options: Any) -> tqdm:
+    """A progress bar that disappears when its block ends.
+
+    Args:
+        name: what is being done.
+        shown: ``Spec.progress``; a file gets no bar in any case.
+        options: of tqdm, ``total`` and ``unit`` among them.
+    """
+    return tqdm(
+        desc=name, disable=None if shown else True, dynamic_ncols=True, leave=False, **options
+    )
+
+
+def stage(name: str, *, shown: bool) -> tqdm:
+    """A line that says what is being done until its block ends; arguments as those of ``bar``."""
+    return bar(name, shown=shown, bar_format=STAGE)
