@@ -5,8 +5,6 @@ The public names load on first use, so that ``lora_bench.report`` builds tables 
 
 import importlib
 
-__version__ = "0.2.0"
-
 _HOME = {
     "Spec": "spec",
     "LoraLinear": "model.lora",
@@ -23,6 +21,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("lora-bench")
     if name not in _HOME:
         raise AttributeError(f"module 'lora_bench' has no attribute {name!r}")
     return getattr(importlib.import_module(f"lora_bench.{_HOME[name]}"), name)

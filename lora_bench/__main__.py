@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from . import record as records
 from .claims import Claimed, holder_of
-from .compose import completed, one_line, plan, spec_of, validate
+from .compose import completed, one_line, plan, spec_of, validate, with_presets_of
 from .presets import CONF
 from .spec import NOT_RECORDED, SpecError, UserError
 from .sweep.plan import Sweep, expand
@@ -25,9 +25,8 @@ from .training.stop import REQUEUE, Stopped, StopSignals
 
 # Flags of Hydra's that would make it do other runs than were checked.
 REFUSED_FLAGS = {
-    "config_path": "is fixed; hydra.searchpath=[file:///folder] adds presets",
-    "config_name": "is fixed; hydra.searchpath=[file:///folder] adds presets",
-    "config_dir": "is not read; hydra.searchpath=[file:///folder] adds presets",
+    "config_path": "is fixed; --config-dir=folder adds presets",
+    "config_name": "is fixed; --config-dir=folder adds presets",
     "package": "is not read",
     "experimental_rerun": "is not read; the same command does what is missing",
 }
@@ -150,7 +149,8 @@ def main() -> None:
         _hydra(lambda config: None)
         return
     try:
-        overrides = expand(args.overrides, sweep=args.multirun)
+        words = with_presets_of(args.config_dir, args.overrides)
+        overrides = expand(words, sweep=args.multirun)
         cache = DataCache()
         runs = [
             prepare(spec, cache, command_of(words))
@@ -165,7 +165,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     session = Session(sweep, cache, multirun=args.multirun)
-    flags = [word for word in sys.argv[1:] if word not in args.overrides]
+    flags = ["-m"] if args.multirun else []
     sys.argv = [sys.argv[0], *flags, *session.words(overrides)]  # Hydra reads it
     if args.multirun:
         print(f"sweep: {sweep.progress()}", file=sys.stderr)

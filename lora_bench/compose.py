@@ -1,13 +1,14 @@
 """From the words of a command line to validated Specs. Needs neither torch nor data."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +23,7 @@ from .tasks import check_task
 from .tuned import SETTING as TUNED_SETTING
 from .tuned import tuned_rate
 
+SEARCHPATH = "hydra.searchpath"  # where Hydra looks for presets besides ours
 ConfigStore.instance().store("schema", Spec)
 
 
@@ -124,10 +126,43 @@ def plan(overrides: list[str], *, sweep: bool) -> list[tuple[list[str], Spec]]:
     words = [parsed(word) for word in overrides]
     check_number(words)
     try:
-        jobs = BasicSweeper.split_arguments(words, max_batch_size=None)[0]
+        choices = {word.get_key_element(): _alternatives(word) for word in words}  # the last wins
+        jobs = [list(job) for job in itertools.product(*choices.values())]
     except HydraException as error:
         raise UserError(one_line(error)) from None
-    return [(list(job), compose(list(job))) for job in jobs]
+    return [(job, compose(job)) for job in jobs]
+
+
+def _alternatives(override: Override) -> list[str]:
+    """The words that a word of a sweep stands for, one for each of its values."""
+    if override.is_sweep_override():
+        values = list(override.sweep_string_iterator())
+    else:
+        values = [override.get_value_element_as_str()]
+    return [f"{override.get_key_element()}={value}" for value in values]
+
+
+def with_presets_of(folder: str | None, overrides: list[str]) -> list[str]:
+    """The overrides with a folder of presets of the user's (``--config-dir``) on the search path.
+
+    Args:
+        folder: has subfolders such as task/ and method/; None: there is none.
+        overrides: words of the command line; a search path among them comes after the folder.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if folder is None:
+        return overrides
+    if not Path(folder).is_dir():
+        raise UserError(f"--config-dir={folder}: no such folder")
+    given = [word for word in overrides if path_of(word) == SEARCHPATH]
+    paths = [f"file://{Path(folder).resolve()}"]
+    for word in given:
+        value = parsed(word).value()
+        paths += map(str, value if isinstance(value, list) else [value])
+    quoted = ",".join(f"'{path}'" for path in paths)
+    return [f"{SEARCHPATH}=[{quoted}]", *(word for word in overrides if word not in given)]
 
 
 def one_line(error: Exception) -> str:
@@ -165,7 +200,7 @@ def _check_searchpath(overrides: Sequence[str]) -> None:
         UserError: names the folder.
     """
     for word in overrides:
-        if path_of(word) == "hydra.searchpath":
+        if path_of(word) == SEARCHPATH:
             value = parsed(word).value()
             for entry in value if isinstance(value, list) else [value]:
                 kind, _, folder = str(entry).rpartition("://")

@@ -5,6 +5,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import argcomplete
+
 from . import record as records
 from .data import DataError, load_split, source_of
 from .spec import Spec, UserError
@@ -106,6 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--data-root", help="folder of the official files, if another one than for the run"
     )
+    argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
     try:
         for folder in args.runs:

@@ -7,7 +7,9 @@ from omegaconf import OmegaConf
 
 from .spec import SpecError, TaskSpec
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = _PACKAGE / "conf"  # in a wheel; in the repository they are beside the package
+CONF = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "conf"
 
 
 def task_presets() -> dict[str, TaskSpec]:

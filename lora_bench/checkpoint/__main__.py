@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+import argcomplete
+
 from ..presets import task_preset
 from ..spec import ModelSpec, UserError
 from . import adapter_of, check_hash
@@ -33,7 +35,9 @@ OPTIONS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    argcomplete.autocomplete(parser)
+    args = parser.parse_args(arguments)
     try:
         print({"inspect": _inspect, "merge": _merge, "convert": _convert}[args.command](args))
     except UserError as error:

