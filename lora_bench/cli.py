@@ -13,6 +13,7 @@ from typing import Any
 COMMANDS: dict[str, tuple[str, list[str], str]] = {
     "run": ("lora_bench.__main__", [], "train one method on one task (default); --help: settings"),
     "sweep": ("lora_bench.__main__", ["-m"], "train many: comma-separated values, +sweep=<name>"),
+    "tune": ("lora_bench.tune", [], "the learning rate of each system, with one budget for all"),
     "report": ("lora_bench.report.__main__", [], "tables, pictures and a page from records"),
     "predict": ("lora_bench.predict", [], "files for the GLUE server from finished runs"),
     "data": ("lora_bench.data.__main__", [], "describe a folder of official files"),
@@ -66,7 +67,7 @@ def _complete() -> None:
 
     before = shlex.split(os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])] + "|")[1:]
     name = before[0] if len(before) > 1 and before[0] in COMMANDS else "run"
-    if COMMANDS[name][0] != COMMANDS["run"][0]:
+    if name not in ("run", "sweep", "tune"):  # those take settings
         os.environ[COMPLETING] = "2"
         _do(name, [])  # completes from its own parser, and exits
     parser = argparse.ArgumentParser(add_help=False)

@@ -40,7 +40,7 @@ def test_a_command_line_without_a_command_is_a_run(monkeypatch, words):
     assert called(monkeypatch, "sweep", *words) == ("lora_bench.__main__", ["-m", *words])
 
 
-@pytest.mark.parametrize("name", [n for n in cli.COMMANDS if n not in ("run", "sweep")])
+@pytest.mark.parametrize("name", [n for n in cli.COMMANDS if n not in ("run", "sweep", "tune")])
 def test_every_other_command_answers_for_itself(monkeypatch, capsys, name):
     module, _, _ = cli.COMMANDS[name]
     assert called(monkeypatch, name, "a", "--b") == (module, ["a", "--b"])
