@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "lora_bench"
 # From the bottom to the top: a unit imports only units of earlier lines. A unit is a folder or a
 # module beside them; every __main__ belongs to the command line.
 ORDER = [
-    "checks", "files", "spec", "record_formats", "record", "claims", "network", "presets", "tuned", "data",
-    "model", "tasks", "methods", "overrides", "compose", "checkpoint", "training", "sweep",
+    "checks", "files", "spec", "record_formats", "record", "claims", "network", "presets", "tuned",
+    "data", "model", "tasks", "methods", "overrides", "compose", "checkpoint", "training", "sweep",
     "predict", "report", "studies", "command line", "tune", "cli", "__init__",
 ]  # fmt: skip
 
