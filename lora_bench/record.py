@@ -1,10 +1,13 @@
 """Record: what one run did and how it went, as one JSON file, written whole or not at all."""
 
+import gc
 import hashlib
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -14,11 +17,12 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from .record_formats import upgrade
+from .record_formats import fault_of, upgrade
 from .spec import Identity, UserError
 
 FORMAT = 2
 FILE = "record.json"
+TAIL = f'"format": {FORMAT}\n}}\n'.encode()  # of a file that ``write`` wrote
 PLANS = "sweeps"
 PACKAGES = (
     "lora-bench", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn",
@@ -30,7 +34,7 @@ class RecordError(UserError):
     """A record that this version cannot read: the message names the file and the reason."""
 
 
-@with_config(ConfigDict(extra="forbid", strict=True))
+@with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 @dataclass
 class Record:
     """One run. Unknown values are None, never a number; a field's name ends in its unit."""
@@ -72,7 +76,16 @@ class Record:
         return Identity(self.where, self.system, self.seed, fingerprint)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """The runs that a sweep's command asks for."""
+
+    command: str
+    keys: list[str]
+
+
 _schema = TypeAdapter(Record)
+_plan = TypeAdapter(Plan)
 
 
 def suffix_of(split: str) -> str:
@@ -110,13 +123,32 @@ def read(folder: Path) -> Record | None:
     """
     path = folder / FILE
     try:
-        text = path.read_text()
-        content = json.loads(text)
+        with open(path, "rb") as file:
+            text = file.read()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error}); move it away to run again") from None
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+    record = _of_today(text) or _of_any_format(path, text)
+    if fault := fault_of(vars(record)):
+        raise RecordError(f"{path}: {fault}")
+    return record
+
+
+def _of_today(text: bytes) -> Record | None:
+    """A record as ``write`` wrote it; None for any other, whose fault is then found and named."""
+    try:
+        return _schema.validate_json(text) if text.endswith(TAIL) else None
+    except ValidationError:
+        return None
+
+
+def _of_any_format(path: Path, text: bytes) -> Record:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: cannot be read ({error}); move it away to run again") from None
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise RecordError(f"{path}: is no record; it must be an object with a format number")
     number = content["format"]
     if not 1 <= number <= FORMAT:
@@ -129,21 +161,40 @@ def read(folder: Path) -> Record | None:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise RecordError(f"{path}: {place}: {first['msg']}") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RecordError(f"{path}: is malformed for format {number}: {reason}") from None
 
 
 def read_all(root: Path) -> tuple[list[Record], list[str]]:
     """Every record below ``root`` by key, and one line for each that cannot be read."""
-    found, problems = [], []
-    for path in sorted(root.rglob(FILE)):
-        try:
-            found.append(read(path.parent))
-        except RecordError as error:
-            problems.append(str(error))
+    found: list[Record | None] = []
+    problems: list[str] = []
+    folders = [
+        Path(folder)
+        for folder, _, files in os.walk(root, onerror=lambda error: problems.append(str(error)))
+        if FILE in files
+    ]
+    with _without_collections():
+        for folder in sorted(folders):
+            try:
+                found.append(read(folder))
+            except RecordError as error:
+                problems.append(str(error))
     records = [record for record in found if record is not None]
     return sorted(records, key=lambda record: record.key), problems
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """No garbage collection inside: it would visit all records again for every few hundred new."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def folder_of(root: Path, identity: Identity) -> Path:
@@ -202,10 +253,16 @@ def write_plan(root: Path, command: str, keys: list[str]) -> None:
     write_whole(root / PLANS / f"{name}.json", content)
 
 
-def read_plans(root: Path) -> list[dict[str, Any]]:
-    """The plans below ``root``: command and keys of each sweep, ordered by command."""
-    plans = [json.loads(path.read_text()) for path in root.rglob(f"{PLANS}/*.json")]
-    return sorted(plans, key=lambda plan: plan["command"])
+def read_plans(root: Path) -> tuple[list[Plan], list[str]]:
+    """The plans below ``root`` by command, and one line for each that cannot be read."""
+    plans, problems = [], []
+    for path in sorted(root.rglob(f"{PLANS}/*.json")):
+        try:
+            plans.append(_plan.validate_json(path.read_bytes()))
+        except (OSError, ValidationError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            problems.append(f"{path}: is no plan of a sweep ({reason}); run the sweep again")
+    return sorted(plans, key=lambda plan: plan.command), problems
 
 
 def provenance(device: str, threads: int) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Records of older formats, brought to the current one step by step."""
+"""Records of older formats, brought to the current one step by step; what every record holds."""
 
 import copy
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -16,6 +16,25 @@ SPAN_SETTINGS = ("unanswerable", "held_out", "stride", "max_question", "max_answ
 PEFT_COPIES = {"r": "rank", "lora_alpha": "alpha"}  # args that repeated a setting of the method
 # PEFT's constant defaults, which procedure 1 used for every seed: type -> (arg, value)
 PEFT_SEEDS = {"VERA": ("projection_prng_key", 0), "FOURIERFT": ("random_loc_seed", 777)}
+# entries that no record lacks, and their types; a study has settings of its own beside them
+HELD: dict[str, dict[str, Any]] = {
+    "where": {
+        "task.name": str, "task.kind": str, "task.metrics": list, "task.validation": list,
+        "model.name": str, "data.source": str,
+    },
+    "system": {"method.name": str},
+    "last": {"scores": dict},
+    "best": {"scores": dict},
+    "start": {"task": str, "cell": str},
+}  # fmt: skip
+# entries that a record may lack
+OPTIONAL: dict[str, dict[str, Any]] = {
+    "where": {"data.train_rows": int},
+    "system": {"method.rank": int, "method.alpha": int | float, "procedure": int},
+    "provenance": {"commit": str, "versions": dict},
+    "group": {"size": int},
+}
+REFERENCES = ("chance", "bag_of_words", "ceiling")  # scores of a split that no method made
 
 
 def upgrade(record: dict[str, Any]) -> dict[str, Any]:
@@ -96,3 +115,55 @@ def fingerprint_of(splits: dict[str, str]) -> str:
 
 
 UPGRADES = (_from_1,)
+
+
+def fault_of(record: Mapping[str, Any]) -> str | None:
+    """What a record's nested fields lack, in one line; None where they are as they must be.
+
+    Args:
+        record: its fields, each of the type that ``Record`` states.
+    """
+    return next(_faults(record), None)
+
+
+def _faults(record: Mapping[str, Any]) -> Iterator[str]:
+    for name, entries in HELD.items():
+        if record[name] is not None:
+            yield from _wrong(record[name], entries, name)
+    for name, entries in OPTIONAL.items():
+        if record[name] is not None:
+            given = {entry: v for entry, v in record[name].items() if v is not None}
+            yield from _wrong(given, {e: kind for e, kind in entries.items() if e in given}, name)
+    for name in ("task.metrics", "task.validation"):
+        if not all(isinstance(value, str) for value in record["where"][name]):
+            yield f"where.{name}: must be a list of texts, is {record['where'][name]!r}"
+    for i, epoch in enumerate(record["epochs"]):
+        yield from _wrong(epoch, {"epoch": int, "loss": int | float, "scores": dict}, f"epochs.{i}")
+        yield from _no_scores(epoch["scores"], f"epochs.{i}.scores")
+    for name in ("last", "best"):
+        if record[name] is not None:
+            yield from _no_scores(record[name]["scores"], f"{name}.scores")
+    for split, facts in record["data"].items():
+        rows = facts.get("rows")
+        if rows is not None and type(rows) is not int:
+            yield f"data.{split}.rows: must be a number of rows, is {rows!r}"
+        for name in REFERENCES:
+            if facts.get(name) is not None:
+                yield from _no_scores(facts[name], f"data.{split}.{name}")
+
+
+def _wrong(part: Mapping[str, Any], entries: Mapping[str, Any], place: str) -> Iterator[str]:
+    for entry, kind in entries.items():
+        value = part.get(entry)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            kinds = getattr(kind, "__name__", kind)
+            yield f"{place}.{entry}: must be of type {kinds}, is {value!r}"
+
+
+def _no_scores(scores: Any, place: str) -> Iterator[str]:
+    if not isinstance(scores, dict) or not scores:
+        yield f"{place}: must map a metric to its score, is {scores!r}"
+        return
+    for metric, value in scores.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            yield f"{place}.{metric}: must be a number, is {value!r}"

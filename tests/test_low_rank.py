@@ -242,8 +242,8 @@ def test_a_sweep_trains_full_rank_once_resumes_and_ends_in_tables_and_pictures(t
     second = cli(*words, "seed=0,1,2")
     assert "sweep: 9 runs" in second.stderr and second.stderr.count("already done") == 6
     assert all(path.stat().st_mtime_ns == before for path, before in times.items())
-    assert sorted(len(p["keys"]) for p in record.read_plans(tmp_path)) == [6, 9]
-    assert all(str(tmp_path) not in p["command"] for p in record.read_plans(tmp_path))
+    assert sorted(len(p.keys) for p in record.read_plans(tmp_path)[0]) == [6, 9]
+    assert all(str(tmp_path) not in p.command for p in record.read_plans(tmp_path)[0])
 
 
 def test_the_recorded_command_gives_the_same_scores_again(tmp_path):

@@ -253,3 +253,38 @@ def test_seeds_of_pefts_projections_are_stated_for_format_1(tmp_path):
     (tmp_path / record.FILE).write_text(json.dumps(old))
     found = record.read(tmp_path).system
     assert found["method.rank_stabilized"] is True and "method.args.use_rslora" not in found
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("last", {"epoch": 1, "scores": {"matthews": "high"}}, "last.scores.matthews: must be a"),
+        ("last", {"epoch": 1, "scores": {}}, "last.scores: must map a metric to its score"),
+        ("epochs", [{"epoch": 1, "loss": 1.0}], "epochs.0.scores: must be of type dict, is None"),
+        ("data", {"train": {"rows": "all"}}, "data.train.rows: must be a number of rows"),
+        ("data", {"validation": {"chance": 0.5}}, "data.validation.chance: must map a metric"),
+        ("where.task.name", None, "where.task.name: must be of type str"),
+        ("where.task.validation", [1], "where.task.validation: must be a list of texts"),
+        ("system.method.rank", "8", "system.method.rank: must be of type int, is '8'"),
+        ("provenance", {"commit": 1}, "provenance.commit: must be of type str"),
+    ],
+)
+def test_nested_fields_of_another_type_are_named(tmp_path, field, value, message):
+    content = json.loads(json.dumps(dataclasses.asdict(record_of(compose([])))))
+    part, _, path = field.partition(".")
+    if path:
+        content[part][path] = value
+    else:
+        content[part] = value
+    (tmp_path / record.FILE).write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=f"{record.FILE}: {message}"):
+        record.read(tmp_path)
+
+
+def test_a_damaged_plan_is_one_line_and_the_others_are_read(tmp_path):
+    record.write_plan(tmp_path, "command", ["key"])
+    for name, text in (("a", "{"), ("b", '{"command": "c"}'), ("c", '{"command": 1, "keys": 2}')):
+        (tmp_path / record.PLANS / f"{name}.json").write_text(text)
+    plans, problems = record.read_plans(tmp_path)
+    assert [plan.keys for plan in plans] == [["key"]] and len(problems) == 3
+    assert all("is no plan of a sweep" in p and "\n" not in p for p in problems)

@@ -1,6 +1,7 @@
 """Tables, pictures and the page against made-up records, whose numbers are computed again here."""
 
 import copy
+import itertools
 import json
 import random
 import re
@@ -17,6 +18,7 @@ from lora_bench.report.build import all_tables
 from lora_bench.report.cells import make_cells
 from lora_bench.report.formats import fold_constants, to_csv, to_latex, to_markdown, to_terminal
 from lora_bench.report.names import show, telling
+from lora_bench.report.pairs import paired_table
 from lora_bench.report.pictures import draw, pareto
 from lora_bench.report.published import load_published, published_table
 from lora_bench.report.readme import PICTURE, README, headline, update_readme
@@ -37,7 +39,7 @@ def cells_of(folder, protocol="last") -> pd.DataFrame:
 
 def tables_of(folder, protocol="last") -> dict[str, Table]:
     runs = load_records(folder)
-    found = all_tables(make_cells(runs, protocol), runs, "mean", "lora r=8")
+    found = all_tables(make_cells(runs, protocol), runs, "mean", None)
     return {table.name: table for table in found}
 
 
@@ -246,7 +248,7 @@ def test_systems_are_compared_over_common_seeds(tmp_path):
     made_up(tmp_path, "seed=9", "method=full", last=0.0)
     (row,) = tables_of(tmp_path)["paired"].rows.to_dict("records")
     assert row["system"] == "full" and row["difference"] == "+3.00" and row["n"] == 3
-    assert row["interval"] == "+0.5 to +5.5"
+    assert row["interval"] == "[+0.5, +5.5]"
 
 
 def test_published_numbers_are_complete_and_sourced():
@@ -377,8 +379,8 @@ def test_the_tables_command_writes_every_format(tmp_path, capsys):
     main(["--runs", str(tmp_path), "--published", "--format", "latex"])
     out = capsys.readouterr().out
     assert (
-        r"\begin{tabular}" in out and "% Difference from lora r=8" not in out
-    )  # there is no such system here
+        r"\begin{tabular}" in out and "No system lora r=8 to compare with in cola matthews" in out
+    )
     names = {path.name for path in (tmp_path / "tables").iterdir()}
     for protocol in ("last", "best"):
         assert (tmp_path / f"table_{protocol}.md").is_file() and {
@@ -660,6 +662,38 @@ def test_a_baseline_without_its_settings_is_the_one_with_the_fewest_changes(tmp_
     table = tables_of(tmp_path / "lr")["paired"]
     assert table.rows.empty and table.notes == [
         "The baseline lora r=8 is ambiguous: lora r=8 lr=1; lora r=8 lr=2."]  # fmt: skip
+
+
+def test_a_baseline_is_found_or_named_as_wrong(tmp_path):
+    """By words of its label where these are of one system; no comparison is lost in silence."""
+    for seed in (0, 1):
+        for override in ("train.lr=1", "train.lr=2", "method=full"):
+            made_up(tmp_path, f"seed={seed}", override, last=0.5 + seed / 10)
+    made_up(tmp_path, "method=bitfit")
+    cells = cells_of(tmp_path)
+    table = paired_table(cells, "full")
+    assert table.rows.system.tolist() == ["lora r=8 lr=1", "lora r=8 lr=2"]
+    assert table.notes == ["Fewer than 2 common seeds, so no interval: bitfit (cola matthews)."]
+    assert "The baseline lora lr=2 is lora r=8 lr=2." in paired_table(cells, "lora lr=2").notes
+    for wrong, message in (
+        ("lora r=9", r"--baseline lora r=9: must be one of .*full; lora r=8 lr=1; lora r=8 lr=2"),
+        ("lora", r"--baseline lora: is any of lora r=8 lr=1; lora r=8 lr=2; name one of them"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(["--runs", str(tmp_path), "--baseline", wrong])
+
+
+def test_all_pairs_are_compared_on_request(tmp_path, capsys):
+    for seed in (0, 1):
+        for rank in (1, 2, 4):
+            made_up(tmp_path, f"seed={seed}", f"method.rank={rank}", last=rank / 10 + seed / 50)
+    main(["--runs", str(tmp_path), "--all-pairs", "--format", "csv"])
+    rows = pd.read_csv(tmp_path / "tables" / "pairs_last.csv")
+    assert {frozenset(pair) for pair in zip(rows.system, rows.than, strict=True)} == {
+        frozenset(pair)
+        for pair in itertools.combinations([f"lora r={rank}" for rank in (1, 2, 4)], 2)
+    }
+    assert (rows.difference > 0).all()  # the better one first
 
 
 @pytest.mark.parametrize("name", ["real", "methods", "squad", "toy_suite"])

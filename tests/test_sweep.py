@@ -162,9 +162,9 @@ def test_extending_a_sweep_runs_the_difference(tmp_path):
     assert "sweep: 2 of 6 runs done, 4 to do, about" in second.stderr
     assert len(list(tmp_path.rglob(record.FILE))) == 6
     assert all(path.stat().st_mtime_ns == mtime for path, mtime in before.items())
-    plans = record.read_plans(tmp_path)
-    assert sorted(len(plan["keys"]) for plan in plans) == [2, 6]
-    assert all(str(tmp_path) not in plan["command"] for plan in plans)
+    plans, problems = record.read_plans(tmp_path)
+    assert sorted(len(plan.keys) for plan in plans) == [2, 6] and not problems
+    assert all(str(tmp_path) not in plan.command for plan in plans)
 
 
 def arguments(folder: Path, *more: str) -> list[str]:

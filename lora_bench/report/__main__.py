@@ -12,6 +12,7 @@ from ..spec import UserError
 from .build import all_tables
 from .cells import make_cells
 from .formats import FORMATS, to_block
+from .pairs import BASELINE
 from .query import export, print_runs, print_status, select
 from .runs import PROTOCOLS, load_records
 from .tables import Table
@@ -93,13 +94,14 @@ def _parser() -> argparse.ArgumentParser:
         help="of the seeds (default: %(default)s)",
     )  # fmt: skip
     add(
-        "--baseline", default="lora r=8",
-        help="system that the others are compared with (default: %(default)s)",
+        "--baseline",
+        help=f"system that the others are compared with, or words of one (default: {BASELINE})",
     )  # fmt: skip
     add(
         "--format", choices=FORMATS,
         help="of what is printed (default: terminal, or markdown into a file)",
     )  # fmt: skip
+    add("--all-pairs", action="store_true", help="tables: also compare every two systems")
     add("--published", action="store_true", help="tables: also compare with published numbers")
     return parser
 
@@ -112,7 +114,7 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
         flat = cells.assign(keys=cells["keys"].map(" ".join), system=cells.label)
         flat = flat.drop(columns=["first", "scores", "where", "where_id", "system_id", "label"])
         flat.to_csv(out / "tables" / f"cells_{protocol}.csv", index=False)
-        found = all_tables(cells, runs, args.statistic, args.baseline)
+        found = all_tables(cells, runs, args.statistic, args.baseline, args.all_pairs)
         if args.published:
             from .published import published_table
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from .names import conditions, defaults, system_names
-from .statistics import Summary, compare, summarize_all
+from .names import conditions, system_names
+from .statistics import Summary, summarize_all
 
 IDS = ["where_id", "system_id"]  # what makes two runs seeds of one cell
 FACTS = ["task", "model", "data", "train_rows", "method", "rank", "alpha", "start"]
@@ -76,7 +76,11 @@ def _rows_of(group: list[Any], protocol: str) -> list[dict[str, Any]]:
             **common,
             "metric": metric,
             "first": metric == metrics[0],
-            "scores": {run.seed: 100 * getattr(run, protocol)[metric] for run in done},
+            "scores": {
+                run.seed: 100 * scores[metric]
+                for run in done
+                if metric in (scores := getattr(run, protocol))  # of another kind of scoring
+            },
         }
         for metric in metrics
     ]
@@ -101,63 +105,3 @@ def median_costs(runs: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     done = runs[runs.status == "ok"]
     values = done[columns].apply(pd.to_numeric)
     return values.groupby([done[name] for name in IDS]).median()
-
-
-def compare_systems(cells: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, list[str]]:
-    """Each system against a baseline, by the first metric, over two or more common seeds.
-
-    Args:
-        cells: from ``make_cells``.
-        baseline: a label, or words of one such as ``lora r=8``: of several systems that these
-            fit, the one with the fewest settings changed from their default.
-
-    Returns:
-        Rows of task, metric, system, difference in points, 95 % interval, n and seeds needed;
-        and notes that say which system the baseline is, where it is not a label.
-    """
-    first = cells[cells["first"] & (cells.n > 0)]
-    rows: list[dict[str, Any]] = []
-    notes: dict[str, None] = {}
-    for _, place in first.groupby("where_id", sort=False):
-        base = _baseline(place, baseline)
-        if len(base) > 1:
-            notes[f"The baseline {baseline} is ambiguous: {'; '.join(base.label)}."] = None
-        if len(base) != 1:
-            continue
-        label, scores = base[["label", "scores"]].iloc[0]
-        others = place[place.label != label]
-        found = [row for _, cell in others.iterrows() if (row := _compared(cell, scores))]
-        if found and label != baseline:
-            notes[f"The baseline {baseline} is {label}."] = None
-        rows += found
-    names = ["task", "metric", "system", "difference", "interval", "n", "seeds needed"]
-    return pd.DataFrame(rows, columns=names), list(notes)
-
-
-def _baseline(place: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """The rows that a baseline may be: one, none, or several that fit equally well."""
-    if (place.label == baseline).any():
-        return place[place.label == baseline]
-    words = set(baseline.split())
-    fitting = place[[words <= set(label.split()) for label in place.label]]
-    changed = pd.Series(
-        [sum(v != defaults().get(p) for p, v in system.items()) for system in fitting.system],
-        fitting.index,
-        dtype=int,
-    )
-    return fitting[changed == changed.min()]
-
-
-def _compared(cell: pd.Series, base: dict[int, float]) -> dict[str, Any] | None:
-    found = compare(cell.scores, base)
-    if found is None or found.low is None:
-        return None
-    return {
-        "task": cell.task,
-        "metric": cell.metric,
-        "system": cell.label,
-        "difference": f"{found.difference:+.2f}",
-        "interval": f"{found.low:+.1f} to {found.high:+.1f}",
-        "n": found.n,
-        "seeds needed": found.seeds_needed,
-    }

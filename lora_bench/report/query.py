@@ -1,5 +1,6 @@
 """Runs by their settings: status of sweeps, runs behind a cell, and one flat table."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ def print_status(runs: pd.DataFrame, root: Path) -> None:
     found = dict(zip(runs.key, runs.status, strict=True)) if len(runs) else {}
     errors = dict(zip(runs.key, runs.error, strict=True)) if len(runs) else {}
     planned: set[str] = set()
-    for plan in records.read_plans(root):
-        planned |= set(plan["keys"])
-        states = {key: found.get(key, "missing") for key in plan["keys"]}
+    plans, problems = records.read_plans(root)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    for plan in plans:
+        planned |= set(plan.keys)
+        states = {key: found.get(key, "missing") for key in plan.keys}
         counts = Counter(states.values())
         listed = ", ".join(f"{counts[state]} {name}" for state, name in STATES.items())
-        print(f"{plan['command']}\n  {len(states)} runs: {listed}")
+        print(f"{plan.command}\n  {len(states)} runs: {listed}")
         for key, state in states.items():
             if state != "ok":
                 print(f"  {state} {key}" + (f": {errors[key]}" if key in errors else ""))

@@ -2,7 +2,8 @@
 
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from .. import record as records
 from ..record import Record
+from ..record_formats import REFERENCES as REFERENCES
 from ..spec import UserError, part_of
 from .names import defaults, texts
 
@@ -22,8 +24,12 @@ SHORT = {  # column in addition to the one named by the setting's path
     "rank": "method.rank",
     "alpha": "method.alpha",
 }
-REFERENCES = ("chance", "bag_of_words", "ceiling")  # scores that no method made
-Part = tuple[str, dict[str, Any]]  # hash and settings of one part of an identity
+DEFAULTS = {
+    name: {path: value for path, value in defaults().items() if part_of(path) == name}
+    for name in ("where", "system")
+}
+UNIDENTIFIED = tuple(path for path in defaults() if part_of(path) is None)
+SECTIONS = tuple(dict.fromkeys(path.partition(".")[0] for path in UNIDENTIFIED))
 # columns that hold no single value
 NESTED = ("where", "system", *PROTOCOLS, "epochs", "versions", *REFERENCES)
 
@@ -45,29 +51,28 @@ def load_records(root: str | Path) -> pd.DataFrame:
     Raises:
         UserError: two records of one seed of a cell have different scores.
     """
-    found, problems = records.read_all(Path(root))
+    read, problems = records.read_all(Path(root))
+    found = [run for run in read if run.status != "ok" or (run.last and run.best)]
+    if len(found) < len(read):
+        problems += [f"{r.key}: finished, but has no scores" for r in read if r not in found]
     if problems:
         count = f"{len(problems)} record{'s' if len(problems) > 1 else ''}"
         print("\n  ".join([f"{count} could not be read:", *problems]), file=sys.stderr)
-    # a record of another study has settings of its own, which no default of a Spec completes
-    where, system, others = (
-        {path: value for path, value in defaults().items() if part_of(path) == part}
-        for part in ("where", "system", None)
-    )
-    parts: dict[str, Part] = {}
-    rows = [
-        {
-            **_measured(record),
-            **_settings(
-                record,
-                _complete(record.where, {} if "study" in record.where else where, parts),
-                _complete(record.system, {} if "study" in record.where else system, parts),
-                others,
-            ),
-        }
-        for record in found
-    ]
-    return pd.DataFrame(_one_for_each_seed(rows, Path(root)))
+    wheres, systems, rest = Interned(), Interned(), Interned()
+    rows = []
+    for record in found:
+        study = "study" in record.where
+        rows.append(
+            {
+                **_measured(record),
+                "seed": record.seed,
+                "_where": wheres.add((record.where, study), partial(_whole, "where")),
+                "_system": systems.add((record.system, study), partial(_whole, "system")),
+                "_rest": rest.add([record.spec.get(name) for name in SECTIONS], _rest_of),
+            }
+        )
+    kept = pd.DataFrame(_one_for_each_seed(rows, wheres, systems, Path(root)))
+    return _with_settings(kept, wheres, systems, rest) if len(kept) else kept
 
 
 def identify(part: Mapping[str, str]) -> str:
@@ -80,33 +85,52 @@ def identify(part: Mapping[str, str]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _complete(part: dict[str, Any], default: dict[str, Any], known: dict[str, Part]) -> Part:
-    """One part of an identity with its hash; settings younger than the record get their default.
+class Interned:
+    """Contents that many records share, made once and named by a number."""
 
-    Args:
-        part: as the record has it.
-        default: path -> default of the settings of this part.
-        known: found before, so that runs share equal ones.
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self.made: list[dict[str, Any]] = []
+
+    def add(self, content: Any, make: Callable[[Any], dict[str, Any]]) -> int:
+        """The number of a content; the first of its kind is made."""
+        text = repr(content)
+        if text not in self._numbers:
+            self._numbers[text] = len(self.made)
+            self.made.append(make(content))
+        return self._numbers[text]
+
+    def columns(self, numbers: pd.Series) -> pd.DataFrame:
+        """What was made for each of these numbers, one row each."""
+        return pd.DataFrame(self.made).take(numbers.to_numpy()).reset_index(drop=True)
+
+
+def _whole(name: str, content: tuple[dict[str, Any], bool]) -> dict[str, Any]:
+    """Columns of one part of an identity.
+
+    Settings younger than the record get their default. A record of another study has settings of
+    its own, which no default of a Spec completes.
     """
-    content = repr(part)
-    if content not in known:
-        whole = default | part
-        known[content] = identify(texts(whole)), whole
-    return known[content]
+    part, study = content
+    whole = part if study else {**DEFAULTS[name], **part}
+    return {f"{name}_id": identify(texts(whole)), name: whole, **whole}
 
 
-def _settings(record: Record, where: Part, system: Part, others: Iterable[str]) -> dict[str, Any]:
-    """The columns of the identity and of the settings that are not in it."""
-    chosen = {**where[1], **system[1], "seed": record.seed}
-    return {
-        **{name: chosen.get(path) for name, path in SHORT.items()},
-        "where_id": where[0],
-        "system_id": system[0],
-        "where": where[1],
-        "system": system[1],
-        **chosen,
-        **{path: _lookup(record.spec, path) for path in others},
-    }
+def _rest_of(sections: Sequence[Any]) -> dict[str, Any]:
+    """Columns of the settings that are in no identity."""
+    spec = dict(zip(SECTIONS, sections, strict=True))
+    return {path: _lookup(spec, path) for path in UNIDENTIFIED}
+
+
+def _with_settings(
+    kept: pd.DataFrame, wheres: Interned, systems: Interned, rest: Interned
+) -> pd.DataFrame:
+    """Runs with a column for each setting and each name of SHORT."""
+    numbered = ((wheres, "_where"), (systems, "_system"), (rest, "_rest"))
+    parts = [table.columns(kept.pop(name)) for table, name in numbered]
+    frame = pd.concat([kept, *parts], axis=1)
+    short = {name: frame[path] for name, path in SHORT.items() if path in frame}
+    return frame.assign(**{name: short.get(name) for name in SHORT})
 
 
 def _measured(record: Record) -> dict[str, Any]:
@@ -163,7 +187,9 @@ def _reference(record: Record, name: str) -> dict[str, float] | None:
     return found or None
 
 
-def _one_for_each_seed(rows: Iterable[dict[str, Any]], root: Path) -> list[dict[str, Any]]:
+def _one_for_each_seed(
+    rows: Iterable[dict[str, Any]], wheres: Interned, systems: Interned, root: Path
+) -> list[dict[str, Any]]:
     """One row for each seed of a cell: a finished run before a failed one.
 
     Raises:
@@ -171,7 +197,8 @@ def _one_for_each_seed(rows: Iterable[dict[str, Any]], root: Path) -> list[dict[
     """
     kept: dict[tuple, dict[str, Any]] = {}
     for row in rows:
-        seed = row["where_id"], row["system_id"], row["seed"]
+        where, system = wheres.made[row["_where"]], systems.made[row["_system"]]
+        seed = where["where_id"], system["system_id"], row["seed"]
         other = kept.setdefault(seed, row)
         if other["status"] != "ok":
             kept[seed] = row

@@ -1,7 +1,7 @@
 """Layouts of cells: methods by tasks, swept settings, alpha by rank, spans, and costs."""
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -11,37 +11,18 @@ from .cells import IDS, places
 from .names import describe, short_names, texts, varying
 from .runs import REFERENCES
 from .sweeps import grids, sweeps
+from .table import Table as Table
 
 # as LoRA's Table 2 has them
 TASK_ORDER = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")
 
 
-@dataclass
-class Table:
-    """What is printed.
-
-    Attributes:
-        name: stem of its files.
-        title: one line.
-        rows: all cells as text, None where missing.
-        best: (row, column) positions to set in bold.
-        notes: lines below it.
-    """
-
-    name: str
-    title: str
-    rows: pd.DataFrame
-    best: set[tuple[int, int]] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
-
-
-def show_score(cell: pd.Series, statistic: str) -> str:
+def show_score(value: float, sd: float | None, n: int, failed: int) -> str:
     """``mean ± standard deviation (n)``, with the number of failed runs where there are some."""
-    if not cell.n:
+    if not n:
         return "failed"
-    spread = "" if cell.sd is None or pd.isna(cell.sd) else f" ± {cell.sd:.1f}"
-    failed = f", {cell.failed} failed" if cell.failed else ""
-    return f"{cell[statistic]:.1f}{spread} ({cell.n}{failed})"
+    spread = "" if sd is None or math.isnan(sd) else f" ± {sd:.1f}"
+    return f"{value:.1f}{spread} ({n}{f', {failed} failed' if failed else ''})"
 
 
 def pivot(
@@ -70,12 +51,13 @@ def pivot(
     keys = cells[rows].itertuples(index=False, name=None)
     texts_at: dict[tuple, dict[str, str]] = {}
     values_at: dict[tuple, dict[str, float]] = {}
-    for key, (_, cell) in zip(keys, cells.iterrows(), strict=True):
-        line, column = texts_at.setdefault(key, {}), cell[columns]
+    wanted = cells[[columns, statistic, "sd", "n", "failed"]].itertuples(index=False, name=None)
+    for key, (column, value, sd, n, failed) in zip(keys, wanted, strict=True):
+        line = texts_at.setdefault(key, {})
         if column in line:
             raise ValueError(f"two cells for {key} in {column}")
-        line[column] = show_score(cell, statistic)
-        values_at.setdefault(key, {})[column] = cell[statistic] if cell.n else float("nan")
+        line[column] = show_score(value, sd, n, failed)
+        values_at.setdefault(key, {})[column] = value if n else float("nan")
     shown = [{**dict(zip(rows, key, strict=True)), **line} for key, line in texts_at.items()]
     numbers = pd.DataFrame(list(values_at.values()), columns=names, dtype=float)
     best = {

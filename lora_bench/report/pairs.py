@@ -1,0 +1,140 @@
+"""Pairs of systems over the seeds that both ran."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from ..spec import UserError
+from .names import defaults
+from .statistics import compare
+from .table import Number, Table
+
+BASELINE = "lora r=8"  # where none is asked for
+FEWEST = 2  # common seeds that have an interval
+MOST_LISTED = 8  # names in a note
+
+
+def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
+    """Difference of each system from a baseline, by the first metric, over common seeds.
+
+    Args:
+        cells: from ``make_cells``.
+        baseline: a label, or words of one such as ``lora r=8``: of several systems that these
+            fit, the one with the fewest settings changed from their default. None: BASELINE.
+
+    Returns:
+        Rows of task, metric, system, difference in points, 95 % interval, n and seeds needed.
+        Notes say which system the baseline is, and what was not compared.
+
+    Raises:
+        UserError: no place has a system of this name, or each has several of them.
+    """
+    first = cells[cells["first"] & (cells.n > 0)]
+    name = baseline or BASELINE
+    rows: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
+    alone: list[str] = []
+    absent: list[str] = []
+    unclear: dict[str, None] = {}
+    for _, place in first.groupby("where_id", sort=False):
+        base = find_baseline(place, name)
+        if len(base) > 1:
+            unclear["; ".join(base.label)] = None
+        elif base.empty:
+            absent.append(str(place.place.iloc[0]))
+        else:
+            label = base.label.iloc[0]
+            others = place[place.label != label]
+            found = list(_compared(others, base.iloc[0], alone))
+            if len(others) and label != name:
+                notes[f"The baseline {name} is {label}."] = None
+            rows += found
+    for labels in unclear:
+        notes[f"The baseline {name} is ambiguous: {labels}."] = None
+    if baseline and not rows and not notes:
+        raise UserError(f"--baseline {baseline}: must be one of {'; '.join(systems_of(first))}")
+    if baseline and unclear and not rows:
+        raise UserError(f"--baseline {baseline}: is any of {'; '.join(unclear)}; name one of them")
+    if absent:
+        where = _listed(absent)
+        notes[f"No system {name} to compare with in {where}; --baseline names another."] = None
+    notes |= _without_interval(alone)
+    columns = ["task", "metric", "system", "difference", "interval", "n", "seeds needed"]
+    title = f"Difference from {name} over common seeds"
+    return Table("paired", title, pd.DataFrame(rows, columns=columns), notes=list(notes))
+
+
+def pairs_table(cells: pd.DataFrame) -> Table:
+    """The difference of every two systems of one place; columns as ``paired_table``."""
+    first = cells[cells["first"] & (cells.n > 0)]
+    rows: list[dict[str, Any]] = []
+    alone: list[str] = []
+    for _, place in first.groupby("where_id", sort=False):
+        ordered = place.sort_values("mean", ascending=False, kind="stable")
+        for i in range(len(ordered) - 1):
+            base = ordered.iloc[i + 1]
+            better = ordered.iloc[: i + 1]
+            rows += ({**row, "than": base.label} for row in _compared(better, base, alone))
+    names = ["task", "metric", "system", "than", "difference", "interval", "n", "seeds needed"]
+    title = "Difference of every two systems over common seeds"
+    notes = list(_without_interval(alone))
+    return Table("pairs", title, pd.DataFrame(rows, columns=names), notes=notes)
+
+
+def find_baseline(place: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """The rows that a baseline may be: one, none, or several that fit equally well."""
+    if (place.label == baseline).any():
+        return place[place.label == baseline]
+    words = set(baseline.split())
+    fitting = place[[words <= set(label.split()) for label in place.label]]
+    changed = pd.Series(
+        [sum(v != defaults().get(p) for p, v in system.items()) for system in fitting.system],
+        fitting.index,
+        dtype=int,
+    )
+    return fitting[changed == changed.min()]
+
+
+def systems_of(cells: pd.DataFrame) -> list[str]:
+    """Every label once, in the order of the cells."""
+    return list(dict.fromkeys(cells.label))
+
+
+def _compared(others: pd.DataFrame, base: pd.Series, alone: list[str]) -> Iterator[dict[str, Any]]:
+    """A row for each system with enough seeds in common; the others are added to ``alone``."""
+    for cell in others.itertuples():
+        row = difference(cell.scores, base.scores)
+        if row is None:
+            alone.append(f"{cell.label} ({cell.place})")
+        else:
+            yield {"task": cell.task, "metric": cell.metric, "system": cell.label, **row}
+
+
+def difference(scores: Mapping[int, float], base: Mapping[int, float]) -> dict[str, Any] | None:
+    """Difference, interval, n and seeds needed as a table shows them.
+
+    Returns:
+        None where fewer than FEWEST seeds are common.
+    """
+    found = compare(scores, base)
+    if found is None or found.low is None:
+        return None
+    return {
+        "difference": Number(f"{found.difference:+.2f}"),
+        "interval": f"[{found.low:+.1f}, {found.high:+.1f}]",
+        "n": found.n,
+        "seeds needed": found.seeds_needed,
+    }
+
+
+def _without_interval(alone: list[str]) -> dict[str, None]:
+    if not alone:
+        return {}
+    return {f"Fewer than {FEWEST} common seeds, so no interval: {_listed(alone)}.": None}
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MOST_LISTED
+    shown = ", ".join(names[:MOST_LISTED])
+    return f"{shown} and {more} more" if more > 0 else shown
