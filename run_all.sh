@@ -14,6 +14,7 @@ usage() {
 ./run_all.sh          install into .venv, run the quick start, show its table
 ./run_all.sh test     install, then run the fast tests     (more words go to pytest: ./run_all.sh test -k lora)
 ./run_all.sh slow     install, then run the slow tests too
+./run_all.sh docs     install, then build the documentation into site/ and check its links
 ./run_all.sh install  install only
 ./run_all.sh help     this text
 Every command can be repeated: an existing installation is kept, and finished runs are not repeated.
@@ -30,7 +31,7 @@ install() {
     [ "$(cat $VENV/installed 2>/dev/null)" = "$stamp" ] && return
     say "Installing into $VENV (minutes the first time) ..."
     [ -x $PYTHON ] || "$python" -m venv $VENV || fail "cannot make $VENV; on Debian: apt-get install python3-venv"
-    $PYTHON -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,peft,qlora,galore,tensorboard,wandb,cluster,dev]' \
+    $PYTHON -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,peft,qlora,galore,tensorboard,wandb,cluster,docs,dev]' \
         || fail "installation failed; read the lines above, then run the same command again"
     printf '%s\n' "$stamp" >$VENV/installed
 }
@@ -58,12 +59,21 @@ quickstart() {
 # One worker per core, each with one thread: the models of the tests are too small for more.
 tests() { OMP_NUM_THREADS=1 $PYTHON -m pytest -n auto --dist worksteal "$@"; }
 
+# --strict: a warning, such as a broken link in a page, is an error. Notebooks are HTML, so the built pages are
+# checked as well; addresses of other hosts are not asked for.
+docs() {
+    NO_MKDOCS_2_WARNING=1 $PYTHON -m mkdocs build --strict || fail "the documentation has an error; see above"
+    $VENV/bin/linkchecker --no-status --no-robots site/index.html || fail "a link of the site is broken; see above"
+    say "Built: site/index.html"
+}
+
 command=${1:-all}
 [ $# -gt 0 ] && shift
 case $command in
     all) install; quickstart ;;
     test) install; tests -m "not slow" "$@" ;;
     slow) install; tests "$@" ;;
+    docs) install; docs ;;
     install) install ;;
     help | -h | --help) usage ;;
     *) usage >&2; fail "unknown command '$command'" ;;

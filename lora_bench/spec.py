@@ -56,7 +56,7 @@ class HubLayout:
 class TaskSpec:
     """The facts of one task. A preset under ``conf/task/`` sets them; a user rarely does."""
 
-    name: str = MISSING
+    name: str = MISSING  # as tables show it
     version: int = 1  # raise it when the same predictions would score differently
     kind: str = "text"  # the file under lora_bench/tasks/ that implements it
     columns: list[str] = field(default_factory=list)  # text columns
@@ -79,7 +79,7 @@ class TaskSpec:
 class ModelSpec:
     """The pretrained encoder."""
 
-    name: str = MISSING
+    name: str = MISSING  # as tables show it
     source: str = MISSING  # hub id, a folder, package:<python package> or random:tiny
     revision: str | None = None  # hub only: branch, tag or commit
 
@@ -125,7 +125,7 @@ class DataSpec:
 class TrainSpec:
     """The recipe."""
 
-    epochs: int = MISSING
+    epochs: int = MISSING  # passes over the training rows
     batch_size: int = MISSING  # examples per step
     lr: float = MISSING  # peak learning rate of AdamW
     warmup: float = 0.06  # share of all steps with linear warm-up; linear decay to 0 follows

@@ -107,7 +107,10 @@ def command_line(*words: str, module: str = "lora_bench") -> subprocess.Complete
     before, sys.argv = sys.argv, ["-m", *words]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            importlib.import_module(f"{module}.__main__").main()
+            loaded = importlib.import_module(module)
+            if hasattr(loaded, "__path__"):  # a package
+                loaded = importlib.import_module(f"{module}.__main__")
+            loaded.main()
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
         if isinstance(exit_.code, str):
