@@ -1,8 +1,13 @@
-"""What a few seeds tell: location, spread, intervals, and the paired difference of two systems."""
+"""What a few seeds tell: location, spread, intervals, and tests of paired differences.
+
+Intervals are bias-corrected and accelerated bootstrap intervals (BCa, Efron 1987), tests are exact
+sign-flip permutation tests, and several tests at once are corrected by Holm's method (1979).
+"""
 
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import stats
@@ -10,7 +15,10 @@ from scipy import stats
 CONFIDENCE = 0.95
 POWER = 0.8  # of the test that ``seeds_needed`` plans for
 RESAMPLES = 1000
-BLOCK = 500  # samples bootstrapped at once: bounds the memory
+EXACT_SEEDS = 14  # sign flips are all tried up to here, and sampled beyond
+SAMPLED_FLIPS = 20_000
+BLOCK = 500  # samples computed at once: bounds the memory
+FLIPS_AT_ONCE = 500
 MOST_SEEDS = 1000  # beyond this, "how many seeds" has no useful answer
 # numbers of seeds that are tried: exact up to 100, then 2 % apart
 SEEDS = np.unique(np.r_[2:101, np.geomspace(101, MOST_SEEDS, 120).astype(int)])
@@ -20,8 +28,8 @@ SEEDS = np.unique(np.r_[2:101, np.geomspace(101, MOST_SEEDS, 120).astype(int)])
 class Summary:
     """Scores of one system over its seeds.
 
-    ``sd`` has n - 1 in its denominator; ``low`` and ``high`` bound the 95 % bootstrap interval of
-    the mean (percentile method, Efron 1979). All three are None for one seed.
+    ``sd`` has n - 1 in its denominator; ``low`` and ``high`` bound the 95 % BCa interval of the
+    mean. All three are None for one seed.
     """
 
     n: int
@@ -36,7 +44,8 @@ class Summary:
 class Paired:
     """Difference ``first - second`` over the seeds that both ran.
 
-    ``low`` and ``high`` bound the 95 % interval (paired Student t); None for one common seed.
+    ``low`` and ``high`` bound the 95 % BCa interval of the mean; None for one common seed. ``p`` is
+    that of the two-sided sign-flip test, ``floor`` the least that it can be with so many seeds.
     ``seeds_needed`` would show a difference of this size; None where that is more than
     MOST_SEEDS, or where no spread is known.
     """
@@ -45,6 +54,8 @@ class Paired:
     difference: float
     low: float | None
     high: float | None
+    p: float
+    floor: float
     seeds_needed: int | None
 
 
@@ -79,7 +90,7 @@ def summarize_all(samples: Sequence[Sequence[float]]) -> list[Summary]:
 
 
 def bootstrap(samples: np.ndarray) -> list[tuple[float, float]]:
-    """95 % intervals of means. The same scores always give the same interval.
+    """95 % BCa intervals of means. The same scores always give the same interval.
 
     With three seeds it is a hint, no more.
 
@@ -92,19 +103,28 @@ def bootstrap(samples: np.ndarray) -> list[tuple[float, float]]:
     bounds = np.repeat(samples[:, :1], 2, axis=1)
     spread = np.flatnonzero(np.ptp(samples, axis=1))  # SciPy answers NaN for equal scores
     for block in np.split(spread, range(BLOCK, len(spread), BLOCK)):
-        if not len(block):
-            continue
-        interval = stats.bootstrap(
-            (samples[block],),
-            np.mean,
-            axis=1,
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=0,
-        ).confidence_interval
-        bounds[block] = np.column_stack([interval.low, interval.high])
+        if len(block):
+            bounds[block] = _intervals(samples[block])
     return [(float(low), float(high)) for low, high in bounds]
+
+
+def _intervals(samples: np.ndarray) -> np.ndarray:
+    """Bounds (samples, 2); by percentiles where BCa has no answer, as for two values."""
+    found = {}
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            interval = stats.bootstrap(
+                (samples,),
+                np.mean,
+                axis=1,
+                n_resamples=RESAMPLES,
+                confidence_level=CONFIDENCE,
+                method=method,
+                rng=0,
+            ).confidence_interval
+        found[method] = np.column_stack([interval.low, interval.high])
+    return np.where(np.isnan(found["BCa"]), found["percentile"], found["BCa"])
 
 
 def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
@@ -117,21 +137,125 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Paired |
     Returns:
         None where no seed is common.
     """
-    seeds = sorted(first.keys() & second.keys())
-    if not seeds:
-        return None
-    a, b = (np.array([scores[seed] for seed in seeds], dtype=float) for scores in (first, second))
-    difference = float((a - b).mean())
-    if len(seeds) == 1:
-        return Paired(1, difference, None, None, None)
-    spread = float((a - b).std(ddof=1))
-    if spread == 0:
-        return Paired(len(seeds), difference, difference, difference, None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # nearly equal differences
-        interval = stats.ttest_rel(a, b).confidence_interval(CONFIDENCE)
-    low, high = float(interval.low), float(interval.high)
-    return Paired(len(seeds), difference, low, high, seeds_needed(difference, spread))
+    return compare_all([(first, second)])[0]
+
+
+def compare_all(
+    pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]],
+) -> list[Paired | None]:
+    """``compare`` of each pair; those with equally many common seeds are computed together."""
+    by_size: dict[int, list[int]] = {}
+    differences = []
+    for position, (first, second) in enumerate(pairs):
+        seeds = sorted(first.keys() & second.keys())
+        differences.append(np.array([first[seed] - second[seed] for seed in seeds], dtype=float))
+        by_size.setdefault(len(seeds), []).append(position)
+    found: list[Paired | None] = [None] * len(pairs)
+    for n, positions in by_size.items():
+        if n == 1:
+            for position in positions:
+                difference = float(differences[position][0])
+                found[position] = Paired(1, difference, None, None, 1.0, 1.0, None)
+        elif n > 1:
+            same_size = np.array([differences[position] for position in positions])
+            for position, paired in zip(positions, _compared(same_size), strict=True):
+                found[position] = paired
+    return found
+
+
+def _compared(differences: np.ndarray) -> list[Paired]:
+    """Paired differences (pairs, n), n at least 2."""
+    n = differences.shape[1]
+    intervals, p_values = bootstrap(differences), sign_flip(differences)
+    return [
+        Paired(
+            n,
+            float(row.mean()),
+            low,
+            high,
+            float(p),
+            floor=2 / 2**n,
+            seeds_needed=seeds_needed(float(row.mean()), float(row.std(ddof=1))),
+        )
+        for row, (low, high), p in zip(differences, intervals, p_values, strict=True)
+    ]
+
+
+def sign_flip(differences: np.ndarray) -> np.ndarray:
+    """p of the two-sided sign-flip test that paired differences have no direction.
+
+    All 2^n signs are tried up to EXACT_SEEDS differences, SAMPLED_FLIPS random ones beyond.
+
+    Args:
+        differences: (samples, n), n at least 2.
+
+    Returns:
+        p of each sample, (samples,).
+    """
+    exact = differences.shape[1] <= EXACT_SEEDS
+    found = [
+        stats.permutation_test(
+            (block,),
+            np.mean,
+            axis=1,
+            permutation_type="samples",
+            n_resamples=np.inf if exact else SAMPLED_FLIPS,
+            batch=FLIPS_AT_ONCE,
+            rng=0,
+        ).pvalue
+        for block in np.split(differences, range(BLOCK, len(differences), BLOCK))
+    ]
+    return np.concatenate(found)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values corrected for their number (Holm 1979), in the order given."""
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values)
+    stepped = values[order] * np.arange(len(values), 0, -1)
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(stepped))
+    return [float(value) for value in corrected]
+
+
+def interquartile_mean(scores: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """Mean of the middle half of all scores, with its 95 % stratified bootstrap interval.
+
+    Seeds are resampled within each task (Agarwal et al. 2021, arXiv 2108.13264).
+
+    Args:
+        scores: of each task, over its seeds; tasks on one scale.
+
+    Returns:
+        Mean, lower and upper bound.
+
+    Raises:
+        ValueError: a task without scores.
+    """
+    tasks = [np.asarray(own, dtype=float) for own in scores]
+    if not tasks or any(len(own) == 0 for own in tasks):
+        raise ValueError("no values to summarize")
+    rng = np.random.default_rng(0)
+    draws = np.concatenate(
+        [own[rng.integers(len(own), size=(RESAMPLES, len(own)))] for own in tasks], axis=1
+    )  # (resamples, scores of all tasks)
+    middle = stats.trim_mean(draws, 0.25, axis=1)
+    low, high = np.quantile(middle, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(stats.trim_mean(np.concatenate(tasks), 0.25)), float(low), float(high)
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """p of the exact McNemar test (1947) that two systems are right equally often.
+
+    Args:
+        first: whether one system is right on each example, (n,) booleans.
+        second: whether the other is, on the same examples.
+    """
+    only_first = int(np.sum(first & ~second))
+    only_second = int(np.sum(~first & second))
+    if only_first + only_second == 0:
+        return 1.0
+    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
 
 
 def seeds_needed(difference: float, spread: float) -> int | None:
@@ -148,14 +272,29 @@ def seeds_needed(difference: float, spread: float) -> int | None:
     """
     if spread == 0 or difference == 0:
         return None
-    enough = SEEDS[_power(abs(difference) / spread, SEEDS) >= POWER]
+    enough = SEEDS[_least_effects() <= abs(difference) / spread]
     return int(enough[0]) if len(enough) else None
 
 
-def _power(effect: float, n: np.ndarray) -> np.ndarray:
+@cache
+def _least_effects() -> np.ndarray:
+    """For each number in SEEDS the least difference, in standard deviations, that is shown."""
+    low, high = np.zeros(len(SEEDS)), np.full(len(SEEDS), 100.0)
+    for _ in range(50):  # bisection: power grows with the effect
+        middle = (low + high) / 2
+        shown = _power(middle, SEEDS) >= POWER
+        low, high = np.where(shown, low, middle), np.where(shown, middle, high)
+    return high
+
+
+def _power(effect: np.ndarray | float, n: np.ndarray) -> np.ndarray:
     """Chance that a two-sided paired t-test over n pairs rejects.
 
     The noncentral t beyond both critical values.
+
+    Args:
+        effect: difference in standard deviations.
+        n: numbers of pairs.
     """
     critical = stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)
     shift = effect * np.sqrt(n)
