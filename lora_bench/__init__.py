@@ -1,21 +1,39 @@
 """LoRA written by hand on RoBERTa, benchmarked over GLUE and SQuAD.
 
-The public names load on first use, so that ``lora_bench.report`` builds tables without torch.
+The public names load on first use, so that ``import lora_bench`` takes no time and
+``lora_bench.report`` builds tables without torch.
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the same names as in _HOME, for type checkers
+    from .api import make_spec as make_spec
+    from .api import run_spec as run_spec
+    from .model.lora import LoraLinear as LoraLinear
+    from .model.lora import LoraRobertaSelfAttention as LoraRobertaSelfAttention
+    from .model.lora import adapter_parameters as adapter_parameters
+    from .model.lora import adapters_off as adapters_off
+    from .model.lora import inject_lora as inject_lora
+    from .model.wrapper import FreezePolicy as FreezePolicy
+    from .model.wrapper import LoraWrapperRoberta as LoraWrapperRoberta
+    from .record import Record as Record
+    from .report import load_records as load_records
+    from .spec import Spec as Spec
 
 _HOME = {
-    "Spec": "spec",
+    "FreezePolicy": "model.wrapper",
     "LoraLinear": "model.lora",
     "LoraRobertaSelfAttention": "model.lora",
-    "inject_lora": "model.lora",
-    "adapters_off": "model.lora",
-    "FreezePolicy": "model.wrapper",
     "LoraWrapperRoberta": "model.wrapper",
     "Record": "record",
+    "Spec": "spec",
+    "adapter_parameters": "model.lora",
+    "adapters_off": "model.lora",
+    "inject_lora": "model.lora",
     "load_records": "report",
-    "run": "training.run",
+    "make_spec": "api",
+    "run_spec": "api",
 }
 __all__ = sorted(_HOME)
 

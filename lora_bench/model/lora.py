@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import RobertaConfig, RobertaModel
+from transformers import BertModel, PreTrainedModel, RobertaConfig, RobertaModel
 from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
 
 from ..spec import TARGETS
@@ -203,7 +203,7 @@ class LoraRobertaSelfAttention(RobertaSelfAttention):
 
 
 def inject_lora(
-    encoder: RobertaModel,
+    model: PreTrainedModel,
     *,
     targets: Sequence[str] = ("query", "value"),
     layers: Sequence[int] | None = None,
@@ -211,8 +211,11 @@ def inject_lora(
 ) -> list[str]:
     """Give the encoder's linear layers a low-rank update, in place.
 
+    What is trained is left to the caller: freeze the model, then set ``requires_grad`` of
+    :func:`adapter_parameters` and of the head.
+
     Args:
-        encoder: in which to replace layers.
+        model: an encoder, or any model of transformers with one RoBERTa or BERT inside.
         targets: among query, key, value, attention_output, intermediate, output.
         layers: indices; None: all of them.
         lora: rank, alpha, dropout, init, rank_stabilized of :class:`LoraLinear`.
@@ -221,22 +224,39 @@ def inject_lora(
         Names of the adapted modules.
 
     Raises:
-        ValueError: an unknown target, or a layer that the encoder does not have.
+        ValueError: no encoder or several, an unknown target, or a layer that the encoder lacks.
     """
+    encoder = encoder_in(model)
     attention = [name for name in targets if name in ATTENTION_TARGETS]
     for path in target_modules(encoder, targets, layers):
         parent, _, name = path.rpartition(".")
         if name == "dense":
             module: Any = encoder.get_submodule(parent)
             module.dense = LoraLinear.from_linear(module.dense, **lora)
+        elif isinstance(encoder, BertModel):
+            own: Any = encoder.get_submodule(parent)
+            setattr(own, name, LoraLinear.from_linear(getattr(own, name), **lora))
         elif name == attention[0]:  # one attention module takes all its projections at once
             block: Any = encoder.get_submodule(parent.removesuffix(".self"))
             block.self = LoraRobertaSelfAttention.from_attention(block.self, attention, **lora)
-    return [name for name, module in encoder.named_modules() if isinstance(module, LoraLinear)]
+    return [name for name, module in model.named_modules() if isinstance(module, LoraLinear)]
+
+
+def encoder_in(model: nn.Module) -> RobertaModel | BertModel:
+    """The RoBERTa or BERT encoder inside a model; the model itself where it is one.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
+    found = [part for part in model.modules() if isinstance(part, RobertaModel | BertModel)]
+    if len(found) != 1:
+        name = type(model).__name__
+        raise ValueError(f"{name}: must have one RobertaModel or BertModel, has {len(found)}")
+    return found[0]
 
 
 def target_modules(
-    encoder: RobertaModel, targets: Iterable[str], layers: Iterable[int] | None = None
+    encoder: RobertaModel | BertModel, targets: Iterable[str], layers: Iterable[int] | None = None
 ) -> list[str]:
     """Full names of the linear layers behind ``targets``, layer by layer.
 

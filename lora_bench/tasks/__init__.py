@@ -17,6 +17,7 @@ from ..spec import Spec, SpecError, TaskSpec
 from .base import Stock as Stock
 from .base import Task as Task
 from .base import arguments, check_distinct
+from .metrics import EVALUATE, check_evaluate, score_name
 
 # Settings of TaskSpec that only some kinds read: a kind lists its own in ``reads``.
 OPTIONAL_SETTINGS = ("labels", "value_range", "submission")
@@ -100,8 +101,11 @@ def _check_metrics(spec: TaskSpec, task: Task) -> None:
     for path, names in {"task.metrics": spec.metrics, **optional}.items():
         if not names:
             raise SpecError(path, names, "must name a metric")
-        check_distinct(path, names)
+        check_distinct(path, [score_name(name) for name in names])
         for name in names:
-            if name not in task.metric_names:
-                allowed = ", ".join(task.metric_names)
+            if task.takes_evaluate and name.startswith(EVALUATE):
+                check_evaluate(path, name)
+            elif name not in task.metric_names:
+                more = [f"{EVALUATE}<id or folder>"] if task.takes_evaluate else []
+                allowed = ", ".join([*task.metric_names, *more])
                 raise SpecError(path, f"[{','.join(names)}]", f"must be among {allowed}")

@@ -54,6 +54,8 @@ class Task:
     head: ClassVar[str] = "sequence"
     # Names that task.metrics may hold.
     metric_names: Sequence[str] = ()
+    # Whether it may also name metrics of the library ``evaluate``; higher must be better.
+    takes_evaluate: ClassVar[bool] = False
     # Whether ``divide`` draws at random, from data.seed.
     draws_split: bool = False
 

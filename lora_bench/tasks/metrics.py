@@ -5,14 +5,18 @@ rules are those of the official scripts (Rajpurkar et al. 2016 for v1.1, 2018 fo
 differ where an answer normalizes to nothing.
 """
 
+import math
 import re
 import string
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..spec import SpecError, UserError
 
 
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
@@ -66,6 +70,53 @@ def _correlation(
 CLASSIFICATION = {f.__name__: f for f in (accuracy, f1, matthews)}
 REGRESSION = {f.__name__: f for f in (pearson, spearman)}
 METRICS = {**CLASSIFICATION, **REGRESSION}
+EVALUATE = "evaluate:"  # evaluate:<id on the hub or folder>, with #<value> where it gives several
+
+
+def score_name(metric: str) -> str:
+    """What a score is called: the metric, without where the library ``evaluate`` finds it."""
+    path, _, value = metric.removeprefix(EVALUATE).partition("#")
+    return value or Path(path).name
+
+
+def check_evaluate(setting: str, metric: str) -> None:
+    """Check the name of a metric of the library ``evaluate``, without loading it.
+
+    Raises:
+        SpecError: it names none, or a folder without a metric.
+    """
+    path = metric.removeprefix(EVALUATE).partition("#")[0]
+    if not path:
+        raise SpecError(setting, metric, f"must be {EVALUATE}<id or folder>")
+    if path[0] in "./~" and not (Path(path) / f"{Path(path).name}.py").is_file():
+        raise SpecError(setting, metric, f"there is no file {path}/{Path(path).name}.py")
+
+
+def compute(metric: str, predictions: np.ndarray, references: np.ndarray) -> float:
+    """A metric of this module by its name, or one of ``evaluate``, whose code is then run.
+
+    Raises:
+        UserError: the metric cannot be loaded, or gives no finite number.
+    """
+    if not metric.startswith(EVALUATE):
+        return METRICS[metric](predictions, references)
+    path, _, value = metric.removeprefix(EVALUATE).partition("#")
+    import evaluate
+
+    try:
+        module = evaluate.load(path, keep_in_memory=True)
+        found = module.compute(predictions=predictions, references=references)
+    except Exception as error:  # of the metric's own code, or of the way to the hub
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"task.metrics={metric}: {reason}") from error
+    value = value or (next(iter(found)) if len(found) == 1 else score_name(metric))
+    if value not in found:
+        named = ", ".join(f"{EVALUATE}{path}#{name}" for name in found)
+        raise UserError(f"task.metrics={metric}: gives several values; write one of {named}")
+    score = found[value]
+    if not isinstance(score, int | float | np.number) or not math.isfinite(score):
+        raise UserError(f"task.metrics={metric}: {value} is {score}, must be a finite number")
+    return float(score)
 
 
 def normalize_answer(text: str) -> str:

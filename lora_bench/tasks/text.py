@@ -13,7 +13,7 @@ from ..data.toy import texts
 from ..spec import DataSpec, Spec, SpecError, TaskSpec
 from .base import Row, Scores, Stock, Task, check_distinct
 from .encoding import Encoded
-from .metrics import CLASSIFICATION, METRICS, REGRESSION
+from .metrics import CLASSIFICATION, REGRESSION, compute, score_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,7 @@ class TextTask(Task):
     """Classification (``spec.labels``) or regression (``spec.value_range``) of one or two texts."""
 
     reads = frozenset({"labels", "value_range", "submission"})
+    takes_evaluate = True
 
     def __init__(self, spec: TaskSpec):
         super().__init__(spec)
@@ -120,7 +121,7 @@ class TextTask(Task):
         """The split's metrics; optional splits have their own."""
         references = self.references(rows)
         metrics = self.spec.optional.get(split, self.spec.metrics)
-        return {name: METRICS[name](predictions, references) for name in metrics}
+        return {score_name(name): compute(name, predictions, references) for name in metrics}
 
     def reference_points(
         self, train: list[Row], rows: list[Row], split: str
