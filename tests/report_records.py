@@ -45,6 +45,7 @@ def made_of(
         "error": None if status == "ok" else "it broke",
         "provenance": {"commit": "c0ffee", "versions": {"torch": "2.13.0"}},
         "parameters": {"adapter": 73728, "trained": 222338},
+        "epochs": epochs,
         "start": start
         and {
             "task": start.cell.partition("-")[0],
@@ -55,7 +56,7 @@ def made_of(
     }
     record = Record(
         identity.key, status, identity.where, identity.system, identity.seed, spec.to_dict(),
-        started="now", data=facts, epochs=epochs, best=epochs[0], last=epochs[1],
+        started="now", data=facts, best=epochs[0], last=epochs[1],
         **fields,
     )  # fmt: skip
     write(folder / identity.key, record)

@@ -36,6 +36,31 @@ def load_published() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).astype({"rank": "Int64"})
 
 
+def published_pairs(cells: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """Each of our cells with every published number of its task, metric, method and rank.
+
+    Args:
+        cells: from ``make_cells``.
+        protocol: that of the cells.
+
+    Returns:
+        Columns of cells and of FACTS, the position ``cell`` of our cell, ``origin``, ``ours``,
+        ``difference``, and ``reasons`` why they do not compare, "" where they do.
+    """
+    known = cells.assign(cell=range(len(cells)))
+    pairs = known[known.n > 0].merge(
+        load_published(), on=["task", "metric", "method"], suffixes=("", "_published")
+    )
+    pairs = pairs[pairs.rank_published.isna() | (pairs["rank"] == pairs.rank_published)]
+    compared = ("model", "model_published", "protocol", "start", "start_published", "official")
+    rows = zip(*(pairs[name] for name in compared), strict=True)
+    return pairs.assign(
+        origin=pairs.source + ": " + pairs.model_published + ", " + pairs.protocol + " epoch",
+        ours=pairs["mean"].where(pairs.statistic != "median", pairs["median"]),
+        reasons=[_reasons(protocol, *row) for row in rows],
+    ).assign(difference=lambda found: found.ours - found["value"])
+
+
 def published_table(cells: pd.DataFrame, protocol: str) -> Table:
     """Each of our cells next to every published number of its task, metric, method and rank.
 
@@ -46,20 +71,16 @@ def published_table(cells: pd.DataFrame, protocol: str) -> Table:
         cells: from ``make_cells``.
         protocol: that of the cells.
     """
-    pairs = cells[cells.n > 0].merge(
-        load_published(), on=["task", "metric", "method"], suffixes=("", "_published")
-    )
-    pairs = pairs[pairs.rank_published.isna() | (pairs["rank"] == pairs.rank_published)]
     rows = []
-    for _, pair in pairs.iterrows():
-        value = pair["median" if pair.statistic == "median" else "mean"]
-        difference = value - pair["value"]
+    for pair in published_pairs(cells, protocol).itertuples():
         spread = "" if pd.isna(pair.spread) else f" ± {pair.spread:.1f}"
+        within = f"reproduced within {abs(pair.difference):.1f}"
         rows.append({
             "task": pair.task, "metric": pair.metric, "system": pair.label,
-            "ours": f"{value:.1f} ({pair.n})", "published": f"{pair['value']:.1f}{spread}",
-            "difference": f"{difference:+.1f}", "verdict": _verdict(pair, protocol, difference),
-            "source": f"{pair.source}: {pair.model_published}, {pair.protocol} epoch",
+            "ours": f"{pair.ours:.1f} ({pair.n})", "published": f"{pair.value:.1f}{spread}",
+            "difference": f"{pair.difference:+.1f}",
+            "verdict": f"not comparable: {pair.reasons}" if pair.reasons else within,
+            "source": pair.origin,
         })  # fmt: skip
     names = ["task", "metric", "system", "ours", "published", "difference", "verdict", "source"]
     shown = pd.DataFrame(rows, columns=names).sort_values(
@@ -70,14 +91,15 @@ def published_table(cells: pd.DataFrame, protocol: str) -> Table:
     return Table("published", title, shown)
 
 
-def _verdict(pair: pd.Series, protocol: str, difference: float) -> str:
+@cache
+def _reasons(
+    protocol: str, model: str, model_published: str, protocol_published: str, start: str,
+    start_published: str, official: bool,
+) -> str:  # fmt: skip
     checks = (
-        ("model", pair.model, pair.model_published),
-        ("protocol", protocol, pair.protocol),
-        ("start", pair.start, pair.start_published),
+        ("model", model, model_published),
+        ("protocol", protocol, protocol_published),
+        ("start", start, start_published),
     )
     reasons = [f"{name} {ours}, theirs {theirs}" for name, ours, theirs in checks if ours != theirs]
-    reasons += [] if pair.official else ["not the whole official data"]
-    if reasons:
-        return f"not comparable: {'; '.join(reasons)}"
-    return f"reproduced within {abs(difference):.1f}"
+    return "; ".join(reasons + ([] if official else ["not the whole official data"]))

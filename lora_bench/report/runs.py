@@ -155,11 +155,21 @@ def _measured(record: Record) -> dict[str, Any]:
         "group_size": (record.group or {}).get("size"),
         "shared_train_seconds": None if alone else record.train_seconds,
         "peak_memory_bytes": record.peak_memory_bytes,
+        "started": record.started,
+        "splits": _splits(record),
         "error": record.error,
         "command": record.command,
         "commit": record.provenance.get("commit"),
         "versions": record.provenance.get("versions"),
     }
+
+
+def _splits(record: Record) -> str:
+    """Rows, source and fingerprint of each split, as text."""
+    return "; ".join(
+        f"{split}: {facts.get('rows')} rows of {facts.get('source')}, {facts.get('fingerprint')}"
+        for split, facts in record.data.items()
+    )
 
 
 def _lookup(nested: Any, path: str) -> Any:

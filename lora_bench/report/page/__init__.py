@@ -1,0 +1,36 @@
+"""One self-contained page: scores of methods by tasks, curves, pairs, published numbers, runs.
+
+The page draws its pictures itself, from the numbers that it holds: so they follow its filters and
+the reader's light or dark colours, and thousands of runs stay a few megabytes.
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from .content import content
+
+FOLDER = Path(__file__).parent
+SCRIPTS = ("data.js", "matrix.js", "charts.js", "curves.js", "lists.js", "main.js")
+
+
+def write_page(runs: pd.DataFrame, path: Path) -> None:
+    """Write the page for all these runs; it needs no network and no other file.
+
+    Args:
+        runs: from ``load_records``.
+        path: of the file; its folder is made where there is none.
+    """
+    # no text of a run can open or close an element: "<!--<script>" too would end the page
+    text = json.dumps(content(runs), allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    parts = {
+        "/*STYLE*/": (FOLDER / "page.css").read_text(),
+        "/*SCRIPT*/": "\n".join((FOLDER / name).read_text() for name in SCRIPTS),
+        "/*DATA*/": text.replace("<", "\\u003c"),  # last: it may hold any text
+    }
+    page = (FOLDER / "page.html").read_text()
+    for mark, part in parts.items():
+        page = page.replace(mark, part)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8", errors="replace")

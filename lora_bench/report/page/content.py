@@ -1,0 +1,228 @@
+"""What the page holds: plain numbers and texts, each text once.
+
+The lists refer to each other by position, so that ten thousand runs are a few megabytes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..cells import IDS, make_cells, median_costs
+from ..costs import MIB
+from ..published import published_pairs
+from ..runs import PROTOCOLS, REFERENCES
+from ..statistics import CONFIDENCE
+from ..sweeps import sweeps
+from ..tables import TASK_ORDER
+
+COSTS = ("trained_parameters", "adapter_bytes", "train_seconds", "peak_memory_bytes")
+MOST_EPOCHS = 60  # points of a curve
+DIGITS = 3  # after the decimal point of a score in percent
+
+
+class Texts:
+    """Texts by position; each is kept once."""
+
+    def __init__(self) -> None:
+        self.positions: dict[str, int] = {}
+
+    def add(self, text: Any) -> int:
+        """The position of a text; "" for None."""
+        known = "" if text is None or text != text else str(text)
+        return self.positions.setdefault(known, len(self.positions))
+
+
+def content(runs: pd.DataFrame) -> dict[str, Any]:
+    """Everything that the page shows.
+
+    Args:
+        runs: from ``load_records``.
+    """
+    cells = {protocol: make_cells(runs, protocol) for protocol in PROTOCOLS}
+    texts = Texts()
+    trials = {ids: i for i, ids in enumerate(runs.groupby(IDS, sort=False).groups)}
+    places = _places(cells.values())
+    positions = {name: i for i, name in enumerate(places)}
+    failed = int((runs.status != "ok").sum())
+    return {
+        "about": f"{len(runs):,} runs ({failed} failed), {runs.task.nunique()} tasks, "
+        f"{runs.method.nunique()} methods.",
+        "places": _described(places, runs),
+        "trials": _trials(runs, trials),
+        "runs": _runs(runs, texts),
+        "cells": {
+            protocol: [_cell(cell, positions, trials, texts) for cell in found.itertuples()]
+            for protocol, found in cells.items()
+        },
+        "sweeps": {protocol: _sweeps(found, texts) for protocol, found in cells.items()},
+        "published": {
+            protocol: _published(found, protocol, texts) for protocol, found in cells.items()
+        },
+        "t": _quantiles(max(cell.n for cell in cells["last"].itertuples()) if len(runs) else 0),
+        "texts": list(texts.positions),
+    }
+
+
+def _places(found: Iterable[pd.DataFrame]) -> dict[tuple[str, str], Any]:
+    """One cell of each task, metric, model and data, as the LoRA paper orders tasks."""
+    order = {task: i for i, task in enumerate(TASK_ORDER)}
+    places: dict[tuple[str, str], Any] = {}
+    for cells in found:
+        for cell in cells.itertuples():
+            places.setdefault((cell.where_id, _metric(cell)), cell)
+    return dict(
+        sorted(
+            places.items(),
+            key=lambda item: (order.get(item[1].task, len(order)), item[1].task),
+        )
+    )
+
+
+def _metric(cell: Any) -> str:
+    return cell.metric if isinstance(cell.metric, str) else ""
+
+
+def _described(places: Mapping[tuple[str, str], Any], runs: pd.DataFrame) -> list[dict[str, Any]]:
+    references = {run.where_id: run for run in runs.itertuples() if run.status == "ok"}
+    return [
+        {
+            "task": cell.task,
+            "metric": metric,
+            "condition": cell.condition,
+            "model": cell.model,
+            "data": str(cell.data),
+            "rows": _number(cell.train_rows, 0),
+            "first": bool(cell.first),
+            "references": _references(references.get(where_id), metric),
+        }
+        for (where_id, metric), cell in places.items()
+    ]
+
+
+def _references(run: Any, metric: str) -> dict[str, float | None]:
+    """Scores that no method made, in percent."""
+    known = {name: getattr(run, name, None) or {} for name in REFERENCES}
+    return {
+        name.replace("_", " "): _number(100 * scores[metric], DIGITS)
+        for name, scores in known.items()
+        if scores.get(metric) is not None
+    }
+
+
+def _trials(runs: pd.DataFrame, trials: Mapping[tuple, int]) -> list[list[Any]]:
+    """Runs, costs and curve of each system in one place: positions of runs, then numbers."""
+    costs = median_costs(runs, [*COSTS, "head_parameters"])
+    costs["size"] = costs.trained_parameters - costs.head_parameters.fillna(0)
+    costs["adapter_bytes"] /= MIB
+    costs["peak_memory_bytes"] /= MIB
+    known = {
+        ids: [_number(value, 2) for value in row]
+        for ids, *row in costs[["size", *COSTS]].itertuples(name=None)
+    }
+    members: dict[tuple, list[int]] = {ids: [] for ids in trials}
+    curves: dict[tuple, list[list[dict[str, Any]]]] = {ids: [] for ids in trials}
+    columns = zip(*(runs[name] for name in (*IDS, "status", "epochs")), strict=True)
+    for i, (where_id, system_id, status, epochs) in enumerate(columns):
+        members[where_id, system_id].append(i)
+        if status == "ok":
+            curves[where_id, system_id].append(epochs)
+    return [[members[ids], known.get(ids, []), _curve(curves[ids])] for ids in trials]
+
+
+def _curve(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[float | None]]:
+    """Epochs, mean loss, and mean, min and max of the first metric over the seeds, in percent."""
+    metric = next((name for epochs in runs for epoch in epochs for name in epoch["scores"]), "")
+    losses: dict[float, list[float]] = {}
+    scores: dict[float, list[float]] = {}
+    for epoch in (epoch for epochs in runs for epoch in epochs):
+        if epoch.get("loss") is not None:
+            losses.setdefault(epoch["epoch"], []).append(epoch["loss"])
+        if epoch["scores"].get(metric) is not None:
+            scores.setdefault(epoch["epoch"], []).append(100 * epoch["scores"][metric])
+    every = -(-len(scores) // MOST_EPOCHS) or 1
+    shown = sorted(scores)[::-1][::every][::-1]  # the last one in any case
+    return [
+        [_number(epoch, 2) for epoch in shown],
+        [_number(np.mean(losses[e]), 4) if e in losses else None for e in shown],
+        *([_number(of(scores[e]), 2) for e in shown] for of in (np.mean, min, max)),
+    ]
+
+
+def _runs(runs: pd.DataFrame, texts: Texts) -> list[list[Any]]:
+    """Key, status, seed, command, commit, start, data, versions and error of each run."""
+    return [
+        [
+            run.key,
+            texts.add(run.status),
+            run.seed,
+            run.command,
+            texts.add(run.commit),
+            run.started,
+            texts.add(run.splits),
+            texts.add(", ".join(f"{k} {v}" for k, v in (run.versions or {}).items() if v)),
+            run.error if isinstance(run.error, str) else None,  # pandas has NaN for None
+        ]
+        for run in runs.itertuples()
+    ]
+
+
+def _cell(
+    cell: Any, places: Mapping[tuple[str, str], int], trials: Mapping[tuple, int], texts: Texts
+) -> list[Any]:
+    """System, place, trial, mean, sd, interval, failed runs, and the score of each seed."""
+    return [
+        texts.add(cell.label),
+        places[cell.where_id, _metric(cell)],
+        trials[cell.where_id, cell.system_id],
+        *(_number(value, DIGITS) for value in (cell.mean, cell.sd, cell.low, cell.high)),
+        cell.failed,
+        {seed: _number(score, DIGITS) for seed, score in cell.scores.items()},
+    ]
+
+
+def _sweeps(cells: pd.DataFrame, texts: Texts) -> list[list[Any]]:
+    """Name of each swept setting, and its lines: name, then positions of cells and values."""
+    positions = {
+        (keys[0], metric): i
+        for i, (keys, metric) in enumerate(zip(cells["keys"], cells.metric, strict=True))
+    }
+    found = []
+    for sweep in sweeps(cells):
+        lines: dict[tuple, list[Any]] = {}
+        names = ("where_id", "condition", "line", "keys", "metric", "x")
+        for where_id, condition, line, keys, metric, x in zip(
+            *(sweep.points[name] for name in names), strict=True
+        ):
+            points = lines.setdefault((where_id, line), [texts.add(line), texts.add(condition), []])
+            points[2].append([positions[keys[0], metric], x])
+        found.append([sweep.name, list(lines.values())])
+    return found
+
+
+def _published(cells: pd.DataFrame, protocol: str, texts: Texts) -> list[list[Any]]:
+    """Position of our cell, published value and spread, source, and why they do not compare."""
+    pairs = published_pairs(cells, protocol)
+    columns = ("cell", "value", "spread", "origin", "reasons")
+    return [
+        [cell, value, _number(spread, 2), texts.add(origin), texts.add(reasons)]
+        for cell, value, spread, origin, reasons in zip(
+            *(pairs[name].tolist() for name in columns), strict=True
+        )
+    ]
+
+
+def _quantiles(seeds: int) -> list[float]:
+    """Student's t for the 95 % interval of a mean of 2, 3 ... seeds."""
+    freedom = np.arange(1, max(seeds, 2))
+    return [round(float(t), 6) for t in stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)]
+
+
+def _number(value: Any, digits: int) -> float | None:
+    """A short number; None where it is unknown or not finite."""
+    if value is None or pd.isna(value) or not np.isfinite(value):
+        return None
+    short = round(float(value), digits)
+    return int(short) if short.is_integer() else short
