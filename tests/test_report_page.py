@@ -160,7 +160,12 @@ def test_pairs_agree_with_the_tables(filled, opened):
     found = compare(three["full"].scores, three["lora"].scores)
     row = page.locator("#pair-list tbody tr").first.locator("th, td").all_inner_texts()
     expected = f"{found.difference:+.2f}", f"{found.low:.2f} to {found.high:.2f}"
-    assert row[:4] == ["full", *expected, "3 of 3"]
+    assert row[:5] == ["full", *expected, f"{found.p:.3f} ({found.floor:.3f})", "3 of 3"]
+    best = page.locator(".matrix").first.locator("button.best").all_inner_texts()
+    assert len(best) == (found.low > 0)
+    page.select_option("#baseline", "full")
+    row = page.locator("#pair-list tbody tr").first.locator("th, td").all_inner_texts()
+    assert (row[1], row[4]) == (f"{-found.difference:+.2f}", "0 of 3")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -3,23 +3,24 @@
 The lists refer to each other by position, so that ten thousand runs are a few megabytes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..cells import IDS, make_cells, median_costs
 from ..costs import MIB
 from ..published import published_pairs
 from ..runs import PROTOCOLS, REFERENCES
-from ..statistics import CONFIDENCE
+from ..statistics import Paired, compare_all
 from ..sweeps import sweeps
 from ..tables import TASK_ORDER
 
 COSTS = ("trained_parameters", "adapter_bytes", "train_seconds", "peak_memory_bytes")
 MOST_EPOCHS = 60  # points of a curve
+MOST_RIVALS = 24  # of one column: every two of them are compared
 DIGITS = 3  # after the decimal point of a score in percent
 
 
@@ -61,7 +62,10 @@ def content(runs: pd.DataFrame) -> dict[str, Any]:
         "published": {
             protocol: _published(found, protocol, texts) for protocol, found in cells.items()
         },
-        "t": _quantiles(max(cell.n for cell in cells["last"].itertuples()) if len(runs) else 0),
+        "pairs": {
+            protocol: [_pairs(place) for place in _rivals(found)]
+            for protocol, found in cells.items()
+        },
         "texts": list(texts.positions),
     }
 
@@ -214,10 +218,48 @@ def _published(cells: pd.DataFrame, protocol: str, texts: Texts) -> list[list[An
     ]
 
 
-def _quantiles(seeds: int) -> list[float]:
-    """Student's t for the 95 % interval of a mean of 2, 3 ... seeds."""
-    freedom = np.arange(1, max(seeds, 2))
-    return [round(float(t), 6) for t in stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)]
+def _rivals(cells: pd.DataFrame) -> Iterator[list[Any]]:
+    """The MOST_RIVALS best cells of each place with a score, the best first."""
+    scored = cells.assign(position=range(len(cells)))[cells.n > 0]
+    ordered = scored.sort_values("mean", ascending=False, kind="stable")
+    for _, place in ordered.groupby(["where_id", "metric"], sort=False):
+        yield list(place[:MOST_RIVALS].itertuples())
+
+
+def _pairs(cells: Sequence[Any]) -> list[Any]:
+    """Positions of cells, the best first; each two of them; how many are beyond noise the best.
+
+    Of two: difference, interval, p, the least that p can be, common seeds, and seeds won by the
+    first, a tie being half; null without a common seed.
+    """
+    found = compare_all([(a.scores, b.scores) for a, b in combinations(cells, 2)])
+    listed = [
+        pair
+        and [
+            *(_number(value, DIGITS) for value in (pair.difference, pair.low, pair.high)),
+            *(_number(value, 4) for value in (pair.p, pair.floor)),
+            pair.n,
+            _number(_won(a.scores, b.scores), 1),
+        ]
+        for pair, (a, b) in zip(found, combinations(cells, 2), strict=True)
+    ]
+    return [[cell.position for cell in cells], listed, _beyond_noise(cells, found)]
+
+
+def _won(first: Mapping[int, float], second: Mapping[int, float]) -> float:
+    return sum(
+        0.5 + np.sign(first[seed] - second[seed]) / 2 for seed in first.keys() & second.keys()
+    )
+
+
+def _beyond_noise(cells: Sequence[Any], found: Sequence[Paired | None]) -> int:
+    """How many equal bests there are, each better than the next one by an interval above zero."""
+    bests = sum(cell.mean == cells[0].mean for cell in cells)
+    if bests == len(cells):
+        return 0
+    pairs = dict(zip(combinations(range(len(cells)), 2), found, strict=True))
+    lows = [pair.low if (pair := pairs[i, bests]) else None for i in range(bests)]
+    return bests if all(low is not None and low > 0 for low in lows) else 0
 
 
 def _number(value: Any, digits: int) -> float | None:

@@ -1,4 +1,4 @@
-// The numbers of the page, the filters, and the statistics of pairs.
+// The numbers of the page, the filters, and pairs.
 const data = JSON.parse(document.getElementById("content").textContent);
 const byId = id => document.getElementById(id);
 const text = position => data.texts[position];
@@ -21,6 +21,15 @@ for (const protocol in data.cells) {
     position, system: text(system), place: data.places[place], trial: data.trials[trial], mean, sd, low, high, failed, scores,
     n: Object.keys(scores).length, words: `${text(system)} ${data.places[place].words}`.toLowerCase(),
   }));
+}
+
+for (const place of data.places) place.pairs = {};
+for (const protocol in data.pairs) {
+  for (const found of data.pairs[protocol]) {
+    const cells = found[0].map(position => data.cells[protocol][position]);
+    cells[0].place.pairs[protocol] = found;
+    for (const cell of cells.slice(0, found[2])) cell.best = true;
+  }
 }
 
 // Controls whose values are kept in the address, so that a view can be sent to someone.
@@ -48,17 +57,17 @@ function groupBy(items, key) {
 const placesOf = cells => data.places.filter(place => cells.some(cell => cell.place === place));
 const byScore = (a, b) => (b.mean ?? -Infinity) - (a.mean ?? -Infinity);
 
-// The same numbers as lora_bench/report/statistics.py, compare(): a test holds them equal.
-function paired(first, second) {
-  const seeds = Object.keys(first.scores).filter(seed => seed in second.scores);
-  if (!seeds.length) return null;
-  const differences = seeds.map(seed => first.scores[seed] - second.scores[seed]), n = seeds.length;
-  const mean = differences.reduce((a, b) => a + b, 0) / n;
-  const won = differences.reduce((sum, d) => sum + (d > 0 ? 1 : d === 0 ? .5 : 0), 0);
-  if (n < 2) return { n, mean, won, low: null, high: null };
-  const sd = Math.sqrt(differences.reduce((sum, d) => sum + (d - mean) ** 2, 0) / (n - 1));
-  const half = data.t[n - 2] * sd / Math.sqrt(n);
-  return { n, mean, won, low: mean - half, high: mean + half };
+// Two systems of one column: positions of cells, the best first, and each two of them in turn.
+function paired(cell, base) {
+  const [positions, found] = cell.place.pairs[byId("protocol").value];
+  const [i, j] = [positions.indexOf(cell.position), positions.indexOf(base.position)];
+  if (i < 0 || j < 0 || i === j) return null;
+  const [first, second] = [Math.min(i, j), Math.max(i, j)];
+  const pair = found[first * positions.length - first * (first + 1) / 2 + second - first - 1];
+  if (!pair) return null;
+  const [difference, low, high, p, floor, n, won] = pair;
+  return i < j ? { difference, low, high, p, floor, n, won }
+    : { difference: -difference, low: high === null ? null : -high, high: low === null ? null : -low, p, floor, n, won: n - won };
 }
 
 function decimals(value, digits) {

@@ -4,27 +4,30 @@ const FIRST_ROWS = 50;
 function pairs(cells) {
   const places = placesOf(cells.filter(cell => cell.n));
   options("place", places.map(place => [String(place.position), titleOf(place)]));
-  const place = data.places[+byId("place").value], here = cells.filter(cell => cell.place === place && cell.n).sort(byScore);
+  const place = data.places[+byId("place").value], ranked = place?.pairs[byId("protocol").value]?.[0] ?? [];
+  const all = cells.filter(cell => cell.place === place && cell.n).sort(byScore), here = all.filter(cell => ranked.includes(cell.position));
   options("baseline", here.map(cell => [cell.system, cell.system]));
   const base = here.find(cell => cell.system === byId("baseline").value);
-  const found = here.filter(cell => cell !== base).map(cell => ({ cell, pair: paired(cell, base) })).filter(({ pair }) => pair).sort((a, b) => b.pair.mean - a.pair.mean);
+  const found = here.filter(cell => cell !== base).map(cell => ({ cell, pair: paired(cell, base) })).filter(({ pair }) => pair).sort((a, b) => b.pair.difference - a.pair.difference);
   byId("pair-list").replaceChildren();
   if (!found.length) return byId("pair-list").append(element("p", "No other system shares a seed with this one."));
-  const values = found.flatMap(({ pair }) => finite([pair.mean, pair.low, pair.high, 0]));
+  const values = found.flatMap(({ pair }) => finite([pair.difference, pair.low, pair.high, 0]));
   const x = scale(values, 4, 176);
-  const rows = listed(found, FIRST_ROWS, ({ cell, pair }) => pairRow(cell, pair, x), 6);
-  byId("pair-list").append(table([["system"], ["difference", "number"], ["95 % interval", "number"], ["better in", "number"], ["picture"]], rows));
+  const rows = listed(found, FIRST_ROWS, ({ cell, pair }) => pairRow(cell, pair, x), 7);
+  byId("pair-list").append(table([["system"], ["difference", "number"], ["95 % interval", "number"], ["p (least)", "number"], ["better in", "number"], ["picture"]], rows));
+  if (all.length > here.length) byId("pair-list").append(element("p", `The best ${here.length} of ${all.length} systems are compared.`, { class: "note" }));
 }
 function pairRow(cell, pair, x) {
   const colour = pair.low > 0 ? "var(--s2)" : pair.high < 0 && pair.high !== null ? "var(--s1)" : "var(--muted)";
   const drawing = svg("svg", { viewBox: "0 0 180 16", "aria-hidden": "true", style: "width: 180px" });
   drawing.append(svg("path", { class: "zero", d: `M${x(0)},0V16` }));
   if (pair.low !== null) drawing.append(svg("path", { d: `M${x(pair.low)},8H${x(pair.high)}`, style: `stroke: ${colour}; stroke-width: 2` }));
-  drawing.append(svg("circle", { cx: x(pair.mean), cy: 8, r: 3.5, style: `fill: ${colour}` }));
-  const sign = pair.mean > 0 ? "+" : "";
+  drawing.append(svg("circle", { cx: x(pair.difference), cy: 8, r: 3.5, style: `fill: ${colour}` }));
+  const sign = pair.difference > 0 ? "+" : "";
   return element("tr", [
-    nameHead(cell.system), element("td", sign + decimals(pair.mean, 2), { class: "number" }),
-    element("td", interval(pair.low, pair.high, 2), { class: "number" }), element("td", `${pair.won} of ${pair.n}`, { class: "number" }), element("td", drawing),
+    nameHead(cell.system), element("td", sign + decimals(pair.difference, 2), { class: "number" }),
+    element("td", interval(pair.low, pair.high, 2), { class: "number" }), element("td", `${decimals(pair.p, 3)} (${decimals(pair.floor, 3)})`, { class: "number" }),
+    element("td", `${pair.won} of ${pair.n}`, { class: "number" }), element("td", drawing),
   ]);
 }
 function published(cells) {

@@ -17,7 +17,6 @@ function matrix(name, cells) {
   const places = placesOf(cells);
   const rows = [...groupBy(cells, cell => cell.system)].map(([system, found]) => rowOf(system, found, places));
   sortRows(rows);
-  markBest(places, cells);
   const made = element("table", undefined, { class: "matrix" });
   made.append(element("caption", caption(name, places, cells)), heads(places));
   made.append(...listed(rows, ROWS, row => shownRow(row, places), places.length + 2));
@@ -43,16 +42,6 @@ function sortRows(rows) {
     const [x, y] = [value(a), value(b)];
     return x === null || y === null ? (x === null) - (y === null) : sign * (x - y);
   });
-}
-// Bold says more than "largest": the paired difference from the second must be beyond noise.
-function markBest(places, cells) {
-  for (const cell of cells) cell.best = false;
-  for (const [, column] of groupBy(cells, cell => cell.place)) {
-    const ranked = column.filter(cell => cell.mean !== null).sort(byScore);
-    const top = ranked.filter(cell => cell.mean === ranked[0].mean), second = ranked[top.length];
-    const beyond = cell => cell.n > 1 && (paired(cell, second)?.low ?? 0) > 0;
-    if (second && top.every(beyond)) for (const cell of top) cell.best = true;
-  }
 }
 function caption(name, places, cells) {
   const seeds = new Set(cells.filter(cell => cell.n).map(cell => cell.n)), rows = new Set(places.map(place => place.rows));
