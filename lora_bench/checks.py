@@ -50,6 +50,8 @@ def _check_sizes(spec: Any) -> None:
     for path, value, low in (
         ("train.epochs", train.epochs, 1),
         ("train.batch_size", train.batch_size, 1),
+        ("train.accumulate", train.accumulate, 1),
+        ("train.patience", train.patience, 1),
         ("train.max_length", train.max_length, 8),
         ("eval_batch_size", spec.eval_batch_size, 1),
         ("group", spec.group, 1),
@@ -66,6 +68,18 @@ def _check_sizes(spec: Any) -> None:
     for path, value in (("train.lr", train.lr), ("train.max_grad_norm", train.max_grad_norm)):
         if not (value > 0 and math.isfinite(value)):
             raise SpecError(path, value, "must be a finite number above 0")
+    if train.accumulate > train.batch_size:
+        raise SpecError(
+            "train.accumulate",
+            train.accumulate,
+            f"must be at most train.batch_size={train.batch_size}",
+        )
+    if train.patience is not None and train.patience >= train.epochs:
+        raise SpecError(
+            "train.patience",
+            train.patience,
+            f"has no effect in train.epochs={train.epochs} epochs",
+        )
     if not (train.checkpoint_minutes >= 0):
         raise SpecError("train.checkpoint_minutes", train.checkpoint_minutes, "must be 0 or more")
     for path, value in (("train.dropout", train.dropout), ("method.dropout", spec.method.dropout)):

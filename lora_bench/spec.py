@@ -127,6 +127,8 @@ class TrainSpec:
 
     epochs: int = MISSING  # passes over the training rows
     batch_size: int = MISSING  # examples per step
+    # parts in which the gradient of a step is computed, one after the other: bounds the memory
+    accumulate: int = 1
     lr: float = MISSING  # peak learning rate of AdamW
     warmup: float = 0.06  # share of all steps with linear warm-up; linear decay to 0 follows
     optimizer: str = "adamw"  # adamw | adamw8bit (bitsandbytes: 8-bit states)
@@ -134,8 +136,12 @@ class TrainSpec:
     max_grad_norm: float = 1.0  # clip the global gradient norm to this
     max_length: int = 128  # tokens, special ones included; longer examples are truncated
     dropout: float = 0.1  # hidden, attention and head dropout
+    # stop after that many epochs without a better first metric; null: never
+    patience: int | None = None
     # compute | cache (the layers below the lowest trained one run once, without dropout)
     frozen_prefix: str = "compute"
+    # keep each layer's input alone, and compute the layer again for its gradient: less memory
+    gradient_checkpointing: bool = False
     checkpoint_minutes: float = 10.0  # training time between two checkpoints inside a run
 
 
@@ -299,6 +305,7 @@ NOT_IN_IDENTITY = (
     "data.root",
     "data.skip_bad",
     "train.checkpoint_minutes",
+    "train.gradient_checkpointing",
     "device",
     "eval_batch_size",
     "out_dir",

@@ -123,7 +123,7 @@ def test_memory_bounds_a_group(tiny_spec, monkeypatch, capsys):
     runs = [prepare(spec, cache) for spec in specs]
     lengths = runs[0].prepared.encoded["train"].lengths
     config = load_encoder(specs[0].model, dropout=0.1).config
-    needed = memory.step_bytes(config, lengths, specs[0].train.batch_size, "fp32")
+    needed = memory.step_bytes(config, lengths, specs[0].train, "fp32")
     monkeypatch.setattr(memory, "free_bytes", lambda device: int(2.5 * 2 * needed))
     outcomes = execute(runs)
     assert [outcome.record.group["size"] for outcome in outcomes[:4]] == [2, 2, 2, 2]

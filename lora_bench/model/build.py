@@ -47,6 +47,7 @@ def build(
         head = task.make_head(spec.head, encoder.config.hidden_size, spec.train.dropout)
     dtype = torch.bfloat16 if spec.precision == "bf16" else None
     model = LoraWrapperRoberta.from_parts(encoder, head, per_token=task.per_token, dtype=dtype)
+    model.encode.checkpointing = spec.train.gradient_checkpointing
     method.streams = streams
     with streams.drawing("init"):
         method.prepare(model, spec)

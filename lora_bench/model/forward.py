@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import RobertaModel
 from transformers.models.roberta.modeling_roberta import (
     RobertaEmbeddings,
@@ -64,10 +65,18 @@ class EncoderPass:
         encoders: one for each run, of one architecture and with equal dropout. Their modules are
             read at each call; a method may replace them between two calls.
         dtype: of the matrix products; None: that of the parameters.
+        checkpointing: keep each layer's input alone for the backward pass, which computes the
+            layer again with the same dropout masks (Chen et al. 2016, arXiv 1604.06174).
     """
 
-    def __init__(self, encoders: Sequence[RobertaModel], dtype: torch.dtype | None = None):
-        self.encoders, self.dtype = list(encoders), dtype
+    def __init__(
+        self,
+        encoders: Sequence[RobertaModel],
+        dtype: torch.dtype | None = None,
+        *,
+        checkpointing: bool = False,
+    ):
+        self.encoders, self.dtype, self.checkpointing = list(encoders), dtype, checkpointing
         self._made: dict[tuple[int, ...], _Made] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -94,10 +103,12 @@ class EncoderPass:
         chosen = [None] * len(self.encoders) if streams is None else streams
         shares = _shares(batch.layout, chosen)
         depth = len(self.encoders[0].encoder.layer)
+        again = self.checkpointing and torch.is_grad_enabled()
+        layer = self._checkpointed if again else self._layer
         x = _with_spare_rows(self._lowest(batch, chosen), batch.layout)
         for i in range(batch.depth, depth):
             last = first_only and i == depth - 1
-            x = self._layer(i, x, batch.layout, shares, first_only=last)
+            x = layer(i, x, batch.layout, shares, first_only=last)
         if not first_only:
             return [x[part.rows][: part.tokens] for part in batch.layout.parts]
         if batch.depth == depth:
@@ -146,6 +157,28 @@ class EncoderPass:
         x = self._output([layer.attention.output for layer in layers], mixed, x, shares)
         wide = self._intermediate([layer.intermediate for layer in layers], x, shares)
         return self._output([layer.output for layer in layers], wide, x, shares)
+
+    def _checkpointed(
+        self, index: int, x: Tensor, layout: Layout, shares: Sequence[Share], *, first_only: bool
+    ) -> Tensor:
+        """``_layer``, computed again in the backward pass; arguments as there."""
+        streams = [share.stream for share in shares if share.stream is not None]
+        before = [stream.state() for stream in streams]
+        again = False
+
+        def layer(x: Tensor) -> Tensor:
+            nonlocal again
+            if not again:
+                again = True
+                return self._layer(index, x, layout, shares, first_only)
+            now = [stream.state() for stream in streams]
+            _restore(streams, before)
+            try:  # torch leaves by an exception, once it has what the backward pass needs
+                return self._layer(index, x, layout, shares, first_only)
+            finally:
+                _restore(streams, now)
+
+        return checkpoint(layer, x, use_reentrant=False)
 
     def _whole(
         self,
@@ -336,6 +369,11 @@ def _embed_one(table: RobertaEmbeddings, ids: Tensor) -> Tensor:
 def stacked_outputs(outs: Sequence[Tensor]) -> Tensor:
     """(T, out_i) of layers side by side (T, N)."""
     return outs[0] if len(outs) == 1 else torch.cat(list(outs), 1)
+
+
+def _restore(streams: Sequence[DropoutStream], states: Sequence[Any]) -> None:
+    for stream, state in zip(streams, states, strict=True):
+        stream.restore(state)
 
 
 def _shares(layout: Layout, streams: Sequence[DropoutStream | None]) -> list[Share]:

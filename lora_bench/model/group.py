@@ -21,7 +21,10 @@ class Group:
 
     def __init__(self, models: Sequence[LoraWrapperRoberta]):
         self.models = list(models)
-        self._encode = EncoderPass([m.encoder for m in models], models[0].encode.dtype)
+        first = models[0].encode
+        self._encode = EncoderPass(
+            [m.encoder for m in models], first.dtype, checkpointing=first.checkpointing
+        )
 
     def __call__(self, batches: Sequence[Batch]) -> list[Tensor]:
         """The logits of each model, (B, outputs) or (T, outputs), for its batch."""

@@ -130,6 +130,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def terms(self, batch: Batch) -> int:
+        """Of how many terms ``loss`` is the mean: the weight of a batch that is part of a step."""
+        return len(batch)
+
     def split(self, logits: Tensor, batch: Batch) -> list[Tensor]:
         """Logits of each example in float32 on the CPU: (outputs,) or (tokens, outputs)."""
         rows = logits.float().cpu()

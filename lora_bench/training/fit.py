@@ -40,7 +40,7 @@ def fit(
     name: str = "",
     states: Sequence[dict[str, Any]] | None = None,
 ) -> None:
-    """Train runs for their epochs.
+    """Train runs for their epochs, or until their patience is at an end.
 
     Each keeps its own order of examples, masks, loss, clipping, optimizer and schedule, and ends as
     it does alone up to float rounding. One whose loss is not finite, or whose update or scoring
@@ -73,6 +73,8 @@ def fit(
                 shown.set_postfix(epoch=epoch, loss=f"{loop.step():.3f}", refresh=False)
                 shown.update()
             loop.end_epoch()
+            if not loop.trainees:
+                break
 
 
 class Loop:
@@ -92,7 +94,7 @@ class Loop:
 
     @property
     def trainees(self) -> list[Trainee]:
-        """Those that have not dropped out."""
+        """Those that are still trained."""
         return [trainee for members in self.passes for trainee in members]
 
     def restore(self, states: Sequence[dict[str, Any]]) -> None:
@@ -130,26 +132,52 @@ class Loop:
         losses = self._in_passes(members, lambda some: self._backward(some, batches))
         for trainee, loss in zip(trainees, losses, strict=True):
             self._attempt(trainee, loss, lambda t, value: t.update(value, batches[t]))
-        tokens = [len(batches[trainee].input_ids) for trainee in trainees]
+        tokens = [sum(len(part.input_ids) for part in batches[t]) for t in trainees]
         _share_training(trainees, tokens, time.perf_counter() - started)
         return next((loss for loss in losses if isinstance(loss, float)), math.nan)
 
-    def _backward(self, members: Sequence[Trainee], batches: dict[Trainee, Batch]) -> list[float]:
+    def _backward(
+        self, members: Sequence[Trainee], batches: dict[Trainee, list[Batch]]
+    ) -> list[float]:
         """The loss of each trainee; the gradients are in their parameters."""
         states = [trainee.masks.state() for trainee in members]
+        terms = [[t.task.terms(part) for part in batches[t]] for t in members]
         try:
-            logits = self._group(members)([batches[trainee] for trainee in members])
-            losses = torch.stack(
-                [t.task.loss(own, batches[t]) for t, own in zip(members, logits, strict=True)]
-            )
-            values = losses.tolist()
-            finite = [i for i, value in enumerate(values) if math.isfinite(value)]
-            losses[finite].sum().backward()
+            parts = [
+                self._backward_part(
+                    members,
+                    [batches[t][i] for t in members],
+                    [own[i] / sum(own) for own in terms],
+                )
+                for i in range(len(terms[0]))
+            ]
         except Exception:
             for trainee, state in zip(members, states, strict=True):
                 trainee.masks.restore(state)
                 trainee.optimizer.zero_grad(set_to_none=True)
             raise
+        return [sum(own) for own in zip(*parts, strict=True)]
+
+    def _backward_part(
+        self, members: Sequence[Trainee], batches: Sequence[Batch], shares: Sequence[float]
+    ) -> list[float]:
+        """Add the gradients of a part of each trainee's step; returns its part of the losses.
+
+        Args:
+            members: the trainees.
+            batches: of each.
+            shares: of each batch in its step.
+        """
+        logits = self._group(members)(batches)
+        losses = torch.stack(
+            [
+                t.task.loss(own, batch) * share
+                for t, own, batch, share in zip(members, logits, batches, shares, strict=True)
+            ]
+        )
+        values = losses.tolist()
+        finite = [i for i, value in enumerate(values) if math.isfinite(value)]
+        losses[finite].sum().backward()
         return values
 
     def end_epoch(self) -> None:
@@ -169,6 +197,8 @@ class Loop:
             started = time.perf_counter()
             self._attempt(trainee, own, lambda t, found: t.end_epoch(self.scoring.score(t, found)))
             _share_evaluation([trainee], time.perf_counter() - started)
+            if trainee.is_done:
+                self._leave(trainee)
 
     def _in_passes(
         self, members: list[Trainee], function: Callable[[Sequence[Trainee]], list[Any]]
@@ -197,11 +227,15 @@ class Loop:
                 raise result
             use(trainee, result)
         except Exception as error:
-            for members in self.passes:
-                if trainee in members:
-                    members.remove(trainee)
-            self._groups.clear()
+            self._leave(trainee)
             self.scoring.failed(trainee, error)
+
+    def _leave(self, trainee: Trainee) -> None:
+        """Go on without a trainee."""
+        for members in self.passes:
+            if trainee in members:
+                members.remove(trainee)
+        self._groups.clear()
 
     def _group(self, members: Sequence[Trainee]) -> Group:
         """The models of some trainees; made again when these change."""

@@ -251,21 +251,28 @@ class Members(Scoring):
             _note_group(member, len(self.members), peak)
             member.attempt(member.reload, self.shared)
         # In the passes of the last scoring: in another one, rounding could change a prediction.
+        # A run that failed, or that was scored last in another pass, has its trained model there.
         passes = {self._scored_with[member]: None for member in self.members if not member.failed}
         for together in passes:
             self._end(together)
 
-    def _end(self, together: Sequence[Member]) -> None:
-        """Score the reloaded models of a pass, in which a failed run has its trained one."""
-        models = [m.trainee.model if m.failed else m.reloaded for m in together]
+    def _end(self, together: tuple[Member, ...]) -> None:
+        """Score the reloaded models of the runs that were scored last in a pass."""
+        ending = [not m.failed and self._scored_with[m] == together for m in together]
+        models = [
+            m.reloaded if ends else m.trainee.model
+            for m, ends in zip(together, ending, strict=True)
+        ]
         try:
             outputs = self._outputs(Group(models))
         except Exception as error:
-            for member in together:
-                member.fail(error)
+            for member, ends in zip(together, ending, strict=True):
+                if ends:
+                    member.fail(error)
             return
-        for member, own in zip(together, outputs, strict=True):
-            member.attempt(member.end, own)
+        for member, own, ends in zip(together, outputs, ending, strict=True):
+            if ends:
+                member.attempt(member.end, own)
 
 
 def _note_group(member: Member, size: int, peak: int | None) -> None:

@@ -2,12 +2,15 @@
 
 import ctypes
 import gc
+import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import RobertaConfig
+
+from ..spec import TrainSpec
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes; glibc takes no more
@@ -45,23 +48,28 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def step_bytes(
-    config: RobertaConfig, lengths: np.ndarray, batch_size: int, precision: str
+    config: RobertaConfig, lengths: np.ndarray, train: TrainSpec, precision: str
 ) -> float:
     """Estimated bytes that a training step of one run keeps for its backward pass.
 
     Args:
         config: of the encoder.
         lengths: tokens of each training example, (n,).
-        batch_size: examples of a step.
+        train: size of a step, and how it is computed.
         precision: ``fp32`` or ``bf16``.
     """
-    tokens = batch_size * float(lengths.mean())
+    tokens = math.ceil(train.batch_size / train.accumulate) * float(lengths.mean())
     scores = float((lengths.astype(np.float64) ** 2).sum() / lengths.sum())  # of a token and head
     # Hidden states: input, query, key, value, and the sum and the mask of both LayerNorms, twice
     # the intermediate ones, and the attention weights with their mask.
     elements: float = 9 * config.hidden_size + 2 * config.intermediate_size
     elements += 2 * config.num_attention_heads * scores
-    return tokens * config.num_hidden_layers * elements * (2 if precision == "bf16" else 4)
+    layers = config.num_hidden_layers
+    if train.gradient_checkpointing:  # the input of each layer, and one layer's all
+        elements = layers * config.hidden_size + elements
+    else:
+        elements *= layers
+    return tokens * elements * (2 if precision == "bf16" else 4)
 
 
 def free_bytes(device: str) -> int | None:

@@ -190,8 +190,7 @@ def _runs_that_fit(outcomes: Sequence[Outcome], shared: "SharedEncoder") -> int:
 
     planned = outcomes[0].planned
     spec, lengths = planned.spec, planned.prepared.encoded["train"].lengths
-    config, batch_size = shared.encoder.config, spec.train.batch_size
-    needed = step_bytes(config, lengths, batch_size, spec.precision)
+    needed = step_bytes(shared.encoder.config, lengths, spec.train, spec.precision)
     free = free_bytes(spec.device)
     size = len(outcomes) if free is None else min(len(outcomes), max(1, int(free / 2 / needed)))
     if size < len(outcomes):

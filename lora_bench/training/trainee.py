@@ -1,7 +1,7 @@
 """Trainee: one run in training, and the batches that it trains on."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ class Trainee:
         self.step_count = self.tokens = self.examples = 0
         self.costs = Costs()
         self.epochs: list[dict[str, Any]] = []  # epoch, loss (mean over examples), scores
-        self._batches: Iterator[Batch] = iter(())
+        self._batches: Iterator[list[Batch]] = iter(())
         self._losses: list[float] = []  # of this epoch, each times its number of examples
         self._examples = np.arange(0)  # of this epoch, in order
 
@@ -104,7 +104,15 @@ class Trainee:
         self.model.train()
         size = self.spec.train.batch_size
         self._examples, self._losses = examples, []
-        self._batches = batches(self.model, self.data, size, examples[done * size :], prefix)
+        self._batches = self._steps(examples[done * size :], prefix)
+
+    def _steps(self, examples: np.ndarray, prefix: FrozenPrefix | None) -> Iterator[list[Batch]]:
+        """The batch of each step, in ``train.accumulate`` parts."""
+        train = self.spec.train
+        for start in range(0, len(examples), train.batch_size):
+            own = examples[start : start + train.batch_size]
+            size = math.ceil(len(own) / train.accumulate)
+            yield list(batches(self.model, self.data, size, own, prefix))
 
     @torch.no_grad()
     def frozen_prefix(self) -> FrozenPrefix:
@@ -119,17 +127,17 @@ class Trainee:
         hidden = torch.cat([self.model.encode.lower(batch, depth) for batch in found])
         return FrozenPrefix(depth, hidden, self.data.starts)
 
-    def next_batch(self) -> Batch:
-        """The batch of the next step; gradients of the last one are dropped."""
+    def next_batch(self) -> list[Batch]:
+        """The batch of the next step, in parts; gradients of the last one are dropped."""
         self.optimizer.zero_grad(set_to_none=True)
         return next(self._batches)
 
-    def update(self, loss: float, batch: Batch) -> None:
+    def update(self, loss: float, batch: Sequence[Batch]) -> None:
         """One optimizer step with the gradients of a batch.
 
         Args:
-            loss: mean over the examples of the batch.
-            batch: that was trained on.
+            loss: mean over the batch.
+            batch: that was trained on, in parts.
 
         Raises:
             NonFiniteLoss: the loss is NaN or infinite; the weights are those before this step.
@@ -137,7 +145,7 @@ class Trainee:
         if not math.isfinite(loss):
             raise NonFiniteLoss(
                 f"loss is {loss} at step {self.step_count + 1} (training examples "
-                f"{[] if batch.index is None else batch.index.tolist()}); try a lower train.lr "
+                f"{[i for part in batch for i in _indices(part)]}); try a lower train.lr "
                 f"than {self.spec.train.lr:g} or precision=fp32"
             )
         torch.nn.utils.clip_grad_norm_(self.trained, self.spec.train.max_grad_norm)
@@ -147,9 +155,10 @@ class Trainee:
         rate = float(self.schedule.get_last_lr()[0])
         self.logger.log(self.step_count, {"train/loss": loss, "train/lr": rate})
         self.schedule.step()
-        self._losses.append(loss * len(batch))
-        self.tokens += len(batch.input_ids)
-        self.examples += len(batch)
+        examples = sum(map(len, batch))
+        self._losses.append(loss * examples)
+        self.tokens += sum(len(part.input_ids) for part in batch)
+        self.examples += examples
 
     def state(self) -> dict[str, Any] | None:
         """What the run needs to go on after this step; None: its method cannot."""
@@ -198,6 +207,19 @@ class Trainee:
         self.logger.log(self.step_count, {f"validation/{name}": v for name, v in scores.items()})
         loss = sum(self._losses) / len(self.data)
         self.epochs.append({"epoch": len(self.epochs) + 1, "loss": loss, "scores": scores})
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the first metric has not improved for ``train.patience`` epochs."""
+        patience = self.spec.train.patience
+        scores = [next(iter(epoch["scores"].values()), math.nan) for epoch in self.epochs]
+        if patience is None or not scores:
+            return False
+        return len(scores) - 1 - scores.index(max(scores)) >= patience
+
+
+def _indices(batch: Batch) -> list[int]:
+    return [] if batch.index is None else batch.index.tolist()
 
 
 def batches(
