@@ -26,13 +26,16 @@ EVERY_FILE = (
 )
 
 
-def write_submission(folder: Path, out: Path, root: str | None = None) -> list[Path]:
+def write_submission(
+    folder: Path, out: Path, root: str | None = None, epoch: str = "last"
+) -> list[Path]:
     """Predict every test split of a run's task that its data has.
 
     Args:
         folder: of a finished run.
         out: where to write a TSV file for each split.
         root: folder of the official files now (data=local); None: as for the run.
+        epoch: whose adapter predicts, ``last`` or ``best``.
 
     Returns:
         The files.
@@ -40,7 +43,7 @@ def write_submission(folder: Path, out: Path, root: str | None = None) -> list[P
     Raises:
         UserError: there is no finished run or adapter, or the data has no test split.
     """
-    from .checkpoint import ADAPTER, load_adapter
+    from .checkpoint import EPOCHS, load_adapter
     from .methods import get_method
     from .model.build import build
     from .model.encoder import load_tokenizer
@@ -58,14 +61,15 @@ def write_submission(folder: Path, out: Path, root: str | None = None) -> list[P
     splits = [s for s in spec.task.submission if source.has(spec.task, spec.data, s)]
     if not splits:
         raise DataError(f"{folder}: data={spec.data.source} has no test split of {spec.task.name}")
-    if not (folder / ADAPTER).is_dir():
+    adapter = folder / EPOCHS[epoch]
+    if not adapter.is_dir():
         raise UserError(
             f"{folder}: the adapter is missing; move this folder away and run again: "
             f"{record.command}"
         )
     task, tokenizer = make_task(spec.task), load_tokenizer(spec.model)
     model = build(spec, task, get_method(spec.method), Streams(spec.seed))
-    load_adapter(folder / ADAPTER, model)
+    load_adapter(adapter, model)
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for split in splits:
@@ -108,11 +112,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--data-root", help="folder of the official files, if another one than for the run"
     )
+    parser.add_argument(
+        "--epoch",
+        choices=("last", "best"),
+        default="last",
+        help="the adapter that predicts: after the last epoch or the best (default: %(default)s)",
+    )
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
     try:
         for folder in args.runs:
-            for path in write_submission(folder, args.out, args.data_root):
+            for path in write_submission(folder, args.out, args.data_root, args.epoch):
                 print(path)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -1,9 +1,14 @@
 """Submission files for the GLUE server."""
 
+import json
+import shutil
 import zipfile
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from lora_bench.checkpoint import __main__ as adapters
+from lora_bench.checkpoint.facts import file_hash
 from lora_bench.predict import EVERY_FILE, main, write_submission
 from lora_bench.spec import UserError
 from lora_bench.training.prepared import prepare
@@ -75,3 +80,45 @@ def test_a_run_without_test_split_record_or_adapter_is_one_line(tiny_spec, tmp_p
         UserError, match="the adapter is missing; move this folder away and run again"
     ):
         write_submission(folder_of(spec), tmp_path / "out")
+
+
+def test_the_best_epochs_adapter_predicts_where_it_is_asked_for(tiny_spec, tmp_path):
+    folder = folder_of(finished(tiny_spec, tmp_path, "stsb"))
+    (last,) = write_submission(folder, tmp_path / "last")
+    weights = folder / "adapter_best" / "adapter.safetensors"
+    facts = weights.with_name("adapter.json")
+    state = load_file(weights)
+    save_file({name: tensor + 0.3 for name, tensor in state.items()}, weights)
+    told = json.loads(facts.read_text()) | {"weights_sha256": file_hash(weights)}
+    facts.write_text(json.dumps(told))
+    (again,) = write_submission(folder, tmp_path / "again")
+    main([str(folder), "--out", str(tmp_path / "best"), "--epoch", "best"])
+    best = tmp_path / "best" / last.name
+    assert last.read_text() == again.read_text() != best.read_text()
+    shutil.rmtree(folder / "adapter_best")
+    with pytest.raises(UserError, match="the adapter is missing"):
+        write_submission(folder, tmp_path / "none", epoch="best")
+
+
+@pytest.mark.parametrize("command", ["inspect", "merge", "convert"])
+def test_adapter_commands_take_the_epoch(tiny_spec, tmp_path, command, capsys):
+    run(spec := tiny_spec("train.epochs=2"))
+    folder = folder_of(spec)
+    more = {"inspect": [], "merge": ["--out"], "convert": ["--to", "peft", "--out"]}[command]
+
+    def result(name, *words):
+        out = tmp_path / name
+        adapters.main([command, *map(str, words), *more, *([str(out)] if more else [])])
+        files = sorted(out.rglob("*.safetensors"))
+        return [file.read_bytes() for file in files] or capsys.readouterr().out
+
+    shutil.rmtree(folder / "adapter_best")
+    with pytest.raises(SystemExit, match="no adapter_best in it for epoch best"):
+        result("a", folder, "--epoch", "best")
+    shutil.move(folder / "adapter", folder / "adapter_best")
+    with pytest.raises(SystemExit, match="no adapter in it for epoch last"):
+        result("b", folder)
+    best = result("c", folder, "--epoch", "best")
+    assert best == result("d", folder / "adapter_best")
+    with pytest.raises(SystemExit, match="must be the folder of a run"):
+        result("e", folder / "adapter_best", "--epoch", "best")

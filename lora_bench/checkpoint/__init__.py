@@ -28,11 +28,28 @@ if TYPE_CHECKING:
 
 
 ADAPTER = "adapter"  # folder of the last epoch's adapter in that of its run
+BEST_ADAPTER = "adapter_best"
+EPOCHS = {"last": ADAPTER, "best": BEST_ADAPTER}
 
 
-def adapter_of(folder: Path) -> Path:
-    """The adapter folder of a run's folder; an adapter folder is returned as it is."""
-    return folder / ADAPTER if (folder / ADAPTER).is_dir() else folder
+def adapter_of(folder: Path, epoch: str | None = None) -> Path:
+    """The adapter folder of a run's folder; an adapter folder is returned as it is.
+
+    Args:
+        folder: of a run, or an adapter.
+        epoch: of a run: ``last`` or ``best``; None: the last one.
+
+    Raises:
+        AdapterError: the run has no adapter of that epoch, or an adapter is of one epoch only.
+    """
+    found = [name for name in EPOCHS.values() if (folder / name).is_dir()]
+    if not found and epoch is None:
+        return folder
+    chosen = folder / EPOCHS[epoch or "last"]
+    if not chosen.is_dir():
+        needs = "must be the folder of a run" if not found else f"it has {', '.join(found)}"
+        raise AdapterError(f"{folder}: no {chosen.name} in it for epoch {epoch or 'last'}; {needs}")
+    return chosen
 
 
 def save_adapter(

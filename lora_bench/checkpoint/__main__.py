@@ -11,7 +11,7 @@ import argcomplete
 
 from ..presets import task_preset
 from ..spec import ModelSpec, UserError
-from . import adapter_of, check_hash
+from . import EPOCHS, adapter_of, check_hash
 from .facts import WEIGHTS, read_facts
 
 EXAMPLES = """\
@@ -26,7 +26,7 @@ examples (the source is a run's folder, <out_dir>/runs/<task>/<key>, or the adap
 """
 # format of the source -> (options that it needs, options that it uses)
 OPTIONS = {
-    "ours": ((), ()),
+    "ours": ((), ("epoch",)),
     "peft": (("task",), ("task", "base")),
     "loralib": (("task", "base", "alpha"), ("task", "base", "alpha")),
     "article": (("task",), ("task", "base")),
@@ -67,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             help="folder of a run or an adapter; for loralib and article: the file",
         )
+        command.add_argument(
+            "--epoch",
+            choices=list(EPOCHS),
+            help="which adapter of a run: after its last epoch (default), or after its best one",
+        )
     for command in (merge, convert):
         command.add_argument(
             "--out", type=Path, required=True, help="folder to write; must not exist"
@@ -94,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 def _inspect(args: argparse.Namespace) -> str:
     from .tensors import finite, read_safetensors
 
-    folder = adapter_of(args.source)
+    folder = adapter_of(args.source, args.epoch)
     facts, state = read_facts(folder), read_safetensors(folder / WEIGHTS)
     check_hash(folder, facts["weights_sha256"])
     rows = [
@@ -111,7 +116,7 @@ def _merge(args: argparse.Namespace) -> str:
     from .export import merge
 
     _refuse_existing(args.out)
-    name = merge(adapter_of(args.source), args.out)
+    name = merge(adapter_of(args.source, args.epoch), args.out)
     return f"{args.out}: load it with transformers.{name}.from_pretrained"
 
 
@@ -123,7 +128,7 @@ def _convert(args: argparse.Namespace) -> str:
     _refuse_existing(args.out)
     _check_options(args)
     if args.origin == "ours":
-        export.export_peft(adapter_of(args.source), args.out)
+        export.export_peft(adapter_of(args.source, args.epoch), args.out)
         return f"{args.out}: load it with peft.PeftModel.from_pretrained"
     left_out = _import(args)
     lines = [f"{args.out}: start a run from it with init_from={args.out}"]
@@ -152,7 +157,7 @@ def _check_options(args: argparse.Namespace) -> None:
     Raises:
         UserError: names the option.
     """
-    given = {name: getattr(args, name) is not None for name in ("task", "base", "alpha")}
+    given = {name: getattr(args, name) is not None for name in ("task", "base", "alpha", "epoch")}
     needed, used = OPTIONS[args.origin]
     if missing := [f"--{name}" for name in needed if not given[name]]:
         raise UserError(

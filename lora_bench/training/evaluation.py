@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import save_adapter
+from ..checkpoint import BEST_ADAPTER, save_adapter
 from ..data import HELD_OUT
 from ..model.group import Group
 from ..record import suffix_of
@@ -23,7 +23,7 @@ from .trainee import Trainee, batches
 if TYPE_CHECKING:
     from ..model.wrapper import LoraWrapperRoberta
 
-BEST_ADAPTER, PREDICTIONS = "adapter_best", "predictions"
+PREDICTIONS = "predictions"
 
 Outputs = Mapping[str, list[Tensor]]  # what a model gives for each example of each split
 
