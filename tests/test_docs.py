@@ -34,6 +34,7 @@ SMALL = {
     "lora_bench": ("model=tiny", *TOY, "train.epochs=1", "train.batch_size=16"),
     "lora_bench.studies.low_rank": ("epochs=1",),
 }
+CONSOLE = "lora-bench"  # whose commands are those of ``python -m``
 
 
 @dataclass
@@ -73,8 +74,9 @@ class Reader:
                 self.run(words)
 
     def run(self, words: list[str]) -> None:
-        python, flag, module, *rest = words
-        assert (python, flag) == ("python", "-m"), f"{shlex.join(words)}: mark it, or run it here"
+        module, *rest = ["lora_bench.cli", *words[1:]] if words[0] == CONSOLE else words[2:]
+        known = words[0] == CONSOLE or words[:2] == ["python", "-m"]
+        assert known, f"{shlex.join(words)}: mark it, or run it here"
         arguments = [self._filled(word) for word in rest]
         arguments += small(module, arguments)
         done = command_line(*arguments, module=module)
@@ -86,8 +88,10 @@ class Reader:
         before, marked, after = text.partition("<key>")
         if not marked:
             return text
-        runs = sorted(path.name for path in (self.folder / before).iterdir())
-        return before + runs[0] + after
+        folder = (
+            self.folder / before.rpartition("=")[2]
+        )  # of init_from=outputs/runs/mnli/<key>, too
+        return before + min(path.name for path in folder.iterdir()) + after
 
     def _make_known(self) -> None:
         """What ``pip install -e .`` does for entry points."""
@@ -105,6 +109,8 @@ def blocks(path: Path) -> list[Block]:
 
 def small(module: str, words: list[str]) -> list[str]:
     """Words that make a run small, but for settings that the command chooses itself."""
+    if module == "lora_bench.cli" and (words[0] in ("run", "sweep") or "=" in words[0]):
+        module = "lora_bench"
     given = {word.lstrip("+").partition("=")[0] for word in words}
     chosen = [word for word in SMALL.get(module, ()) if word.partition("=")[0] not in given]
     if "model.source" in given:
