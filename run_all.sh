@@ -59,11 +59,9 @@ quickstart() {
 # One worker per core, each with one thread: the models of the tests are too small for more.
 tests() { OMP_NUM_THREADS=1 $PYTHON -m pytest -n auto --dist worksteal "$@"; }
 
-# --strict: a warning, such as a broken link in a page, is an error. Notebooks are HTML, so the built pages are
-# checked as well; addresses of other hosts are not asked for.
+# --strict: a warning, such as a broken link, is an error. Addresses of other hosts are not asked for.
 docs() {
     NO_MKDOCS_2_WARNING=1 $PYTHON -m mkdocs build --strict || fail "the documentation has an error; see above"
-    $VENV/bin/linkchecker --no-status --no-robots site/index.html || fail "a link of the site is broken; see above"
     say "Built: site/index.html"
 }
 

@@ -152,7 +152,7 @@ def _titled(path: Path) -> str:
 
 def _result_index(folder: Path) -> str:
     """An index of one folder of results: its pages, pictures and files."""
-    lines = [f"# {folder.name.replace('_', ' ')}", ""]
+    lines = [f"# Results: {folder.name.replace('_', ' ')}", ""]
     pages = [path for path in sorted(folder.rglob("*.md")) if "runs" not in path.parts]
     lines += [f"- [{_name(path)}]({posixpath.relpath(path, folder)})" for path in pages]
     for path in sorted(folder.rglob("*.svg")):

@@ -5,6 +5,7 @@ folders. Pages link to each other by their paths in the repository, as on a code
 links are rewritten here.
 """
 
+import logging
 import os
 import posixpath
 import re
@@ -13,6 +14,7 @@ from typing import Any
 
 import commands_page
 import copied
+import links
 import settings_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
@@ -74,6 +76,12 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         return match[0] if target is None else match[1] + _url(target, page) + match[3]
 
     return HTML_LINK.sub(replaced, html)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Warn of each broken link; ``--strict`` makes it an error."""
+    for line in links.broken_links(Path(config.site_dir)):
+        logging.getLogger("mkdocs.hooks.links").warning(line)
 
 
 def _of_repository(path: str, uri: str, config: MkDocsConfig) -> File:
