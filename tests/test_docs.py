@@ -214,6 +214,7 @@ PRESET_COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_command_in_the_head_of_a_preset_is_accepted():
     assert len(PRESET_COMMANDS) > 30
     for preset, command in PRESET_COMMANDS:
