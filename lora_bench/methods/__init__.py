@@ -1,7 +1,7 @@
 """Methods: how an encoder is made trainable.
 
 Each family of methods is one file, and training knows none of them by name. A method is a class
-that declares the settings it reads and implements hooks; its file names it ``METHOD``::
+that declares the settings it reads and implements hooks; its file names it ``METHOD``:
 
     class Mine(Method):
         reads = POLICY | {"rank"}

@@ -5,7 +5,7 @@ A hidden layer maps x (N, in) to (N, out) before its ReLU. W (out, in) stands fo
 
 **Why the initialisation depends on the rank.** ``nn.Linear`` draws W from U(-1/sqrt(in),
 1/sqrt(in)). A uniform number on (-c, c) has variance c^2 / 3, so an entry of W has the variance
-1 / (3 in). Entries of the product of two independent factors with mean 0 are sums of r products::
+1 / (3 in). Entries of the product of two independent factors with mean 0 are sums of r products:
 
     (A B)_ij = sum over k of A_ik B_kj          Var (A B)_ij = r Var(A) Var(B)
 
@@ -15,7 +15,7 @@ third of the variance is left, at every layer anew. (Their biases add a second c
 outer one has the variance 1 / (3 r), which exceeds the signal where r is small.)
 
 For the product to have the variance 1 / (3 in), r Var(A) Var(B) = 1 / (3 in) must hold. We give
-both factors the same variance v, so that neither starts with the larger gradients::
+both factors the same variance v, so that neither starts with the larger gradients:
 
     r v^2 = 1 / (3 in)      v = 1 / sqrt(3 in r)      bound of the uniform draw: sqrt(3 v)
 
