@@ -34,7 +34,7 @@ def programs() -> dict[str, list[str]]:
         module, _, function = point.partition(":")
         code = f"import sys, {module} as m; sys.argv[0] = {name!r}; m.{function}()"
         found[name] = ["-c", code]
-    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
+    for path in (path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))):
         text = path.read_text()  # a process that a program starts has no help
         if "\nif __name__ ==" in text and any(parser in text for parser in PARSERS):
             parts = path.relative_to(ROOT).with_suffix("").parts
