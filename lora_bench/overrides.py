@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import math
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,23 +23,24 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 
 from .presets import CONF
-from .spec import Spec, UserError
+from .spec import NOT_RECORDED, Spec, UserError
 
 MOST_RUNS = 10_000  # of one command: each of them is composed and checked before the first starts
+SWEEPER = "hydra.sweeper"
 # Words that would make Hydra do other runs than were checked.
 REFUSED = {
     "hydra.mode": "-m asks for a sweep",
-    "hydra/sweeper": "runs are listed before the first starts, which no other sweeper allows",
-    "hydra.sweeper": "write the values on the command line, or in a preset for +sweep=<name>",
+    SWEEPER: "write the values on the command line, or in a preset for +sweep=<name>",
     "hydra.job.chdir": "folders are relative to where the command was given",
 }
 
 
-def parsed(word: str) -> Override:
+def parsed(word: str, *, searching: bool = False) -> Override:
     """One word by Hydra's grammar, its key checked.
 
     Args:
         word: as in ``task=cola`` or ``+train.lr=1e-3,2e-3``.
+        searching: whether a sweeper other than Hydra's basic one chooses the runs.
 
     Raises:
         UserError: it is no override, or names no group and no setting.
@@ -50,7 +52,7 @@ def parsed(word: str) -> Override:
         raise UserError(f"{word}: must be setting=value or group=name ({reason})") from None
     key = override.key_or_group
     if key.startswith(("hydra.", "hydra/")) or key == "hydra":
-        _check_hydra(word, override)
+        _check_hydra(word, override, searching)
     elif override.is_delete() and not in_dict(key):
         raise UserError(f"{word}: cannot be removed: a run has all groups and settings")
     elif override.package is not None:
@@ -61,7 +63,7 @@ def parsed(word: str) -> Override:
         _check_group(word, override)
     elif not is_setting(key):
         raise UserError(f"{word}: no such setting; {_advice(key)}")
-    if isinstance(override.value(), Glob | IntervalSweep):
+    if isinstance(override.value(), Glob | IntervalSweep) and not searching:
         raise UserError(f"{word}: must list its values, as in 1,2,3 or range(1,4)")
     return override
 
@@ -111,6 +113,23 @@ def path_of(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
 
+def is_search(words: Sequence[str]) -> bool:
+    """Whether the words name a sweeper of Hydra's that chooses runs from the scores so far."""
+    chosen = [word.partition("=")[2] for word in words if path_of(word) == "hydra/sweeper"]
+    return bool(chosen) and chosen[-1] != "basic"
+
+
+def command_of(words: Sequence[str], program: str = "lora_bench") -> str:
+    """A command line without folders of this machine, and without who launches its runs."""
+    launching = ("hydra/", "hydra.")
+    portable = [
+        word
+        for word in words
+        if word.split("=")[0] not in NOT_RECORDED and not word.lstrip("+").startswith(launching)
+    ]
+    return " ".join([f"python -m {program}", *portable])
+
+
 def _fields(kind: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(kind):
         return {}
@@ -128,10 +147,10 @@ def _values(override: Override) -> int:
     return 1
 
 
-def _check_hydra(word: str, override: Override) -> None:
+def _check_hydra(word: str, override: Override, searching: bool) -> None:
     key = override.key_or_group
     for name, reason in REFUSED.items():
-        if key == name or key.startswith(f"{name}."):
+        if (key == name or key.startswith(f"{name}.")) and not (searching and name == SWEEPER):
             raise UserError(f"{word}: {reason}")
     if override.is_add() or override.is_force_add() or override.is_delete():
         raise UserError(f"{word}: must be one of Hydra's own settings, without + and ~")

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from hydra.core.hydra_config import HydraConfig
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from .record_formats import fault_of, upgrade
@@ -278,7 +280,16 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
         "system": platform.system(),
         "device": device,
         "threads": threads,
+        "host": socket.gethostname(),
+        "launcher": _launcher(),
     }
+
+
+def _launcher() -> str | None:
+    """Hydra's launcher of the run; None where Hydra did not start it."""
+    if not HydraConfig.initialized():
+        return None
+    return HydraConfig.get().runtime.choices["hydra/launcher"]
 
 
 @cache

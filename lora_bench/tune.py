@@ -15,12 +15,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import record as records
 from . import tuned
-from .__main__ import Session, command_of
 from .compose import compose, one_line, plan
-from .overrides import path_of
+from .overrides import command_of, path_of
 from .record import Record
 from .spec import Spec, UserError
 from .sweep.plan import Sweep
+from .sweep.session import Session
 from .training.prepared import DataCache, Run, prepare
 from .training.stop import REQUEUE, Stopped
 from .tuned import SETTING, name_of, settings_behind

@@ -176,7 +176,7 @@ def test_a_sweep_waits_for_others_and_does_what_they_leave(tmp_path, other, monk
         if len(looks) == 3:
             os.utime(folders[1] / FILE, (0, 0))
 
-    monkeypatch.setattr("lora_bench.__main__.time.sleep", look)
+    monkeypatch.setattr("lora_bench.sweep.session.time.sleep", look)
     done = command_line(*words)
     assert done.returncode == 0 and len(looks) == 3
     assert done.stderr.count("waiting for 1 runs of process 1 on elsewhere") == 1

@@ -4,7 +4,8 @@ import signal
 from types import FrameType
 
 REQUEUE = 75  # exit status of a run that was stopped and can go on (EX_TEMPFAIL of sysexits.h)
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # a scheduler's, before it takes the machine away
+# A scheduler's, before it takes the machine away; SIGUSR2 is that of submitit's jobs.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stopped(BaseException):

@@ -1,0 +1,36 @@
+"""Runs that a sweeper of Hydra's chooses one by one, as Optuna's does, from the scores so far."""
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from ..compose import spec_of, validate
+from ..overrides import command_of
+from ..training.prepared import DataCache, prepare
+from ..training.run import announce, execute
+from ..training.stop import StopSignals
+
+
+class Search:
+    """The runs of one command whose settings are not known before the first one has ended."""
+
+    def __init__(self) -> None:
+        self.cache = DataCache()
+
+    def job(self, config: DictConfig) -> float:
+        """Do a run, or find its record.
+
+        Returns:
+            The first metric of the last epoch.
+
+        Raises:
+            Exception: why the run failed; what follows is for the sweeper to decide.
+        """
+        words = list(HydraConfig.get().overrides.task)
+        run = prepare(validate(spec_of(config, words)), self.cache, command_of(words))
+        with StopSignals() as stop:
+            (outcome,) = execute([run], stop)
+        if outcome.error is not None:
+            raise outcome.error
+        announce(outcome.record, outcome.folder, skipped=not outcome.trained)
+        assert outcome.record.last is not None
+        return next(iter(outcome.record.last["scores"].values()))

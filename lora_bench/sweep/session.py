@@ -1,0 +1,239 @@
+"""The runs of one command: handed to a launcher in groups, watched on disk, told to the user."""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from omegaconf import DictConfig
+
+from ..claims import FILE as CLAIM
+from ..claims import Claimed, holder_of
+from ..compose import completed, one_line
+from ..spec import UserError
+from ..training.prepared import DataCache, Planned, prepare
+from ..training.run import Outcome, announce, execute
+from ..training.stop import REQUEUE, Stopped, StopSignals
+from .plan import Sweep
+
+JOB = "job"  # index of a group, as Hydra hands it to a launcher
+POLL = 2.0  # seconds between two looks at what other processes do
+ATTEMPTS = 3  # launches in a row that finish no run, after which a launcher is given up
+
+
+class Session:
+    """The runs of one command. Sent to another process, it does runs there and prints nothing.
+
+    Args:
+        sweep: what the command asks for.
+        cache: the data that its runs share.
+        multirun: whether to print the progress after each group.
+        launched: whether a launcher does the runs in other processes.
+    """
+
+    def __init__(self, sweep: Sweep, cache: DataCache, *, multirun: bool, launched: bool = False):
+        self.sweep, self.cache, self.multirun, self.launched = sweep, cache, multirun, launched
+        self.sent = False  # whether this is the copy in a process of the launcher
+        self.told = set(sweep.done)  # keys of the runs whose outcome was printed
+        self.lost: set[str] = set()  # those that could not even be recorded as failed
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "sent": True}
+
+    def job(self, config: DictConfig) -> float | None:
+        """Do a group. A failure is in the run's record; a sweep goes on.
+
+        Returns:
+            The first metric of the last epoch; None for several runs, and for a failed one.
+        """
+        group = self.sweep.groups[config.get(JOB, 0)]
+        outcomes = self._do(group)
+        last = outcomes[0].record.last if len(outcomes) == 1 else None
+        return next(iter(last["scores"].values())) if last else None
+
+    def words(self, overrides: Sequence[str], groups: Sequence[int]) -> list[str]:
+        """What Hydra is asked for: one job for each group, however many runs it has.
+
+        Args:
+            overrides: of the command line.
+            groups: indexes of the groups.
+        """
+        if not self.multirun:
+            return completed(list(overrides))
+        kept = ("hydra/", "hydra.", "out_dir=")
+        words = [word for word in overrides if word.lstrip("+").startswith(kept)]
+        return [*words, f"+{JOB}=" + ",".join(map(str, groups))]
+
+    def run(self) -> None:
+        """Do every run here, without a launcher."""
+        self.carry_out(lambda groups: [self._do(self.sweep.groups[index]) for index in groups])
+
+    def carry_out(self, launch: Callable[[Sequence[int]], object]) -> None:
+        """Launch the groups with runs to do until none is left; wait for runs of other processes.
+
+        A launcher that breaks, as when a worker was killed, is asked again for what is missing.
+
+        Args:
+            launch: does the groups of these indexes, and raises what the launcher raises.
+
+        Raises:
+            UserError: the launcher failed before any run was begun.
+        """
+        least, fruitless, named = len(self._open()) + 1, 0, ""
+        while left := self._open():
+            if len(left) < least:
+                least, fruitless = len(left), 0
+            if fruitless == ATTEMPTS:
+                return
+            if free := self._free(left):
+                if not self._launch(launch, free, left):
+                    fruitless += self.launched
+                    time.sleep(POLL)
+                continue
+            holders = {str(holder_of(self.sweep.runs[key].folder)) for key in left}
+            found = ", ".join(sorted(holders))
+            if found != named:
+                print(f"waiting for {len(left)} runs of {found}", file=sys.stderr)
+            named = found
+            time.sleep(POLL)
+
+    def _open(self) -> list[str]:
+        """Keys of the runs that are neither done nor failed."""
+        self.sweep.refresh()
+        return [key for key in self.sweep.missing if key not in self.lost]
+
+    def _free(self, left: Sequence[str]) -> list[int]:
+        """Indexes of the groups with a run that no process is doing."""
+        free = {key for key in left if holder_of(self.sweep.runs[key].folder) is None}
+        groups = enumerate(self.sweep.groups)
+        return [index for index, group in groups if free & {run.key for run in group}]
+
+    def _launch(
+        self, launch: Callable[[Sequence[int]], object], groups: list[int], left: list[str]
+    ) -> bool:
+        """Whether a run was done or failed; raises where the launcher could not begin."""
+        try:
+            with self._watched():
+                launch(groups)
+        except Exception as error:
+            reason = one_line(error) or type(error).__name__
+            changed = len(self._open()) < len(left)
+            begun = any((self.sweep.runs[key].folder / CLAIM).exists() for key in left)
+            if not (changed or begun):
+                raise UserError(reason) from error
+            print(f"the launcher broke and is asked again: {reason}", file=sys.stderr)
+            return changed
+        return len(self._open()) < len(left)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """While a launcher works, tell what its processes have done."""
+        if not self.launched:
+            yield
+            return
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(POLL):
+                self._tell_news()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self._tell_news()
+
+    def _tell_news(self) -> None:
+        """Tell the runs whose records have appeared, and the progress."""
+        self.sweep.refresh()
+        found = {**self.sweep.done, **self.sweep.failed_now}
+        news = {key: record for key, record in found.items() if key not in self.told}
+        for key, record in news.items():
+            self.told.add(key)
+            if record.status == "ok":
+                announce(record, self.sweep.runs[key].folder, skipped=False)
+            else:
+                print(f"error: {key} failed: {record.error}", file=sys.stderr)
+        if news:
+            print(f"[{self.sweep.progress()}]", file=sys.stderr)
+
+    def tell_done(self) -> None:
+        """Print the runs that were done before."""
+        for key, record in self.sweep.done.items():
+            announce(record, self.sweep.runs[key].folder, skipped=True)
+
+    def _do(self, planned: Sequence[Planned]) -> list[Outcome]:
+        stop, started = StopSignals(), time.monotonic()
+        try:
+            group = [prepare(run.spec, self.cache, run.command) for run in planned]
+            with stop:
+                outcomes = execute(group, stop, self.sweep.place(group))
+        except Exception as error:  # a failure could not be recorded
+            if self.sent:
+                raise
+            self.lost |= {run.key for run in planned}
+            print(f"error: {_told(error, planned[0])}", file=sys.stderr)
+            return []
+        except Stopped:
+            if self.sent:
+                _requeue(stop)
+            raise
+        if not self.sent:
+            self._tell(outcomes, time.monotonic() - started)
+        if stop.received is not None:  # while the group was being finished
+            raise Stopped(f"{stop.received} between two groups")
+        return outcomes
+
+    def _tell(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """Print how the runs of a group went, those aside that another process does or did."""
+        news = [o for o in outcomes if o.trained or (o.error and not isinstance(o.error, Claimed))]
+        self.told |= {outcome.planned.key for outcome in news}
+        for outcome in news:
+            if outcome.error is None:
+                announce(outcome.record, outcome.folder, skipped=False)
+            else:
+                print(f"error: {_told(outcome.error, outcome.planned)}", file=sys.stderr)
+        if self.multirun and news:
+            self.sweep.refresh()
+            self.sweep.note(seconds, [outcome.planned.key for outcome in news])
+            print(f"[{self.sweep.progress()}]", file=sys.stderr)
+
+    def end(self) -> None:
+        """Exit with an error, and the reason of each failure, unless every run was done."""
+        self.sweep.refresh()
+        bad = [key for key in self.sweep.runs if key not in self.sweep.done]
+        if bad and len(self.sweep.runs) > 1:
+            reasons = [f"  {key}: {self._reason(key)}" for key in bad]
+            count = f"{len(bad)} of {len(self.sweep.runs)}"
+            sys.exit("\n".join([f"error: {count} runs failed:", *reasons]))
+        if bad:
+            sys.exit(1)
+
+    def _reason(self, key: str) -> str:
+        record = self.sweep.failed.get(key)
+        return record.error or "" if record else "left no record"
+
+
+def _requeue(stop: StopSignals) -> None:
+    """Leave a process of a launcher so that its scheduler does the job again.
+
+    The launcher's own handler of the signal comes first: submitit's puts the job back.
+    """
+    assert stop.received is not None
+    number = signal.Signals[stop.received]
+    if callable(signal.getsignal(number)):
+        signal.raise_signal(number)
+    sys.exit(REQUEUE)
+
+
+def _told(error: Exception, planned: Planned) -> str:
+    """One line: a user's mistake by itself, a failure with the place of its traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    reason = f"{type(error).__name__}: {error}"
+    return f"{planned.key} failed: {reason} (traceback: {planned.folder / 'traceback.txt'})"
