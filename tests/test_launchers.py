@@ -1,0 +1,158 @@
+"""Sweeps on real engines: joblib, submitit's processes, Ray, and a Slurm of two nodes.
+
+Each ends complete, with the records of a sweep in one process, also where a worker or a node is
+lost on the way. A test skips where its engine is not installed.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lora_bench import record
+from lora_bench.claims import FILE as CLAIM
+
+from .helpers import command_line
+from .test_sweep import facts
+
+ROOT = Path(__file__).parent.parent
+SLURM = ROOT / "scripts" / "slurm_on_one_host.sh"
+ENGINES = {
+    "processes": "hydra_plugins.hydra_joblib_launcher",
+    "slurm_here": "hydra_plugins.hydra_submitit_launcher",
+    "ray_tasks": "hydra_plugins.hydra_ray_launcher",
+    "slurm": "hydra_plugins.hydra_submitit_launcher",
+}
+ON_SLURM = ["hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2"]
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    """Four groups of two runs."""
+    return [
+        "-m", "model=tiny", "data.toy_train=400", "data.toy_validation=24", "train.epochs=3",
+        "method.rank=1,2,4,8", "seed=0,1", "group=2", "progress=false",
+        "train.checkpoint_minutes=0.01", f"out_dir={folder}/out",
+        f"cache_dir={folder}/cache", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory) -> Path:
+    """The same sweep in one process."""
+    folder = tmp_path_factory.mktemp("local")
+    assert command_line(*words(folder)).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def engine(request, tmp_path) -> Iterator[str]:
+    """A launcher that can work here."""
+    name = request.param
+    pytest.importorskip(ENGINES[name])
+    if name != "slurm":
+        yield name
+        return
+    if not (shutil.which("slurmctld") and shutil.which("munged") and os.geteuid() == 0):
+        pytest.skip("needs root and the Debian packages slurm-wlm and munge")
+    folder = tmp_path / "slurm"
+    subprocess.run([SLURM, "start", folder], check=True, timeout=120)
+    try:
+        yield name
+    finally:
+        subprocess.run([SLURM, "stop", folder], check=True, timeout=60)
+
+
+def started(tmp_path: Path, name: str) -> subprocess.Popen:
+    more = [f"hydra/launcher={name}", *(ON_SLURM if name == "slurm" else [])]
+    command = [sys.executable, "-m", "lora_bench", *words(tmp_path, *more)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment |= {"SLURM_CONF": str(tmp_path / "slurm" / "slurm.conf")} if name == "slurm" else {}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **options)
+
+
+def check(tmp_path: Path, local: Path, name: str, process: subprocess.Popen) -> str:
+    """The sweep has ended complete, each run once; returns its messages."""
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == 0, err
+    found, problems = record.read_all(tmp_path / "out")
+    assert not problems and len(found) == 8
+    assert facts(tmp_path / "out") == facts(local / "out")
+    assert {one.provenance["launcher"] for one in found} == {name}
+    assert all(one.provenance["host"] for one in found)
+    told = Counter(re.findall(r"^(?:\x1b\S*)?(\S+): matthews .*trained in", out, re.MULTILINE))
+    assert told == dict.fromkeys((one.key for one in found), 1), out
+    assert "[8 of 8 runs done, 0 to do]" in err
+    counts = [int(n) for n in re.findall(r"\[(\d) of 8 runs done", err)]
+    assert counts == sorted(set(counts)), err  # counted on disk: never twice the same
+    assert not list(tmp_path.rglob(CLAIM))
+    return err
+
+
+every_engine = pytest.mark.parametrize("engine", ENGINES, indirect=True)
+
+
+@pytest.mark.slow
+@every_engine
+def test_a_sweep_ends_as_in_one_process(tmp_path, local, engine):
+    err = check(tmp_path, local, engine, started(tmp_path, engine))
+    assert "asked again" not in err
+
+
+def victim(runs: Path) -> psutil.Process:
+    """A process that is training, after its first checkpoint."""
+    end = time.monotonic() + 200
+    while time.monotonic() < end:
+        for path in runs.glob("cola/*/checkpoint*"):
+            try:
+                return psutil.Process(json.loads((path.parent / CLAIM).read_text())["process"])
+            except (OSError, ValueError, psutil.Error):
+                continue
+        time.sleep(0.05)
+    raise AssertionError("nothing was trained")
+
+
+def lose_node(worker: psutil.Process, conf: str, *, processes: bool) -> None:
+    """Kill the daemon of the worker's Slurm node; with ``processes`` all that runs there, too."""
+    node = worker.environ()["SLURMD_NODENAME"]
+    for one in psutil.process_iter():
+        try:
+            here = one.environ().get("SLURM_CONF") == conf
+            daemon = here and one.name() == "slurmd" and node in one.cmdline()
+            inside = here and one.environ().get("SLURMD_NODENAME") == node
+            parents = [up for up in one.parents() if up.name() == "slurmstepd"] if inside else []
+            if daemon or (inside and processes):
+                for dying in (one, *parents):
+                    dying.kill()
+        except psutil.Error:
+            continue
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["worker", "daemon", "node"])
+@every_engine
+def test_what_is_lost_on_the_way_costs_no_run(tmp_path, local, engine, lost):
+    """A process of the launcher; or a Slurm node's daemon, with or without its processes."""
+    if (engine == "slurm") != (lost != "worker"):
+        pytest.skip("Slurm loses nodes, the others lose workers")
+    process = started(tmp_path, engine)
+    worker = victim(tmp_path / "out" / "runs")
+    finished = {one.key: one.started for one in record.read_all(tmp_path / "out")[0]}
+    if engine == "slurm":
+        conf = str(tmp_path / "slurm" / "slurm.conf")
+        lose_node(worker, conf, processes=lost == "node")
+    else:
+        worker.send_signal(signal.SIGKILL)
+    check(tmp_path, local, engine, process)
+    now = {one.key: one.started for one in record.read_all(tmp_path / "out")[0]}
+    assert finished.items() <= now.items()  # what was done before is not done again
