@@ -1,5 +1,6 @@
 """Which values a Spec may hold, and the errors for others."""
 
+import dataclasses
 import math
 import re
 from typing import Any
@@ -7,13 +8,24 @@ from typing import Any
 from omegaconf import MISSING
 
 LARGEST = 2**31 - 1  # of a count: what the arrays and seeds of every library take
+LONGEST = 1500  # characters of a message
 # A name is a part of the name of a folder.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 TARGETS = ("query", "key", "value", "attention_output", "intermediate", "output")
 
 
 class UserError(Exception):
-    """A mistake of the user: its message is one line, printed without a traceback."""
+    """A mistake of the user: its message is one line, printed without a traceback.
+
+    Line ends and other characters that a terminal does not print are escaped, and of a very long
+    message, as a long value makes it, the middle is left out.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST - 300]} ... {text[-300:]}"
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class SpecError(UserError):
@@ -43,6 +55,19 @@ def check(spec: Any) -> None:
     _check_sizes(spec)
     _check_choices(spec)
     _check_method(spec.method)
+    _check_finite(spec, "")
+
+
+def _check_finite(value: Any, path: str) -> None:
+    """Refuse NaN and infinity, which a record cannot hold, in any setting."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(path, value, "must be a finite number")
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        _check_finite(inner, f"{path}.{name}".lstrip("."))
 
 
 def _check_sizes(spec: Any) -> None:
@@ -64,7 +89,7 @@ def _check_sizes(spec: Any) -> None:
         ("data.seed", data.seed, 0),
     ):
         if value is not None:
-            _check_count(path, value, low)
+            check_count(path, value, low)
     for path, value in (("train.lr", train.lr), ("train.max_grad_norm", train.max_grad_norm)):
         if not (value > 0 and math.isfinite(value)):
             raise SpecError(path, value, "must be a finite number above 0")
@@ -95,7 +120,17 @@ def _check_sizes(spec: Any) -> None:
         )
 
 
-def _check_count(path: str, value: int, low: int) -> None:
+def check_count(path: str, value: int, low: int) -> None:
+    """Refuse a number below ``low``, or above what every library takes.
+
+    Args:
+        path: dotted name of the setting.
+        value: of the setting.
+        low: the lowest value that is allowed.
+
+    Raises:
+        SpecError: names the setting and the bound.
+    """
     if value < low:
         raise SpecError(path, value, f"must be {low} or more")
     if value > LARGEST:
@@ -155,7 +190,7 @@ def _check_method(method: Any) -> None:
     if unknown := [target for target in method.targets if target not in TARGETS]:
         raise SpecError("method.targets", unknown, f"must be among {', '.join(TARGETS)}")
     if method.rank is not None:
-        _check_count("method.rank", method.rank, 1)
+        check_count("method.rank", method.rank, 1)
     if method.alpha is not None and not (method.alpha > 0 and math.isfinite(method.alpha)):
         raise SpecError("method.alpha", method.alpha, "must be a finite number above 0")
     if method.layers == []:

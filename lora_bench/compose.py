@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -168,7 +169,9 @@ def with_presets_of(folder: str | None, overrides: list[str]) -> list[str]:
 def one_line(error: Exception) -> str:
     """Hydra's message without its search path and type names."""
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
-    return text.split(" Config search path:")[0].split(" full_key:")[0]
+    for more in (" Config search path:", " full_key:", " See https:"):
+        text = text.split(more)[0]
+    return text
 
 
 def _is_given(path: str, overrides: Sequence[str]) -> bool:
@@ -203,9 +206,19 @@ def _check_searchpath(overrides: Sequence[str]) -> None:
         if path_of(word) == SEARCHPATH:
             value = parsed(word).value()
             for entry in value if isinstance(value, list) else [value]:
-                kind, _, folder = str(entry).rpartition("://")
-                if kind in ("", "file") and not Path(folder).is_dir():
-                    raise UserError(f"{word}: {entry}: no such folder; must be file:///folder")
+                if not _is_available(str(entry)):
+                    allowed = "must be file:///folder or pkg://package"
+                    raise UserError(f"{word}: {entry}: no such folder; {allowed}")
+
+
+def _is_available(place: str) -> bool:
+    """Whether Hydra finds a folder of presets."""
+    kind, separator, _ = place.partition("://")
+    try:
+        source = SourcesRegistry.instance().resolve(kind if separator else "file")
+        return source(provider="command line", path=place).available()
+    except (HydraException, ValueError, ImportError):  # of an unknown kind, or no name of a package
+        return False
 
 
 def _unknown_argument(overrides: list[str]) -> str | None:

@@ -19,6 +19,7 @@ from hydra.core.override_parser.types import (
     Override,
     QuotedString,
     RangeSweep,
+    Sweep,
 )
 from hydra.errors import HydraException
 
@@ -63,7 +64,9 @@ def parsed(word: str, *, searching: bool = False) -> Override:
         _check_group(word, override)
     elif not is_setting(key):
         raise UserError(f"{word}: no such setting; {_advice(key)}")
-    if isinstance(override.value(), Glob | IntervalSweep) and not searching:
+    value = override.value()
+    nested = isinstance(value, ChoiceSweep) and any(isinstance(one, Sweep) for one in value.list)
+    if nested or (isinstance(value, Glob | IntervalSweep) and not searching):
         raise UserError(f"{word}: must list its values, as in 1,2,3 or range(1,4)")
     return override
 

@@ -18,6 +18,7 @@ from .checks import TARGETS as TARGETS
 from .checks import SpecError as SpecError
 from .checks import UserError as UserError
 from .checks import check
+from .checks import check_count as check_count
 
 # Raise it when the same settings would train to other numbers than before.
 PROCEDURE = 2

@@ -45,6 +45,9 @@ def test_a_real_process_answers_as_main_does():
         (["data=local", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["-m", "method.rank=4,-1", "seed=0,1"], "method.rank=-1: must be 1 or more"),
         (["method.rank=[4"], "error: "),
+        (["-m", "task.columns=1,2,range(1,4)"], "must list its values, as in 1,2,3 or range(1,4)"),
+        (["hydra.searchpath=[pkg://nosuch]"], "pkg://nosuch: no such folder; must be file:///"),
+        (["hydra.searchpath=[nosuch://x]"], "nosuch://x: no such folder"),
     ],
 )
 def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, arguments, message):
@@ -132,6 +135,12 @@ def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_pa
     folder.rename(tmp_path / "away")
     assert "trained in" in cli(*words).stdout and (folder / "adapter").is_dir()
     assert "is gone" not in cli(*words).stderr
+
+
+def test_a_gpu_that_is_not_there_is_one_line(tmp_path):
+    done = cli("model=tiny", "device=cuda:99", f"out_dir={tmp_path}", f"cache_dir={tmp_path}/c")
+    assert done.returncode != 0 and done.stderr.count("\n") == 1
+    assert "error: device=cuda:99: there is no such CUDA device here; must be cpu" in done.stderr
 
 
 def test_diagnostics_that_come_after_a_run_make_another_run(tmp_path):

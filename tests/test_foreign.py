@@ -126,6 +126,7 @@ CONTRADICTIONS = [
     ({"bias": "lora_only"}, "missing ['encoder."),
     ({"bias": "some"}, 'bias="some"'),
     ({"modules_to_save": None}, "do not explain classifier."),
+    ({"modules_to_save": ["classifier", "0"]}, "modules_to_save: the file has no weights of '0'"),
     ({"task_type": "QUESTION_ANS"}, "task_type=QUESTION_ANS: task=cola is SEQ_CLS"),
     ({"base_model_name_or_path": None}, "give --base"),
     ({"base_model_name_or_path": "/nowhere"}, "model.source=/nowhere: no such folder"),

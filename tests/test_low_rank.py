@@ -220,6 +220,8 @@ def test_the_identity_holds_every_setting_that_can_change_a_score():
         (["rank=4", "train_rows=9999"], "train_rows=9999: sklearn.datasets.load_digits has 1437"),
         (["rank=65", "layer=low_rank_spectral"], "rank=65: must be 64 or less with init=spectral"),
         (["rank=[4"], "error: "),
+        (["layer=null"], "cannot be composed: Config group override must be a string"),
+        (["rank=4", "epochs=2147483648"], "epochs=2147483648: must be at most 2147483647"),
     ],
 )  # fmt: skip
 def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, words, message):

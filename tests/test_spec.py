@@ -282,6 +282,32 @@ def test_a_wrong_value_is_one_line_that_names_it(override, message):
     assert "\n" not in str(caught.value)
 
 
+FLOATS = {**settings(Spec()), "task.value_range": [], "method.args": {}}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_is_refused_in_every_setting(number):
+    """Else a record that holds it could not be written, after the training."""
+    for path in FLOATS:
+        spec = compose(["data=local", "data.root=x"])
+        section, _, name = path.rpartition(".")
+        holder = functools.reduce(getattr, filter(None, section.split(".")), spec)
+        value = getattr(holder, name)
+        if not isinstance(value, float | list | dict):
+            continue
+        inside = {list: [number], dict: {"entry": {"inner": number}}}
+        setattr(holder, name, inside.get(type(value), number))
+        with pytest.raises(SpecError, match=path.replace(".", r"\.")):
+            validate(spec)
+
+
+def test_a_message_is_one_line_that_a_terminal_shows_as_it_is():
+    text = str(SpecError("data.root", "a\nb\x1b[2J\u202e\ud800é", "must be a folder"))
+    assert text == r"data.root=a\nb\x1b[2J\u202e\ud800é: must be a folder"
+    text = str(SpecError("data.root", "x" * 100_000, "must be a folder"))
+    assert len(text) < 1600 and text.startswith("data.root=xx") and text.endswith("a folder")
+
+
 def test_a_window_must_have_room_for_question_and_stride():
     with pytest.raises(
         UserError, match="train.max_length=150: must be 196 or more: question, stride and 4"

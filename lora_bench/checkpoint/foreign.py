@@ -92,6 +92,10 @@ def _check_peft(
     if config.task_type not in (None, kind):
         raise AdapterError(f"{path}: task_type={config.task_type}: task={task.name} is {kind}")
     plain = [name for name in stock if not name.endswith((".lora_A", ".lora_B"))]
+    for name in config.modules_to_save or []:
+        saved = any(f".{name}." in f".{parameter}" for parameter in plain)
+        if not saved and any(f".{name}." in f".{parameter}" for parameter in stock):
+            raise AdapterError(f"{path}: modules_to_save: the file has no weights of {name!r}")
     if strange := [name for name in plain if not config.explains(name)]:
         raise AdapterError(
             f"{path}: bias={config.bias} and modules_to_save={config.modules_to_save} do not "

@@ -38,7 +38,7 @@ def build(
         SpecError: the device is missing, or a setting does not fit this encoder.
         UserError: the encoder cannot be loaded.
     """
-    _check_device(spec)
+    check_device(spec.device)
     encoder = _encoder_of(spec) if shared is None else shared.copy()
     if spec.train.max_length > max_tokens(encoder):
         limit = f"{spec.model.name} takes at most {max_tokens(encoder)} tokens"
@@ -58,9 +58,20 @@ def build(
     return model
 
 
-def _check_device(spec: Spec) -> None:
-    if spec.device.startswith("cuda") and not torch.cuda.is_available():
-        raise SpecError("device", spec.device, "no CUDA device is available; must be cpu here")
+def check_device(device: str) -> None:
+    """Refuse a GPU that is not there.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:<number>``.
+
+    Raises:
+        SpecError: it is missing.
+    """
+    count = torch.cuda.device_count()
+    if device == "cpu" or int(device.partition(":")[2] or 0) < count:
+        return
+    known = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
+    raise SpecError("device", device, f"there is no such CUDA device here; must be {known}")
 
 
 def _encoder_of(spec: Spec) -> RobertaModel:
@@ -79,7 +90,7 @@ class SharedEncoder:
     """
 
     def __init__(self, spec: Spec):
-        _check_device(spec)
+        check_device(spec.device)
         self.encoder = _encoder_of(spec)
         # Methods draw initial values on the CPU, so a model moves to its device after that.
         self._on_device = {p.data_ptr(): p.data.to(spec.device) for p in self.encoder.parameters()}

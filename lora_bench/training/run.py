@@ -135,21 +135,22 @@ def _train(outcomes: Sequence[Outcome], stop: StopSignals, place: str) -> None:
     """Train all of them, in as few passes as memory and checkpoints allow."""
     spec = outcomes[0].planned.spec
     with stage("loading PyTorch", shown=spec.progress):
-        from ..model.build import SharedEncoder
+        from ..model.build import SharedEncoder, check_device
         from .member import Members
         from .memory import PeakMemory, keep_freed_memory
 
     _warn_of_slow_bf16(spec)
     keep_freed_memory()
     shared, size = None, 1
-    if len(outcomes) > 1:
-        try:
+    try:
+        check_device(spec.device)
+        if len(outcomes) > 1:
             shared = SharedEncoder(spec)
             size = _runs_that_fit(outcomes, shared)
-        except Exception as error:
-            for outcome in outcomes:
-                outcome.fail(error)
-            return
+    except Exception as error:
+        for outcome in outcomes:
+            outcome.fail(error)
+        return
     for part in _at_one_step(outcomes):
         for start in range(0, len(part), size):
             members = Members(part[start : start + size], shared, stop, place)

@@ -46,6 +46,8 @@ def compose(words: list[str]) -> Settings:
         raise UserError("lr: no rate was tuned for this layer and optimizer; set it") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_unknown(words) or one_line(error)) from None
+    except (ValueError, TypeError, RecursionError) as error:  # Hydra's own
+        raise UserError(f"{' '.join(words)}: cannot be composed: {one_line(error)}") from None
 
 
 def plan(words: list[str], *, sweep: bool) -> list[Settings]:

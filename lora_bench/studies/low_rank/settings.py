@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from ...spec import Identity, SpecError, part_of
+from ...spec import Identity, SpecError, check_count, part_of
 
 # Raise it when the same settings would train to other numbers than before.
 PROCEDURE = 1
@@ -133,11 +133,10 @@ def _check_choices(settings: Settings) -> None:
 def _check_numbers(settings: Settings) -> None:
     for name in ("rank", "epochs", "batch_size", "width", "train_rows", "validation_rows"):
         value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise SpecError(name, value, "must be 1 or more")
+        if value is not None:
+            check_count(name, value, 1)
     for name in ("seed", "data_seed"):
-        if getattr(settings, name) < 0:
-            raise SpecError(name, getattr(settings, name), "must be 0 or more")
+        check_count(name, getattr(settings, name), 0)
     for name in ("lr", "lr_ratio"):
         value = getattr(settings, name)
         if not (value > 0 and math.isfinite(value)):
