@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "lora_bench"
 ORDER = [
     "checks", "files", "spec", "record_formats", "record", "claims", "network", "presets", "tuned",
     "data", "model", "tasks", "methods", "overrides", "compose", "checkpoint", "training", "sweep",
-    "predict", "report", "studies", "command line", "tune", "cli", "api", "__init__",
+    "predict", "report", "items", "studies", "command line", "tune", "cli", "api", "__init__",
 ]  # fmt: skip
 
 

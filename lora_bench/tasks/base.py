@@ -191,6 +191,17 @@ class Task:
         """
         raise NotImplementedError
 
+    def restored(self, table: pd.DataFrame) -> tuple[Predictions, list[Row]]:
+        """What ``score`` needs, from what ``stored`` returned.
+
+        Returns:
+            Predictions, and rows with their references alone.
+
+        Raises:
+            NotImplementedError: the kind does not read its own tables.
+        """
+        raise NotImplementedError
+
     def write_predictions(
         self, folder: Path, predictions: Predictions, rows: list[Row], threshold: float | None
     ) -> None:

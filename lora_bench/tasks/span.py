@@ -224,6 +224,12 @@ class SpanTask(Task):
         }
         return pd.DataFrame(columns)
 
+    def restored(self, table: pd.DataFrame) -> tuple[list[Answer], list[Row]]:
+        """Answers, and rows with their accepted texts."""
+        pairs = zip(table["prediction"], table["null_odds"], strict=True)
+        rows = [{"answers": {"text": list(texts)}} for texts in table["reference"]]
+        return [Answer(text, odds, []) for text, odds in pairs], rows
+
     def write_predictions(
         self, folder: Path, predictions: list[Answer], rows: list[Row], threshold: float | None
     ) -> None:

@@ -160,6 +160,12 @@ class TextTask(Task):
         table = pd.DataFrame({"prediction": predictions, "reference": self.references(rows)})
         return table if self.regression else table.map(self.spec.labels.__getitem__)
 
+    def restored(self, table: pd.DataFrame) -> tuple[np.ndarray, list[Row]]:
+        """Class indices, or values."""
+        if not self.regression:
+            table = table[["prediction", "reference"]].map(self.spec.labels.index)
+        return table["prediction"].to_numpy(), [{"label": label} for label in table["reference"]]
+
     def submission_value(self, prediction: Any) -> str:
         """The label as the official files write it, or the value with three decimals."""
         return f"{prediction:.3f}" if self.regression else table.label_values(self.spec)[prediction]
