@@ -1,6 +1,7 @@
 """Made-up records for the tests of the report."""
 
 import copy
+import re
 from functools import cache
 
 from lora_bench import compose as composing
@@ -59,7 +60,8 @@ def made_of(
         started="now", data=facts, best=epochs[0], last=epochs[1],
         **fields,
     )  # fmt: skip
-    write(folder / identity.key, record)
+    # a key holds names as they are, which a folder cannot
+    write(folder / re.sub(r"[^\w.-]", "_", identity.key)[-100:], record)
     return record
 
 

@@ -71,7 +71,7 @@ def content(runs: pd.DataFrame) -> dict[str, Any]:
 
 
 def _places(found: Iterable[pd.DataFrame]) -> dict[tuple[str, str], Any]:
-    """One cell of each task, metric, model and data, as the LoRA paper orders tasks."""
+    """One cell of each task, metric, model and data: real data first, tasks as LoRA's paper."""
     order = {task: i for i, task in enumerate(TASK_ORDER)}
     places: dict[tuple[str, str], Any] = {}
     for cells in found:
@@ -80,7 +80,11 @@ def _places(found: Iterable[pd.DataFrame]) -> dict[tuple[str, str], Any]:
     return dict(
         sorted(
             places.items(),
-            key=lambda item: (order.get(item[1].task, len(order)), item[1].task),
+            key=lambda item: (
+                item[1].data == "toy",
+                order.get(item[1].task, len(order)),
+                item[1].task,
+            ),
         )
     )
 

@@ -1,5 +1,6 @@
 """Lines and points of scores: over swept settings, over epochs, by the number of parameters."""
 
+import textwrap
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +17,8 @@ from ..sweeps import sweeps
 from .style import (
     COLOURS,
     LABEL_POINTS,
+    TITLE_LETTERS,
+    TITLE_LINES,
     WIDTH,
     Named,
     best_lines,
@@ -34,6 +37,7 @@ Value = Callable[[dict], float | None]  # of an epoch
 DECADE = 10
 MOST_NAMES = 10  # of points
 ROOM = 0.2  # of the height, for names above and below the points
+BESIDE = 1.12  # where a name begins, on the logarithmic axis
 ITERATIONS = 500  # of moving names apart; a limit of time would make pictures differ
 
 
@@ -143,7 +147,7 @@ def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
         axes.step(x[front], y[front], where="post", color="#888888", linestyle="--", zorder=1)
         _points(axes, points, front)
         metric = f"{place.metric.iloc[0]}, % (mean{interval_note(points)})"
-        axes.set(xlabel="trained parameters, without the head", ylabel=metric)
+        axes.set(xlabel="trained parameters, without the head", ylabel=plain(metric))
         named, note = _named(points, front)
         set_title(figure, place, "score by size; dashed: Pareto front", note)
         axes.margins(x=0.05, y=ROOM)
@@ -187,15 +191,19 @@ def _levels(axes: Axes, levels: pd.DataFrame) -> None:
         listed = [
             f"{names[label]} {y:.1f}" for label, y in zip(beyond.label, beyond["mean"], strict=True)
         ]
+        names_beyond = textwrap.fill(
+            f"{side}: {', '.join(listed)}" if listed else "", TITLE_LETTERS - 14,
+            max_lines=TITLE_LINES, placeholder=" … in the tables",
+        )  # fmt: skip
         axes.text(
-            0.98, at, f"{side}: {', '.join(listed)}" if listed else "", ha="right", va=text,
-            transform=axes.transAxes, fontsize=LABEL_POINTS, color="#555555",
+            0.98, at, names_beyond, ha="right", va=text,
+            transform=axes.transAxes, fontsize=LABEL_POINTS, color="#555555", in_layout=False,
         )  # fmt: skip
     for _, level in levels[levels["mean"].between(bottom, top)].iterrows():
         axes.axhline(level["mean"], color="#888888", linestyle=":", linewidth=0.8)
         axes.text(
             0.99, level["mean"], names[level.label], transform=across, ha="right", va="bottom",
-            fontsize=LABEL_POINTS, color="#555555",
+            fontsize=LABEL_POINTS, color="#555555", in_layout=False,
         )  # fmt: skip
 
 
@@ -205,11 +213,19 @@ def _name_points(
     """Names beside points, moved apart."""
     names = short_names(points.label)
     texts = [
-        axes.text(cell.x, cell["mean"], names[cell.label], fontsize=LABEL_POINTS)
+        axes.text(
+            BESIDE * cell.x,
+            cell["mean"],
+            names[cell.label],
+            fontsize=LABEL_POINTS,
+            in_layout=False,
+        )
         for _, cell in points.iterrows()
     ]
     adjust_text(
-        texts, *all_points, ax=axes, iter_lim=ITERATIONS, expand=(1.1, 1.3), force_text=(0.3, 0.6),
+        texts, *all_points, ax=axes, target_x=points.x.tolist(),
+        target_y=points["mean"].tolist(), iter_lim=ITERATIONS, expand=(1.1, 1.3),
+        force_text=(0.3, 0.6),
         arrowprops={"arrowstyle": "-", "color": "#888888", "linewidth": 0.5},
     )  # fmt: skip
 
