@@ -34,6 +34,7 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "provenance": {"commit": str, "versions": dict},
     "group": {"size": int},
 }
+LARGEST = 2**63 - 1  # of a score: a larger whole number is none to NumPy
 REFERENCES = ("chance", "bag_of_words", "ceiling")  # scores of a split that no method made
 
 
@@ -165,5 +166,6 @@ def _no_scores(scores: Any, place: str) -> Iterator[str]:
         yield f"{place}: must map a metric to its score, is {scores!r}"
         return
     for metric, value in scores.items():
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or abs(value) > LARGEST:
             yield f"{place}.{metric}: must be a number, is {value!r}"

@@ -259,6 +259,7 @@ def test_seeds_of_pefts_projections_are_stated_for_format_1(tmp_path):
     "field, value, message",
     [
         ("last", {"epoch": 1, "scores": {"matthews": "high"}}, "last.scores.matthews: must be a"),
+        ("last", {"epoch": 1, "scores": {"matthews": 10**30}}, "last.scores.matthews: must be a"),
         ("last", {"epoch": 1, "scores": {}}, "last.scores: must map a metric to its score"),
         ("epochs", [{"epoch": 1, "loss": 1.0}], "epochs.0.scores: must be of type dict, is None"),
         ("data", {"train": {"rows": "all"}}, "data.train.rows: must be a number of rows"),
