@@ -156,3 +156,35 @@ def test_what_is_lost_on_the_way_costs_no_run(tmp_path, local, engine, lost):
     check(tmp_path, local, engine, process)
     now = {one.key: one.started for one in record.read_all(tmp_path / "out")[0]}
     assert finished.items() <= now.items()  # what was done before is not done again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hydra/sweeper=optuna"], "hydra/sweeper: is for a sweep; add -m"),
+        (["-m", "hydra/sweeper=nosuch"], "Could not find 'hydra/sweeper/nosuch'"),
+        (["-m", "hydra/launcher=nosuch"], "Could not find 'hydra/launcher/nosuch'"),
+    ],
+)
+def test_an_engine_that_is_not_there_is_one_line(tmp_path, arguments, message):
+    done = command_line(*arguments, "model=tiny", f"out_dir={tmp_path}/out")
+    assert done.returncode != 0 and message in done.stderr.splitlines()[-1]
+    assert record.read_all(tmp_path / "out")[0] == []
+
+
+def test_a_sweeper_gets_the_first_metric_of_each_run(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    pytest.importorskip("optuna")
+    command = [
+        sys.executable, "-m", "lora_bench", "-m", "hydra/sweeper=optuna", "model=tiny",
+        "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=2", "train.epochs=1",
+        "train.lr=interval(1e-4,1e-2)", "data.toy_train=48", "data.toy_validation=24",
+        f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache", "progress=false", "task=sst2",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found, problems = record.read_all(tmp_path / "out")
+    assert len(found) == 2 and not problems
+    best = max(one.last["scores"]["accuracy"] for one in found)
+    (told,) = (tmp_path / "out").rglob("optimization_results.yaml")
+    assert f"best_value: {best}" in told.read_text()
