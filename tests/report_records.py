@@ -7,6 +7,9 @@ from functools import cache
 from lora_bench import compose as composing
 from lora_bench.record import Record, write
 from lora_bench.report import load_records
+from lora_bench.report.build import Choices, all_tables
+from lora_bench.report.cells import make_cells
+from lora_bench.report.table import Table
 from lora_bench.spec import Spec
 
 
@@ -80,3 +83,9 @@ def grid(folder):
         made_up(folder, f"seed={seed}", "method=full", last=0.7)
     made_up(folder, "method=bitfit", status="failed")
     return load_records(folder)
+
+
+def tables_of(folder, protocol="last") -> dict[str, Table]:
+    runs = load_records(folder)
+    found = all_tables(make_cells(runs, protocol), runs, Choices())
+    return {table.name: table for table in found}

@@ -2,39 +2,44 @@
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import argcomplete
-import pandas as pd
 
 from ..spec import UserError
-from .build import all_tables
-from .cells import make_cells
-from .formats import FORMATS, to_block
+from .commands import COMMANDS
+from .formats import FORMATS
+from .layout import CHOICES, load_layout, renames
 from .pairs import BASELINE
-from .query import export, print_runs, print_status, select
 from .runs import PROTOCOLS, load_records
-from .tables import Table
 
-MEANING = {
-    "last": "Score after the last epoch",
-    "best": "Score of each run's best epoch, chosen on the data it is reported on",
+SHOWN = ("tables", "best", "curve", "compare")  # commands that print tables
+# option -> commands that read it
+READERS = {
+    "which": ("trace", "compare"),
+    "over": ("best",),
+    "x": ("curve",),
+    "axis": ("curve",),
+    "baseline": ("tables",),
+    "all_pairs": ("tables",),
+    "published": ("tables",),
+    "protocol": (*SHOWN, "plots", "trace"),
+    "statistic": ("tables", "best", "curve"),
+    "format": SHOWN,
+    "out": ("tables", "curve", "best", "compare", "plots", "page", "export"),
+    **dict.fromkeys(("layout", "rename", "spread"), SHOWN),
+    **dict.fromkeys(("tasks", "methods"), ("tables", "best", "curve")),
+    **dict.fromkeys(("columns", "sort", "best"), ("tables",)),
 }
-READING = """\
-Percent: {statistic} ± standard deviation (n seeds), the best of a column in bold. A system is \
-named by its method and rank and by the settings that differ among the systems of its method; \
-`recipe` lists settings that differ among all systems, where they are not at their default. \
-`chance` is a constant guess; of generated data, `bag of words` is a linear model on word counts \
-and `ceiling` a perfect model against the noisy labels. `adapter` and `trained` count parameters \
-(`trained`: head included), `file` is what is saved; `train`, `tokens/s` (real tokens of training) \
-and `peak` (the process's memory) are medians. Differences come with a 95 % interval (paired t) \
-and the number of common seeds that would show a difference of that size in 80 % of cases."""
 EXAMPLES = """\
 commands:
   tables (default)  print every table these runs fill; write them as Markdown, CSV and LaTeX, and
                     every cell with mean, median, spread, interval and the keys behind it as
                     tables/cells_<protocol>.csv
+  best              the best value of --over for each system, and on which data it was chosen
+  curve             score over --x: table, and pictures in <out>/pictures/
+  compare A B       what changed beyond noise between two folders of results
   plots             write the pictures as SVG and PDF to <out>/pictures/
   page              write one self-contained page, <out>/index.html
   status            done, failed and missing runs of every sweep
@@ -45,6 +50,9 @@ commands:
 examples:
   python -m lora_bench.report --runs outputs --format latex
   python -m lora_bench.report --published --protocol best
+  python -m lora_bench.report best --over train.lr
+  python -m lora_bench.report curve --x method.rank --methods lora,peft_dora
+  python -m lora_bench.report compare results/real outputs
   python -m lora_bench.report trace task=cola method=lora rank=8 train.warmup=0.1
   python -m lora_bench.report trace cola-minilm-lora-r8-s0-c802b76583
 """
@@ -55,14 +63,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _parser()
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
-    args.format = args.format or ("terminal" if sys.stdout.isatty() else "markdown")
     try:
+        _refuse_without_effect(args)
+        args.layout = load_layout(args.layout, _choices(args))
+        args.protocol, args.statistic = args.protocol or "last", args.statistic or "mean"
+        args.format = args.format or ("terminal" if sys.stdout.isatty() else "markdown")
         runs = load_records(args.runs)
-        if runs.empty and args.command != "status":
+        if runs.empty and args.command not in ("status", "compare"):
             raise UserError(
                 f"--runs {args.runs}: no runs there yet; python -m lora_bench makes one"
             )
         COMMANDS[args.command](args, runs)
+    except BrokenPipeError:  # as in `... | head`
+        sys.stderr.close()
+        sys.exit(141)
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -79,19 +93,17 @@ def _parser() -> argparse.ArgumentParser:
         "command", nargs="?", choices=COMMANDS, default="tables", metavar="command",
         help="see below",
     )  # fmt: skip
-    add("which", nargs="*", help="trace: setting=value, or run keys")
+    add("which", nargs="*", help="trace: setting=value, or run keys; compare: the two folders")
     add(
         "--runs", type=Path, default=Path("outputs"),
         help="folder with runs, at any depth (default: %(default)s)",
     )  # fmt: skip
     add("--out", type=Path, help="where to write (default: the folder of --runs)")
     add(
-        "--protocol", choices=PROTOCOLS, default="last",
-        help="epoch whose scores are shown (default: %(default)s)",
+        "--protocol", choices=PROTOCOLS, help="epoch whose scores are shown (default: last)",
     )  # fmt: skip
     add(
-        "--statistic", choices=("mean", "median"), default="mean",
-        help="of the seeds (default: %(default)s)",
+        "--statistic", choices=("mean", "median"), help="of the seeds (default: mean)",
     )  # fmt: skip
     add(
         "--baseline",
@@ -103,96 +115,44 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--all-pairs", action="store_true", help="tables: also compare every two systems")
     add("--published", action="store_true", help="tables: also compare with published numbers")
+    add("--over", type=_words, help="best: settings, as in train.lr,method.alpha")
+    add("--x", help="curve: a numeric setting, as in train.lr")
+    add("--axis", choices=("log", "linear"), help="curve: (default: what suits the values)")
+    layout = parser.add_argument_group("layout", "how tables look; each is a key of the file too")
+    add = layout.add_argument
+    add("--layout", type=Path, help="YAML file with the choices of a paper")
+    add("--tasks", type=_words, help="which, in this order, as in cola,rte")
+    add("--methods", type=_words, help="names, or words of systems, as in full,'lora r=8'")
+    add("--columns", type=_words, help="of the table of methods: parameters,tasks,average")
+    add("--rename", action="append", help="'lora r=8=Ours': a system, method, task or metric")
+    add("--sort", choices=CHOICES["sort"], help="rows of the table of methods (default: score)")
+    add("--best", choices=CHOICES["best"], help="where the best row stands (default: last)")
+    add("--spread", choices=CHOICES["spread"], help="in LaTeX (default: subscript)")
     return parser
 
 
-def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
-    out = args.out or args.runs
-    (out / "tables").mkdir(parents=True, exist_ok=True)
-    for protocol in PROTOCOLS:
-        cells = make_cells(runs, protocol)
-        flat = cells.assign(keys=cells["keys"].map(" ".join), system=cells.label)
-        flat = flat.drop(columns=["first", "scores", "where", "where_id", "system_id", "label"])
-        flat.to_csv(out / "tables" / f"cells_{protocol}.csv", index=False)
-        found = all_tables(cells, runs, args.statistic, args.baseline, args.all_pairs)
-        if args.published:
-            from .published import published_table
-
-            found.append(published_table(cells, protocol))
-        heading = f"{MEANING[protocol]}. {READING.format(statistic=args.statistic)}"
-        text = "\n\n".join([heading, *(to_block(table, "markdown") for table in found)])
-        (out / f"table_{protocol}.md").write_text(f"{text}\n")
-        _write_each(found, out / "tables", protocol)
-        if protocol == args.protocol:
-            print("\n\n".join([heading, *(to_block(table, args.format) for table in found)]))
-    print(
-        f"\nWritten: {out}/table_last.md and table_best.md, and each table as .csv and .tex in "
-        f"tables/; records: {args.runs}",
-        file=sys.stderr,
-    )
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _write_each(tables: list[Table], folder: Path, protocol: str) -> None:
-    counts = Counter(table.name for table in tables)
-    for number, table in enumerate(tables):
-        stem = table.name if counts[table.name] == 1 else f"{table.name}{number}"
-        (folder / f"{stem}_{protocol}.csv").write_text(FORMATS["csv"](table))
-        (folder / f"{stem}_{protocol}.tex").write_text(FORMATS["latex"](table))
+def _choices(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of the layout, None where they were not given."""
+    names = ("tasks", "methods", "columns", "sort", "best", "spread")
+    return {**{name: getattr(args, name) for name in names}, "rename": renames(args.rename)}
 
 
-def _plots(args: argparse.Namespace, runs: pd.DataFrame) -> None:
-    from .pictures import draw, left_over
+def _refuse_without_effect(args: argparse.Namespace) -> None:
+    """Refuse an option that the command does not read.
 
-    folder = (args.out or args.runs) / "pictures"
-    written = draw(make_cells(runs, args.protocol), runs, folder)
-    for path in written:
-        print(path)
-    for path in left_over(folder, written):
-        print(f"{path}: of an earlier call, these runs do not fill it", file=sys.stderr)
-
-
-def _page(args: argparse.Namespace, runs: pd.DataFrame) -> None:
-    from .page import write_page
-
-    path = (args.out or args.runs) / "index.html"
-    write_page(runs, path)
-    print(path)
-
-
-def _status(args: argparse.Namespace, runs: pd.DataFrame) -> None:
-    print_status(runs, args.runs)
-
-
-def _trace(args: argparse.Namespace, runs: pd.DataFrame) -> None:
-    chosen = select(runs, args.which)
-    if chosen.empty:
-        raise UserError(f"{' '.join(args.which)}: no run below {args.runs} matches")
-    systems = make_cells(chosen, args.protocol).label.nunique()
-    print(f"{len(chosen)} runs of {systems} systems, {MEANING[args.protocol].lower()}")
-    print_runs(chosen, args.protocol)
-
-
-def _export(args: argparse.Namespace, runs: pd.DataFrame) -> None:
-    out = args.out or args.runs / "runs.csv"
-    flat = export(runs, out)
-    print(f"{out}: {len(flat)} runs, {len(flat.columns)} columns")
-
-
-def _readme(args: argparse.Namespace, runs: pd.DataFrame) -> None:
-    from .readme import update_readme
-
-    print(f"{update_readme(runs, args.runs)}: table and picture are those of {args.runs}")
-
-
-COMMANDS = {
-    "tables": _tables,
-    "plots": _plots,
-    "page": _page,
-    "status": _status,
-    "trace": _trace,
-    "export": _export,
-    "readme": _readme,
-}
+    Raises:
+        UserError: there is one.
+    """
+    for name, readers in READERS.items():
+        if getattr(args, name) not in (None, False, []) and args.command not in readers:
+            option = f"--{name.replace('_', '-')}" if name != "which" else " ".join(args.which)
+            raise UserError(
+                f"{option}: has no effect with {args.command}, only with {', '.join(readers)}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,44 +1,55 @@
 """Every table that some runs fill."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from .costs import cost_table
+from .layout import DEFAULT, Layout
 from .pairs import paired_table, pairs_table
 from .table import Table
 from .tables import alpha_tables, methods_table, older_procedure, span_table, sweep_tables
 
 
-def all_tables(
-    cells: pd.DataFrame,
-    runs: pd.DataFrame,
-    statistic: str,
-    baseline: str | None,
-    all_pairs: bool = False,
-) -> list[Table]:
+@dataclass(frozen=True)
+class Choices:
+    """What the tables of a command show.
+
+    Attributes:
+        statistic: ``mean`` or ``median`` of the seeds.
+        baseline: the system that others are compared with; None for the default.
+        all_pairs: whether every two systems are compared as well.
+        layout: of the table of methods.
+    """
+
+    statistic: str = "mean"
+    baseline: str | None = None
+    all_pairs: bool = False
+    layout: Layout = DEFAULT
+
+
+def all_tables(cells: pd.DataFrame, runs: pd.DataFrame, choices: Choices) -> list[Table]:
     """Every table with rows.
 
     Args:
         cells: from ``make_cells``.
         runs: behind the cells.
-        statistic: ``mean`` or ``median`` of the seeds.
-        baseline: the system that others are compared with; None for the default.
-        all_pairs: whether every two systems are compared as well.
+        choices: what is shown of them.
 
     Raises:
         UserError: no system is the baseline.
     """
+    statistic = choices.statistic
     tables: list[Table | None] = []
     if (cells.n > 0).any():
         tables = [
-            methods_table(cells, runs, statistic),
+            methods_table(cells, runs, statistic, choices.layout),
             *sweep_tables(cells, statistic),
             *alpha_tables(cells, statistic),
             span_table(cells, statistic),
             cost_table(cells, runs, statistic),
-            _of_procedure(paired_table(cells, baseline), cells),
-            _of_procedure(pairs_table(cells), cells) if all_pairs else None,
+            _of_procedure(paired_table(cells, choices.baseline), cells),
+            _of_procedure(pairs_table(cells), cells) if choices.all_pairs else None,
         ]
     tables.append(failures(runs))
     return [table for table in tables if table is not None and (len(table.rows) or table.notes)]

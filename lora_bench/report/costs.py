@@ -6,14 +6,20 @@ import pandas as pd
 
 from .cells import IDS, median_costs
 from .names import defaults, describe, texts, varying
-from .tables import Table, older_procedure
+from .table import Number, Table
+from .tables import older_procedure
 
 MIB = 1 << 20
+SPARE = ("peak, MiB", "tokens/s", "adapter", "file, MiB", "n", "data", "model")
+SHARE = (
+    "Seconds marked as a share are those of a group of runs, divided among its members: they do "
+    "not compare to those of runs trained alone."
+)
 NAMED = ("method.name", "method.rank")  # have columns of their own
 DEFINITION = ("method.file", "method.targets", "method.peft_type")  # what a method's name means
 COSTS = [
     "train_seconds", "tokens_per_second", "peak_memory_bytes", "adapter_bytes",
-    "adapter_parameters", "trained_parameters",
+    "adapter_parameters", "trained_parameters", "group_size", "shared_train_seconds",
 ]  # fmt: skip
 
 
@@ -33,7 +39,9 @@ def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table
     rows = []
     for cell in known.itertuples():
         ids = cell.where_id, cell.system_id
-        cost, data = medians[ids], f"{cell.data}, {cell.train_rows:,.0f} rows"
+        cost = medians[ids]
+        counted = not pd.isna(cell.train_rows)
+        data = f"{cell.data}, {cell.train_rows:,.0f} rows" if counted else cell.data
         rows.append({
             "task": cell.task, "model": cell.model,
             "data": ", ".join(filter(None, (data, cell.condition))), "method": cell.method,
@@ -42,14 +50,16 @@ def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table
             "adapter": _whole(cost["adapter_parameters"]),
             "trained": _whole(cost["trained_parameters"]),
             "file, MiB": _rounded(cost["adapter_bytes"], MIB, 2),
-            "train, s": _rounded(cost["train_seconds"], 1, 1),
+            "train, s": _seconds(cost),
             "tokens/s": _rounded(cost["tokens_per_second"], 1, 0),
             "peak, MiB": _rounded(cost["peak_memory_bytes"], MIB, 0),
         })  # fmt: skip
     procedure = older_procedure(scored)
     title = "Scores and costs" + (f" ({procedure})" if procedure else "")
     notes = [f"All systems: {shared}."] if (shared := _shared(list(known.system))) else []
-    return Table("costs", title, pd.DataFrame(rows, dtype=object), notes=notes)
+    if any(isinstance(row["train, s"], Number) and row["train, s"].mark for row in rows):
+        notes.append(SHARE)
+    return Table("costs", title, pd.DataFrame(rows, dtype=object), notes=notes, spare=SPARE)
 
 
 def _recipes(systems: Sequence[Mapping[str, object]]) -> list[str]:
@@ -81,5 +91,15 @@ def _whole(value: float) -> int | None:
     return None if pd.isna(value) else int(value)
 
 
-def _rounded(value: float, unit: int, digits: int) -> str | None:
-    return None if pd.isna(value) else f"{value / unit:,.{digits}f}"
+def _rounded(value: float, unit: int, digits: int) -> Number | None:
+    return None if pd.isna(value) else Number(f"{value / unit:.{digits}f}")
+
+
+def _seconds(cost: Mapping[str, float]) -> Number | None:
+    """Training time of runs trained alone; where there are none, the share of a group, marked."""
+    if not pd.isna(cost["train_seconds"]):
+        return Number(f"{cost['train_seconds']:.1f}")
+    if pd.isna(cost["shared_train_seconds"]):
+        return None
+    mark = f"share of {cost['group_size']:.0f}"
+    return Number(f"{cost['shared_train_seconds']:.1f}", mark=mark)

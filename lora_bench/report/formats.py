@@ -1,60 +1,66 @@
-"""A table as Markdown, CSV, LaTeX (booktabs) or for a terminal."""
+"""A table as Markdown, CSV, LaTeX or for a terminal."""
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
 
 import pandas as pd
 from tabulate import tabulate
 
-from .tables import Table
+from .latex import to_latex as to_latex
+from .table import Table, as_text, mapped
+from .terminal import to_terminal as to_terminal
 
-MISSING = "–"
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "_": r"\_",
-    "#": r"\#",
-    "±": r"$\pm$",
-    MISSING: "--",
-}
+# what Markdown would take for markup
+MARKDOWN = str.maketrans(
+    {"\\": r"\\", "|": r"\|", "*": r"\*", "`": r"\`", "<": "&lt;", "~": r"\~", "[": r"\["}
+)
+FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs a cell that begins with one of them
 
 
 def to_markdown(table: Table) -> str:
     """A pipe table, the best in bold."""
-    return _plain(table, "pipe", "**{}**")
+    rows = mapped(table.rows, lambda value: escape_markdown(as_text(value)))
+    for row, column in table.best:
+        rows.iat[row, column] = f"**{rows.iat[row, column]}**"
+    rows.columns = pd.Index(
+        [
+            "<br>".join(escape_markdown(line) for line in table.heading(name) if line)
+            for name in table.rows.columns
+        ]
+    )
+    return tabulate(rows, headers="keys", tablefmt="pipe", showindex=False, disable_numparse=True)
 
 
-def to_terminal(table: Table) -> str:
-    """Aligned columns, the best in bold."""
-    return _plain(table, "simple", "\033[1m{}\033[0m")
-
-
-def to_latex(table: Table) -> str:
-    r"""A booktabs tabular without a caption; needs ``\usepackage{booktabs}``."""
-    escaped = replace(table, rows=_texts(table.rows).map(_escape))
-    lines = [" & ".join(row) + r" \\" for row in _marked(escaped, r"\textbf{{{}}}").to_numpy()]
-    head = " & ".join(_escape(str(column)) for column in table.rows.columns) + r" \\"
-    columns = "l" + "r" * (len(table.rows.columns) - 1)
-    rules = [
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        *lines,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    comments = [f"% {line}" for line in (table.title, *table.notes)]
-    return "\n".join([*comments, *rules]) + "\n"
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return text.translate(MARKDOWN)
 
 
 def to_csv(table: Table) -> str:
     """Cells without marks."""
-    return table.rows.to_csv(index=False)
+    return guarded(table.rows).to_csv(index=False)
 
 
-FORMATS = {"markdown": to_markdown, "terminal": to_terminal, "latex": to_latex, "csv": to_csv}
+def guarded(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in which no text is a formula: an apostrophe goes before one, as spreadsheets do."""
+    return mapped(rows, _guard).rename(columns=_guard)
+
+
+def _guard(value: object) -> object:
+    if not isinstance(value, str) or not value.lstrip().startswith(FORMULA):
+        return value
+    try:
+        float(value.replace(",", ""))
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "markdown": to_markdown,
+    "terminal": to_terminal,
+    "latex": to_latex,
+    "csv": to_csv,
+}
 
 
 def to_block(table: Table, style: str) -> str:
@@ -64,10 +70,14 @@ def to_block(table: Table, style: str) -> str:
         table: what is shown.
         style: one of FORMATS.
     """
+    if style == "latex":  # its caption has the rest
+        return to_latex(table)
     rest, line = fold_constants(table) if style in ("markdown", "terminal") else (table, "")
-    title = f"{'## ' if style == 'markdown' else ''}{table.title}"
-    notes = [] if style == "latex" else table.notes  # LaTeX has them as comments
-    return "\n\n".join(filter(None, [title, line, FORMATS[style](rest), *notes]))
+    lines = [rest.title, line, *rest.notes]
+    if style == "markdown":
+        lines = [escape_markdown(text) for text in lines]
+    title = f"{'## ' if style == 'markdown' else ''}{lines[0]}"
+    return "\n\n".join(filter(None, [title, lines[1], FORMATS[style](rest), *lines[2:]]))
 
 
 def fold_constants(table: Table) -> tuple[Table, str]:
@@ -84,34 +94,5 @@ def fold_constants(table: Table) -> tuple[Table, str]:
     ]
     if not names:
         return table, ""
-    facts = [f"{name} {rows[name].iloc[0]}" for name in names if rows[name].iloc[0] != ""]
-    rest = replace(table, rows=rows.drop(columns=names), best=set())
-    return rest, f"All rows: {'; '.join(facts)}." if facts else ""
-
-
-def _plain(table: Table, style: str, bold: str) -> str:
-    return tabulate(
-        _marked(table, bold), headers="keys", tablefmt=style, showindex=False, disable_numparse=True
-    )
-
-
-def _marked(table: Table, bold: str) -> pd.DataFrame:
-    """The rows as text, the best in bold."""
-    texts = _texts(table.rows)
-    for row, column in table.best:
-        texts.iat[row, column] = bold.format(texts.iat[row, column])
-    return texts
-
-
-def _texts(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.astype(object).map(_text)
-
-
-def _text(value: Any) -> str:
-    if value is None or value is pd.NA or value != value:
-        return MISSING
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _escape(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    facts = [f"{name} {as_text(rows[name].iloc[0])}" for name in names if rows[name].iloc[0] != ""]
+    return table.without(names), f"All rows: {'; '.join(facts)}." if facts else ""

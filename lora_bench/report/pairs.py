@@ -1,8 +1,9 @@
 """Pairs of systems over the seeds that both ran."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..spec import UserError
@@ -62,7 +63,9 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
     notes |= _without_interval(alone)
     columns = ["task", "metric", "system", "difference", "interval", "n", "seeds needed"]
     title = f"Difference from {name} over common seeds"
-    return Table("paired", title, pd.DataFrame(rows, columns=columns), notes=list(notes))
+    return Table(
+        "paired", title, pd.DataFrame(rows, columns=columns, dtype=object), notes=list(notes)
+    )
 
 
 def pairs_table(cells: pd.DataFrame) -> Table:
@@ -79,7 +82,7 @@ def pairs_table(cells: pd.DataFrame) -> Table:
     names = ["task", "metric", "system", "than", "difference", "interval", "n", "seeds needed"]
     title = "Difference of every two systems over common seeds"
     notes = list(_without_interval(alone))
-    return Table("pairs", title, pd.DataFrame(rows, columns=names), notes=notes)
+    return Table("pairs", title, pd.DataFrame(rows, columns=names, dtype=object), notes=notes)
 
 
 def find_baseline(place: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -126,6 +129,34 @@ def difference(scores: Mapping[int, float], base: Mapping[int, float]) -> dict[s
         "n": found.n,
         "seeds needed": found.seeds_needed,
     }
+
+
+def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -> set[int]:
+    """Positions of the best systems, where they are better than all others beyond noise.
+
+    Noise: the 95 % interval of the paired difference over common seeds (Student t) holds 0, or
+    there are too few common seeds for one.
+
+    Args:
+        values: of each system, NaN where it has none.
+        scores: of each system, by seed.
+
+    Returns:
+        Those that print as the best value to one digit; empty where some other system is not
+        worse beyond noise, or where there is no other.
+    """
+    order = [i for i in np.argsort(-np.asarray(values, dtype=float), kind="stable")]
+    order = [int(i) for i in order if not np.isnan(values[i])]
+    best = [i for i in order if f"{values[i]:.1f}" == f"{values[order[0]]:.1f}"]
+    others = order[len(best) :]
+    if not others or any(len(scores[i]) < FEWEST for i in best):
+        return set()
+    for other in others:  # the hardest to beat first
+        for i in best:
+            found = compare(scores[i], scores[other])
+            if found is None or found.low is None or found.low <= 0:
+                return set()
+    return set(best)
 
 
 def _without_interval(alone: list[str]) -> dict[str, None]:

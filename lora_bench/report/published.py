@@ -83,7 +83,7 @@ def published_table(cells: pd.DataFrame, protocol: str) -> Table:
             "source": pair.origin,
         })  # fmt: skip
     names = ["task", "metric", "system", "ours", "published", "difference", "verdict", "source"]
-    shown = pd.DataFrame(rows, columns=names).sort_values(
+    shown = pd.DataFrame(rows, columns=names, dtype=object).sort_values(
         "verdict", key=lambda v: v.str.startswith("not"), kind="stable"
     )
     procedure = older_procedure(cells)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from .. import record as records
 from ..spec import UserError
+from .formats import guarded
 from .names import short_names, show
 from .runs import NESTED, PROTOCOLS
 
@@ -108,5 +109,5 @@ def export(runs: pd.DataFrame, out: Path) -> pd.DataFrame:
     if out.suffix == ".parquet":
         flat.to_parquet(out)
     else:
-        flat.to_csv(out, index=False)
+        guarded(flat).to_csv(out, index=False)
     return flat

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from .cells import make_cells
-from .formats import fold_constants, to_markdown
+from .formats import escape_markdown, to_markdown
+from .layout import DEFAULT, as_published
 from .pictures import draw
 from .tables import methods_table
 
@@ -22,14 +23,14 @@ def headline(runs: pd.DataFrame, folder: str) -> str:
         folder: of the runs, as the README links it.
     """
     cells = make_cells(runs, "last")
-    table, _ = fold_constants(methods_table(cells, runs, "mean"))
+    table = as_published(methods_table(cells, runs, "mean"), DEFAULT)
     command = f"`python -m lora_bench.report readme --runs {folder}`"
     caption = (
-        f"{table.title}: percent after the last epoch, mean ± standard deviation (seeds), "
-        f"by {command}."
+        f"{table.title}. Percent after the last epoch, mean ± standard deviation; bold: better "
+        f"than all others of the column beyond noise. By {command}."
     )
     picture = f"![STS-B score by trained parameters]({folder}/pictures/{PICTURE}.svg)"
-    return "\n\n".join([caption, to_markdown(table), *table.notes, picture])
+    return "\n\n".join([caption, to_markdown(table), *map(escape_markdown, table.notes), picture])
 
 
 def update_readme(runs: pd.DataFrame, folder: Path, readme: Path = README) -> Path:

@@ -97,8 +97,8 @@ def _points(frame: pd.DataFrame, path: str, along: Mapping[str, list[str]]) -> p
     """
     outside = {path, DATA} if part_of(path) == "where" else set()
     inside = {method: {path, *others} for method, others in along.items()}
-    where_ids = _reduced(frame.where_id, frame["where"], [outside] * len(frame))
-    system_ids = _reduced(frame.system_id, frame.system, [inside[m] for m in frame.method])
+    where_ids = reduced(frame.where_id, frame["where"], [outside] * len(frame))
+    system_ids = reduced(frame.system_id, frame.system, [inside[m] for m in frame.method])
     frame = frame.assign(where_id=where_ids)
     # named among all systems, so that a line has the name of its systems
     frame = frame.assign(line=system_names(frame, inside), condition=conditions(frame, outside))
@@ -111,7 +111,7 @@ def _points(frame: pd.DataFrame, path: str, along: Mapping[str, list[str]]) -> p
     return points.sort_values(["line", "x"], kind="stable", ignore_index=True)
 
 
-def _reduced(ids: pd.Series, parts: pd.Series, ignore: Sequence[Collection[str]]) -> pd.Series:
+def reduced(ids: pd.Series, parts: pd.Series, ignore: Sequence[Collection[str]]) -> pd.Series:
     """Ids of parts without some settings."""
     known: dict[str, str] = {}
     for id_, part, paths in zip(ids, parts, ignore, strict=True):

@@ -1,6 +1,8 @@
 """What is printed: a table, and a number with its spread."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
 
@@ -30,6 +32,24 @@ class Number(str):
         return found
 
 
+MISSING = "–"
+
+
+def as_text(value: Any) -> str:
+    """A cell as one line of text; control characters, which a terminal would run, as spaces."""
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else " " for c in value)
+    if value is None or value is pd.NA or value != value:
+        return MISSING
+    return f"{value:,}" if isinstance(value, int) else as_text(str(value))
+
+
+def mapped(rows: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """Rows with each cell changed; unlike DataFrame.map it makes no plain text of a Number."""
+    cells = [[change(value) for value in row] for row in rows.itertuples(index=False, name=None)]
+    return pd.DataFrame(cells, columns=rows.columns, dtype=object)
+
+
 @dataclass
 class Table:
     """What is printed.
@@ -40,9 +60,12 @@ class Table:
         rows: all cells as text, None where missing.
         best: (row, column) positions to set in bold.
         notes: lines below it.
-        head: column -> upper and lower line of its heading; a column's name where it lacks one.
+        head: column -> task, metric and condition of its scores; once published, upper and lower
+            line of its heading and "".
         apart: rows that are no system: reference points above and below.
         spare: columns that are left out where there is no room, the first one first.
+        seeds: whether the marks of numbers are numbers of seeds.
+        subscript: whether LaTeX sets spreads as subscripts.
     """
 
     name: str
@@ -50,6 +73,29 @@ class Table:
     rows: pd.DataFrame
     best: set[tuple[int, int]] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
-    head: dict[str, tuple[str, str]] = field(default_factory=dict)
+    head: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     apart: set[int] = field(default_factory=set)
     spare: tuple[str, ...] = ()
+    seeds: bool = False
+    subscript: bool = True
+
+    def without(self, columns: Collection[str]) -> "Table":
+        """The table without some columns; what is bold stays bold."""
+        names = list(self.rows.columns)
+        kept = [name for name in names if name not in columns]
+        places = {names.index(name): i for i, name in enumerate(kept)}
+        best = {(row, places[column]) for row, column in self.best if column in places}
+        return replace(self, rows=self.rows[kept], best=best)
+
+    def lines(self, rows: range) -> "Table":
+        """The table with some of its rows."""
+        inside = [row for row in rows if row < len(self.rows)]
+        place = {row: i for i, row in enumerate(inside)}
+        best = {(place[row], column) for row, column in self.best if row in place}
+        apart = {place[row] for row in self.apart if row in place}
+        return replace(self, rows=self.rows.iloc[inside], best=best, apart=apart)
+
+    def heading(self, column: str) -> tuple[str, str]:
+        """Upper and lower line of a column's heading."""
+        upper, lower, _ = self.head.get(column, ("", str(column), ""))
+        return upper, lower

@@ -1,28 +1,45 @@
 """Layouts of cells: methods by tasks, swept settings, alpha by rank, spans, and costs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from ..record import suffix_of
 from ..spec import PROCEDURE
-from .cells import IDS, places
+from .cells import IDS, median_costs, places
+from .layout import DEFAULT, Layout, fits, published_names
 from .names import describe, short_names, texts, varying
+from .pairs import clear_best
 from .runs import REFERENCES
-from .sweeps import grids, sweeps
+from .sweeps import Sweep, grids, sweeps
+from .table import Number
 from .table import Table as Table
 
 # as LoRA's Table 2 has them
-TASK_ORDER = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")
+TASK_ORDER = (
+    "mnli",
+    "sst2",
+    "mrpc",
+    "cola",
+    "qnli",
+    "qqp",
+    "rte",
+    "stsb",
+    "wnli",
+    "squad_v1",
+    "squad_v2",
+)
 
 
-def show_score(value: float, sd: float | None, n: int, failed: int) -> str:
+def score(value: float, sd: float | None, n: int, failed: int) -> Number | str:
     """``mean ± standard deviation (n)``, with the number of failed runs where there are some."""
     if not n:
         return "failed"
-    spread = "" if sd is None or math.isnan(sd) else f" ± {sd:.1f}"
-    return f"{value:.1f}{spread} ({n}{f', {failed} failed' if failed else ''})"
+    spread = "" if sd is None or math.isnan(sd) else f"{sd:.1f}"
+    return Number(f"{value:.1f}", spread, f"{n}{f', {failed} failed' if failed else ''}")
 
 
 def pivot(
@@ -31,7 +48,7 @@ def pivot(
     columns: str,
     statistic: str,
     order: list[str] | None = None,
-) -> tuple[pd.DataFrame, set[tuple[int, int]]]:
+) -> Table:
     """One row for each value of ``rows``, one column for each of ``columns``.
 
     Args:
@@ -42,80 +59,200 @@ def pivot(
         order: of the columns; None for the order in which they come.
 
     Returns:
-        Texts, and the positions of the best of each column.
+        A table without name and title. The best of a column is marked where no other system of
+        it is as good but for noise.
 
     Raises:
         ValueError: two cells for one position.
     """
     names = order or list(dict.fromkeys(cells[columns]))
+    found: dict[tuple, dict[str, tuple]] = {}
     keys = cells[rows].itertuples(index=False, name=None)
-    texts_at: dict[tuple, dict[str, str]] = {}
-    values_at: dict[tuple, dict[str, float]] = {}
-    wanted = cells[[columns, statistic, "sd", "n", "failed"]].itertuples(index=False, name=None)
-    for key, (column, value, sd, n, failed) in zip(keys, wanted, strict=True):
-        line = texts_at.setdefault(key, {})
+    facts = [columns, statistic, "sd", "n", "failed", "scores"]
+    wanted = cells[facts].itertuples(index=False, name=None)
+    for key, (column, *facts) in zip(keys, wanted, strict=True):
+        line = found.setdefault(key, {})
         if column in line:
             raise ValueError(f"two cells for {key} in {column}")
-        line[column] = show_score(value, sd, n, failed)
-        values_at.setdefault(key, {})[column] = value if n else float("nan")
-    shown = [{**dict(zip(rows, key, strict=True)), **line} for key, line in texts_at.items()]
-    numbers = pd.DataFrame(list(values_at.values()), columns=names, dtype=float)
+        line[column] = tuple(facts)
+    texts = [
+        {**dict(zip(rows, key, strict=True)), **{c: score(*facts[:4]) for c, facts in line.items()}}
+        for key, line in found.items()
+    ]
     best = {
-        (int(numbers[name].argmax()), len(rows) + i)
+        (row, len(rows) + i)
         for i, name in enumerate(names)
-        if numbers[name].count() > 1
+        for row in clear_best(*_column(found.values(), name))
     }
-    return pd.DataFrame(shown, columns=[*rows, *names], dtype=object), best
+    shown = pd.DataFrame(texts, columns=[*rows, *names], dtype=object)
+    return Table("", "", shown, best, seeds=True)
 
 
-def methods_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table:
-    """Methods by tasks, with an average where all tasks are there (LoRA paper, Table 2).
+def _column(lines: Iterable[dict[str, tuple]], name: str) -> tuple[list[float], list[dict]]:
+    """Value and scores of each row in one column."""
+    facts = [line.get(name, (math.nan, None, 0, 0, {})) for line in lines]
+    return [value if n else math.nan for value, _, n, _, _ in facts], [f[-1] for f in facts]
 
-    The best method is last, by the mean over the tasks that it was run on.
+
+def _headed(cells: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
+    """Task, metric and condition of each place."""
+    known = cells[cells.metric.notna()].drop_duplicates("place")
+    facts = zip(known.task, known.metric, known.condition, strict=True)
+    return dict(zip(known.place, facts, strict=True))
+
+
+def methods_table(
+    cells: pd.DataFrame, runs: pd.DataFrame, statistic: str, layout: Layout = DEFAULT
+) -> Table:
+    """Methods by tasks, with trained parameters and an average (LoRA paper, Table 2).
+
+    A task has its first metric, on each of its splits. The average stands where all tasks do.
     """
-    order = {task: i for i, task in enumerate(TASK_ORDER)}
-    first = cells[cells["first"]].sort_values(
+    shown = cells[_main_metric(cells)]
+    order = {task: i for i, task in enumerate(layout.tasks or TASK_ORDER)}
+    shown = shown.sort_values(
         by="task", key=lambda tasks: tasks.map(lambda t: order.get(t, len(order))), kind="stable"
     )
-    columns = list(dict.fromkeys(first.place))
-    means = first.groupby("label")[statistic].mean().sort_values(na_position="first")
-    position = first.label.map({label: i for i, label in enumerate(means.index)})
-    ordered = first.loc[position.sort_values(kind="stable").index]
-    rows, best = pivot(ordered, ["label"], "place", statistic, columns)
-    rows = rows.rename(columns={"label": "method"})
-    table = Table("methods", f"Methods ({common(first)})", rows, best)
-    if len(columns) > 1:
-        values = first.pivot_table(index="label", columns="place", values=statistic)
-        averages = values.reindex(index=table.rows.method, columns=columns).mean(
-            axis=1, skipna=False
-        )
-        shown = [None if pd.isna(a) else f"{a:.1f}" for a in averages]
-        table.rows["average"] = pd.Series(shown, table.rows.index, dtype=object)
-        table.best |= (
-            {(int(averages.argmax()), len(columns) + 1)} if averages.count() > 1 else set()
-        )
+    first = shown[shown["first"]]
+    columns = list(dict.fromkeys(shown.place))
+    position = {label: i for i, label in enumerate(row_order(first, statistic, layout))}
+    shown = shown.loc[shown.label.map(position).sort_values(kind="stable").index]
+    table = pivot(shown, ["label"], "place", statistic, columns)
+    table.rows = table.rows.rename(columns={"label": "method"})
+    table.name, table.title, table.head = "methods", f"Methods ({common(first)})", _headed(shown)
+    wanted = {"method"}
+    if first.place.nunique() > 1 and "average" in layout.columns:
+        _add_average(table, first, statistic)
+        wanted |= {"average"}
+    if "parameters" in layout.columns:
+        counts = trained_parameters(first, runs)
+        table.rows["parameters"] = [counts[label] for label in table.rows.method]
+        wanted |= {"parameters"}
+    groups = {"tasks": columns, "parameters": ["parameters"], "average": ["average"]}
+    chosen = [name for group in layout.columns for name in groups[group] if name in table.rows]
+    table = _ordered(table, ["method", *chosen])
     table.notes = [*_differing_by_row(first), *_differing_by_task(first), *_unnamed(first)]
-    return _with_references(table, runs, first)
+    return _with_references(table, runs, shown)
 
 
-def _with_references(table: Table, runs: pd.DataFrame, first: pd.DataFrame) -> Table:
+def _main_metric(cells: pd.DataFrame) -> list[bool]:
+    """Whether a cell has the first metric of its task, on whatever split."""
+    main = {
+        (where, metric.removesuffix(suffix_of(splits[0])))
+        for where, metric, splits in zip(
+            cells.where_id[cells["first"]],
+            cells.metric[cells["first"]].fillna("").astype(str),
+            (where["task.validation"] for where in cells["where"][cells["first"]]),
+            strict=True,
+        )
+    }
+    return [
+        is_first
+        or any(
+            (id_, str(metric).removesuffix(suffix_of(split))) in main and suffix_of(split)
+            for split in where["task.validation"]
+        )
+        for is_first, id_, metric, where in zip(
+            cells["first"], cells.where_id, cells.metric, cells["where"], strict=True
+        )
+    ]
+
+
+def row_order(first: pd.DataFrame, statistic: str, layout: Layout) -> list[str]:
+    """Labels as a layout orders them."""
+    means = first.groupby("label")[statistic].mean()
+    if layout.sort == "score":
+        ends = {"last": (True, "first"), "first": (False, "last")}
+        ascending, unknown = ends[layout.best]
+        return list(
+            means.sort_values(ascending=ascending, na_position=unknown, kind="stable").index
+        )
+    labels = list(dict.fromkeys(first.label))
+    if layout.sort == "given":
+        found = [next(i for i, m in enumerate(layout.methods) if fits(m, la)) for la in labels]
+    else:
+        families = list(published_names()["methods"])
+        known = dict(zip(first.label, first.method, strict=True))
+        found = [
+            families.index(known[la]) if known[la] in families else len(families) for la in labels
+        ]
+    return [label for _, label in sorted(zip(found, labels, strict=True), key=lambda pair: pair[0])]
+
+
+def _add_average(table: Table, first: pd.DataFrame, statistic: str) -> None:
+    """A column with the mean over tasks of each row that has all of them."""
+    places = list(dict.fromkeys(first.place))
+    scored = first[first.n > 0]
+    whole = {
+        label: group.set_index("place")
+        for label, group in scored.groupby("label")
+        if set(group.place) == set(places)
+    }
+    values = [
+        float(whole[la][statistic].mean()) if la in whole else math.nan for la in table.rows.method
+    ]
+    by_seed = [_over_tasks(whole[la].scores) if la in whole else {} for la in table.rows.method]
+    shown = [None if math.isnan(value) else Number(f"{value:.1f}") for value in values]
+    table.rows["average"] = pd.Series(shown, table.rows.index, dtype=object)
+    column = len(table.rows.columns) - 1
+    table.best |= {(row, column) for row in clear_best(values, by_seed)}
+
+
+def _over_tasks(scores: pd.Series) -> dict[int, float]:
+    """Mean over tasks for each seed that all of them have."""
+    common_seeds = set.intersection(*(set(found) for found in scores))
+    return {s: float(np.mean([found[s] for found in scores])) for s in sorted(common_seeds)}
+
+
+def trained_parameters(cells: pd.DataFrame, runs: pd.DataFrame) -> dict[str, str | None]:
+    """Trained parameters of each label, head excluded, as in ``73.7k``; a range where they vary."""
+    counts = median_costs(runs, ["trained_parameters", "head_parameters"])
+    known = counts.trained_parameters - counts.head_parameters.fillna(0)
+    found: dict[str, str | None] = {}
+    for label, group in cells.groupby("label"):
+        ids = [pair for pair in zip(group.where_id, group.system_id, strict=True) if pair in known]
+        numbers = [value for pair in ids if not math.isnan(value := known[pair])]
+        ends = dict.fromkeys([_rough(min(numbers)), _rough(max(numbers))] if numbers else [])
+        found[str(label)] = "–".join(ends) or None
+    return found
+
+
+def _rough(count: float) -> str:
+    """``950``, ``73.7k`` or ``22.6M``."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:.1f}{letter}"
+    return f"{count:.0f}"
+
+
+def _ordered(table: Table, names: list[str]) -> Table:
+    """The table with its columns in another order."""
+    before = list(table.rows.columns)
+    best = {(row, names.index(before[c])) for row, c in table.best if before[c] in names}
+    return replace(table, rows=table.rows[names], best=best)
+
+
+def _with_references(table: Table, runs: pd.DataFrame, shown: pd.DataFrame) -> Table:
     """Put chance and the bag of words above the methods, the ceiling below, where known."""
     facts: dict[str, dict] = {name: {} for name in REFERENCES}
-    columns = dict(zip(zip(first.where_id, first.metric, strict=True), first.place, strict=True))
-    for _, run in runs[runs.status == "ok"].drop_duplicates("where_id").iterrows():
-        metric = next(iter(run["last"]))
+    columns = dict(zip(zip(shown.where_id, shown.metric, strict=True), shown.place, strict=True))
+    for run in runs[runs.status == "ok"].drop_duplicates("where_id").to_dict("records"):
         for name in REFERENCES:
-            if run[name] is not None and metric in run[name]:
-                facts[name][columns[run.where_id, metric]] = f"{100 * run[name][metric]:.1f}"
+            for metric, value in (run[name] or {}).items():
+                if (place := columns.get((run["where_id"], metric))) in table.rows:
+                    facts[name][place] = Number(f"{100 * value:.1f}")
     known = {
         name: {"method": name.replace("_", " "), **facts[name]} for name in facts if facts[name]
     }
     above = [row for name, row in known.items() if name != "ceiling"]
     below = [row for name, row in known.items() if name == "ceiling"]
     rows = [*above, *table.rows.to_dict("records"), *below]
-    table.rows = pd.DataFrame(rows, columns=table.rows.columns, dtype=object)
-    table.best = {(row + len(above), column) for row, column in table.best}
-    return table
+    return replace(
+        table,
+        rows=pd.DataFrame(rows, columns=table.rows.columns, dtype=object),
+        best={(row + len(above), column) for row, column in table.best},
+        apart={*range(len(above)), *range(len(rows) - len(below), len(rows))},
+    )
 
 
 def _differing_by_row(first: pd.DataFrame) -> Iterator[str]:
@@ -178,14 +315,23 @@ def older_procedure(cells: pd.DataFrame) -> str:
 def sweep_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
     """Scores over each swept setting: one row for each system and value."""
     for sweep in sweeps(cells):
-        points = sweep.points.assign(place=places(sweep.points))
-        lines = points.line.unique()
-        keys = ["tick"] if len(lines) == 1 else ["line", "tick"]
-        rows, best = pivot(points, keys, "place", statistic)
-        rows = rows.rename(columns={"line": "system", "tick": sweep.name})
-        start = f"{lines[0]}: score" if len(lines) == 1 else "Score"
-        title = f"{start} over {sweep.name} ({common(points)})"
-        yield Table(f"over_{sweep.name}", title, rows, best)
+        yield sweep_table(sweep, statistic)
+
+
+def sweep_table(sweep: Sweep, statistic: str) -> Table:
+    """Scores over one swept setting."""
+    points = sweep.points.assign(place=places(sweep.points))
+    lines = points.line.unique()
+    keys = ["tick"] if len(lines) == 1 else ["line", "tick"]
+    table = pivot(points, keys, "place", statistic)
+    start = f"{lines[0]}: score" if len(lines) == 1 else "Score"
+    return replace(
+        table,
+        name=f"over_{sweep.name}",
+        title=f"{start} over {sweep.name} ({common(points)})",
+        rows=table.rows.rename(columns={"line": "system", "tick": sweep.name}),
+        head=_headed(points),
+    )
 
 
 def alpha_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
@@ -196,7 +342,7 @@ def alpha_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
         shown = group.assign(
             rank=[f"r={r}" for r in group["rank"]], alpha=[f"{a:g}" for a in group.alpha]
         )
-        yield Table("alpha_rank", title, *pivot(shown, ["alpha"], "rank", statistic))
+        yield replace(pivot(shown, ["alpha"], "rank", statistic), name="alpha_rank", title=title)
 
 
 def span_table(cells: pd.DataFrame, statistic: str) -> Table | None:
@@ -211,6 +357,12 @@ def span_table(cells: pd.DataFrame, statistic: str) -> Table | None:
     spans = cells[np.array(shown, dtype=bool)]
     if spans.empty:
         return None
-    rows, best = pivot(spans.sort_values("mean", kind="stable"), ["label"], "place", statistic)
-    rows = rows.rename(columns={"label": "method"})
-    return Table("squad", f"SQuAD ({common(spans)})", rows, best)
+    columns = list(dict.fromkeys(spans.sort_values("task", kind="stable").place))
+    table = pivot(spans.sort_values("mean", kind="stable"), ["label"], "place", statistic, columns)
+    return replace(
+        table,
+        name="squad",
+        title=f"SQuAD ({common(spans)})",
+        rows=table.rows.rename(columns={"label": "method"}),
+        head=_headed(spans),
+    )

@@ -13,6 +13,7 @@ import pandas as pd
 
 from .grids import costs, heat_map, wins
 from .scores import over_epochs, pareto, score_over_settings
+from .scores import score_over as score_over
 from .style import STYLE, Named
 
 CREATOR = "lora-bench"  # tells files of draw() from others
@@ -40,13 +41,26 @@ def draw(cells: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     scored = cells[cells["first"] & (cells.n > 0)]
+    return save((made for picture in PICTURES for made in picture(scored, runs)), folder)
+
+
+def save(pictures: Named, folder: Path) -> list[Path]:
+    """Write pictures, which are drawn here one after the other, as SVG and PDF.
+
+    Args:
+        pictures: name and figure of each.
+        folder: of the pictures; made where there is none.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     written: dict[Path, None] = {}
     with plt.rc_context(STYLE), warnings.catch_warnings():
         # the typeface lacks some letters: a viewer of the SVG has others, a PDF shows a box
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        for name, figure in (made for picture in PICTURES for made in picture(scored, runs)):
+        for name, figure in pictures:
             stem, number = name, 1
             while folder / f"{stem}.svg" in written:  # two names may be one without their signs
                 number += 1

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ..cells import IDS, median_costs
-from ..sweeps import sweeps
+from ..sweeps import Sweep, sweeps
 from .style import (
     COLOURS,
     LABEL_POINTS,
@@ -44,23 +44,33 @@ ITERATIONS = 500  # of moving names apart; a limit of time would make pictures d
 def score_over_settings(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
     """Score over each swept setting, as ``train.lr``: a line for each system."""
     for sweep in sweeps(scored):
-        for stem, place in by_place(sweep.points):
-            shown, note = best_lines(place, "line")
-            figure, axes = plt.subplots(figsize=(WIDTH, 2.4))
-            ends, names = [], short_names(shown.line)
-            lines = shown.groupby("line", sort=False)
-            for (name, line), style in zip(lines, styles(), strict=False):
-                line = line.sort_values("x", kind="stable")
-                axes.plot(line.x, line["mean"], **style)
-                low, high = line.low.astype(float), line.high.astype(float)
-                axes.fill_between(line.x, low, high, color=style["color"], alpha=0.15, linewidth=0)
-                ends.append((line.x.iloc[-1], line["mean"].iloc[-1], names[name], style["color"]))
-            _scale(axes, sorted(set(shown.x)))
-            metric = plain(f"{place.metric.iloc[0]}, % (mean{interval_note(shown)})")
-            axes.set(xlabel=plain(sweep.name), ylabel=metric)
-            set_title(figure, place, f"score over {sweep.name}", note)
-            _finish(figure, axes, ends)
-            yield f"over_{slug(sweep.name)}_{stem}", figure
+        yield from score_over(sweep)
+
+
+def score_over(sweep: Sweep, axis: str | None = None) -> Named:
+    """Score over one setting, a picture for each place.
+
+    Args:
+        sweep: its cells.
+        axis: ``log`` or ``linear``; None for what suits the values.
+    """
+    for stem, place in by_place(sweep.points):
+        shown, note = best_lines(place, "line")
+        figure, axes = plt.subplots(figsize=(WIDTH, 2.4))
+        ends, names = [], short_names(shown.line)
+        lines = shown.groupby("line", sort=False)
+        for (name, line), style in zip(lines, styles(), strict=False):
+            line = line.sort_values("x", kind="stable")
+            axes.plot(line.x, line["mean"], **style)
+            low, high = line.low.astype(float), line.high.astype(float)
+            axes.fill_between(line.x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+            ends.append((line.x.iloc[-1], line["mean"].iloc[-1], names[name], style["color"]))
+        _scale(axes, sorted(set(shown.x)), axis)
+        metric = plain(f"{place.metric.iloc[0]}, % (mean{interval_note(shown)})")
+        axes.set(xlabel=plain(sweep.name), ylabel=metric)
+        set_title(figure, place, f"score over {sweep.name}", note)
+        _finish(figure, axes, ends)
+        yield f"over_{slug(sweep.name)}_{stem}", figure
 
 
 def _finish(figure: Figure, axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
@@ -68,10 +78,11 @@ def _finish(figure: Figure, axes: Axes, ends: list[tuple[float, float, str, str]
     label_ends(figure, axes, ends)
 
 
-def _scale(axes: Axes, values: list[float]) -> None:
+def _scale(axes: Axes, values: list[float], axis: str | None = None) -> None:
     """A tick at each value; logarithmic for powers of two and for more than a decade."""
     powers = all(v >= 1 and np.log2(v).is_integer() for v in values)
-    if powers or (values[0] > 0 and values[-1] / values[0] >= DECADE):
+    suits = powers or (values[0] > 0 and values[-1] / values[0] >= DECADE)
+    if axis == "log" or (axis is None and suits):
         axes.set_xscale("log", base=2 if powers else 10)
     axes.set_xticks(values, [f"{v:g}" for v in values])
     axes.set_xticks([], minor=True)

@@ -1,0 +1,95 @@
+"""Two folders of results side by side: what changed between them beyond noise."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from .cells import make_cells
+from .names import texts
+from .pairs import FEWEST
+from .runs import identify
+from .statistics import CONFIDENCE, compare
+from .table import Number, Table
+
+# what two revisions or machines may differ in and still be meant as the same
+APART = ("procedure", "model.fingerprint")
+
+
+def changes_table(first: pd.DataFrame, second: pd.DataFrame, protocol: str) -> Table:
+    """Each cell that both have, by the first metric, the largest difference first.
+
+    Cells are the same where all settings are, the procedure and the fingerprint of the encoder
+    aside. Runs of one seed are paired where two or more seeds are common; otherwise the means of
+    both are compared (Welch).
+
+    Args:
+        first: runs from ``load_records``.
+        second: runs of the other folder.
+        protocol: ``last`` or ``best``.
+    """
+    a, b = (_by_identity(make_cells(runs, protocol)) for runs in (first, second))
+    both = [identity for identity in a if identity in b]
+    rows = [_row(a[identity], b[identity]) for identity in both]
+    order = sorted(range(len(rows)), key=lambda i: -abs(float(rows[i]["difference"].value)))
+    order.sort(key=lambda i: rows[i]["change"] != "beyond noise")
+    columns = ["task", "system", "first", "second", "difference", "interval", "seeds", "change"]
+    shown = pd.DataFrame([rows[i] for i in order], columns=columns, dtype=object)
+    beyond = sum(row["change"] == "beyond noise" for row in rows)
+    title = f"Second minus first: {beyond} of {len(rows)} common cells changed beyond noise"
+    notes = [
+        f"Only in the {name}: {', '.join(f'{c.label} ({c.place})' for c in alone)}."
+        for name, alone in (
+            ("first", [a[identity] for identity in a if identity not in b]),
+            ("second", [b[identity] for identity in b if identity not in a]),
+        )
+        if alone
+    ]
+    return Table("changes", title, shown, notes=notes)
+
+
+def _by_identity(cells: pd.DataFrame) -> dict[tuple[str, str], Any]:
+    shown = cells[cells["first"] & (cells.n > 0)]
+    return {
+        (identify(texts(cell["where"], APART)), identify(texts(cell.system, APART))): cell
+        for _, cell in shown.iterrows()
+    }
+
+
+def _row(first: pd.Series, second: pd.Series) -> dict[str, Any]:
+    difference, low, high, seeds = _difference(second.scores, first.scores)
+    return {
+        "task": first.place,
+        "system": first.label,
+        "first": Number(f"{first['mean']:.1f}", mark=str(first.n)),
+        "second": Number(f"{second['mean']:.1f}", mark=str(second.n)),
+        "difference": Number(f"{difference:+.2f}"),
+        "interval": None if low is None else f"[{low:+.1f}, {high:+.1f}]",
+        "seeds": seeds,
+        "change": _verdict(difference, low, high),
+    }
+
+
+def _difference(
+    second: Mapping[int, float], first: Mapping[int, float]
+) -> tuple[float, float | None, float | None, str]:
+    """Difference of the means, its interval, and how the seeds were compared."""
+    paired = compare(second, first)
+    if paired is not None and paired.low is not None:
+        return paired.difference, paired.low, paired.high, f"{paired.n} pairs"
+    a, b = (np.array(list(scores.values()), dtype=float) for scores in (second, first))
+    difference = float(a.mean() - b.mean())
+    if min(len(a), len(b)) < FEWEST or np.ptp(a) == np.ptp(b) == 0:
+        return difference, None, None, f"{len(b)} and {len(a)}"
+    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
+    return difference, float(interval.low), float(interval.high), f"{len(b)} and {len(a)}"
+
+
+def _verdict(difference: float, low: float | None, high: float | None) -> str:
+    if difference == 0:
+        return "none"
+    if low is None or high is None:
+        return "one seed: noise unknown"
+    return "within noise" if low <= 0 <= high else "beyond noise"

@@ -1,0 +1,184 @@
+"""The commands of ``python -m lora_bench.report``."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from ..spec import UserError
+from .build import Choices, all_tables
+from .cells import make_cells
+from .changes import changes_table
+from .formats import guarded, to_block, to_csv, to_latex
+from .layout import Layout, as_published, choose
+from .query import export, print_runs, print_status, select
+from .runs import PROTOCOLS, load_records
+from .selection import best_table
+from .sweeps import sweeps
+from .table import Table
+from .tables import sweep_table
+
+MEANING = {
+    "last": "Score after the last epoch",
+    "best": "Score of each run's best epoch, chosen on the data it is reported on",
+}
+READING = """\
+Percent: {statistic} ± standard deviation over seeds; the number of seeds is in a table's title, \
+or behind a score that has another one. Bold: better than every other system of the column beyond \
+noise, which is where the 95 % interval (paired t over common seeds) holds no 0; without bold, the \
+best are within noise or have one seed. A system is named by its method and rank and by the \
+settings that differ among the systems of its method; `recipe` lists settings that differ among \
+all systems, where they are not at their default. `chance` is a constant guess; of generated data, \
+`bag of words` is a linear model on word counts and `ceiling` a perfect model against the noisy \
+labels. Parameters are those trained, head excluded; `trained` includes it; `file` is what is \
+saved; `train`, `tokens/s` (real tokens of training) and `peak` (the process's memory) are \
+medians. Differences come with a 95 % interval (paired t) and the number of common seeds that \
+would show a difference of that size in 80 % of cases."""
+
+
+def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
+    out = args.out or args.runs
+    (out / "tables").mkdir(parents=True, exist_ok=True)
+    choices = Choices(args.statistic, args.baseline, args.all_pairs, args.layout)
+    for protocol in PROTOCOLS:
+        cells, shown = choose(make_cells(runs, protocol), runs, args.layout)
+        flat = cells.assign(keys=cells["keys"].map(" ".join), system=cells.label)
+        flat = flat.drop(columns=["first", "scores", "where", "where_id", "system_id", "label"])
+        guarded(flat).to_csv(out / "tables" / f"cells_{protocol}.csv", index=False)
+        found = all_tables(cells, shown, choices)
+        if args.published:
+            from .published import published_table
+
+            found.append(published_table(cells, protocol))
+        _write_each(found, out / "tables", protocol, args.layout)
+        printed = [as_published(table, args.layout) for table in found]
+        heading = f"{MEANING[protocol]}. {READING.format(statistic=args.statistic)}"
+        text = "\n\n".join([heading, *(to_block(table, "markdown") for table in printed)])
+        (out / f"table_{protocol}.md").write_text(f"{text}\n")
+        if protocol == args.protocol:
+            start = "" if args.format in ("latex", "csv") else f"{heading}\n\n"
+            print(start + "\n\n".join(to_block(table, args.format) for table in printed))
+    print(
+        f"\nWritten: {out}/table_last.md and table_best.md, and each table as .csv and .tex in "
+        f"tables/; records: {args.runs}",
+        file=sys.stderr,
+    )
+
+
+def _write_each(tables: list[Table], folder: Path, protocol: str, layout: Layout) -> None:
+    """Each table as CSV with the names of this project, and as LaTeX with those of papers."""
+    counts = Counter(table.name for table in tables)
+    for number, table in enumerate(tables):
+        stem = table.name if counts[table.name] == 1 else f"{table.name}{number}"
+        shown = replace(as_published(table, layout), name=f"{stem}_{protocol}")
+        if table.name == "methods" and layout.caption:
+            shown = replace(shown, title=layout.caption, notes=[])
+        (folder / f"{stem}_{protocol}.csv").write_text(to_csv(table))
+        (folder / f"{stem}_{protocol}.tex").write_text(to_latex(shown))
+
+
+def _best(args: argparse.Namespace, runs: pd.DataFrame) -> None:
+    if not args.over:
+        raise UserError("best: needs --over with settings, as in --over train.lr")
+    cells, _ = choose(make_cells(runs, args.protocol), runs, args.layout)
+    _print_and_write(best_table(cells, args.over, args.statistic), args)
+
+
+def _curve(args: argparse.Namespace, runs: pd.DataFrame) -> None:
+    from .pictures import save, score_over
+
+    if not args.x:
+        raise UserError("curve: needs --x with a numeric setting, as in --x train.lr")
+    cells, _ = choose(make_cells(runs, args.protocol), runs, args.layout)
+    found = sweeps(cells)
+    chosen = [sweep for sweep in found if args.x in (sweep.path, sweep.name)]
+    if not chosen:
+        swept = ", ".join(sweep.path for sweep in found) or "nothing: no numeric setting was swept"
+        raise UserError(f"--x {args.x}: must be a swept setting: {swept}")
+    if args.axis == "log" and chosen[0].points.x.min() <= 0:
+        raise UserError(f"--axis log: {args.x} has the value {chosen[0].points.x.min():g}")
+    _print_and_write(sweep_table(chosen[0], args.statistic), args)
+    for path in save(score_over(chosen[0], args.axis), (args.out or args.runs) / "pictures"):
+        print(path, file=sys.stderr)
+
+
+def _compare(args: argparse.Namespace, runs: pd.DataFrame) -> None:
+    if len(args.which) != 2:
+        raise UserError("compare: needs two folders of results")
+    both = []
+    for folder in args.which:
+        both.append(load_records(folder))
+        if both[-1].empty:
+            raise UserError(f"compare {folder}: no runs there")
+    _print_and_write(changes_table(both[0], both[1], args.protocol), args)
+
+
+def _print_and_write(table: Table, args: argparse.Namespace) -> None:
+    """Print one table; with --out it is written as CSV and LaTeX as well."""
+    print(to_block(as_published(table, args.layout), args.format))
+    if args.out:
+        folder = args.out / "tables"
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_each([table], folder, args.protocol, args.layout)
+
+
+def _plots(args: argparse.Namespace, runs: pd.DataFrame) -> None:
+    from .pictures import draw, left_over
+
+    folder = (args.out or args.runs) / "pictures"
+    written = draw(make_cells(runs, args.protocol), runs, folder)
+    for path in written:
+        print(path)
+    for path in left_over(folder, written):
+        print(f"{path}: of an earlier call, these runs do not fill it", file=sys.stderr)
+
+
+def _page(args: argparse.Namespace, runs: pd.DataFrame) -> None:
+    from .page import write_page
+
+    path = (args.out or args.runs) / "index.html"
+    write_page(runs, path)
+    print(path)
+
+
+def _status(args: argparse.Namespace, runs: pd.DataFrame) -> None:
+    print_status(runs, args.runs)
+
+
+def _trace(args: argparse.Namespace, runs: pd.DataFrame) -> None:
+    chosen = select(runs, args.which)
+    if chosen.empty:
+        raise UserError(f"{' '.join(args.which)}: no run below {args.runs} matches")
+    systems = make_cells(chosen, args.protocol).label.nunique()
+    print(f"{len(chosen)} runs of {systems} systems, {MEANING[args.protocol].lower()}")
+    print_runs(chosen, args.protocol)
+
+
+def _export(args: argparse.Namespace, runs: pd.DataFrame) -> None:
+    out = args.out or args.runs / "runs.csv"
+    flat = export(runs, out)
+    print(f"{out}: {len(flat)} runs, {len(flat.columns)} columns")
+
+
+def _readme(args: argparse.Namespace, runs: pd.DataFrame) -> None:
+    from .readme import update_readme
+
+    print(f"{update_readme(runs, args.runs)}: table and picture are those of {args.runs}")
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, pd.DataFrame], None]] = {
+    "tables": _tables,
+    "best": _best,
+    "curve": _curve,
+    "compare": _compare,
+    "plots": _plots,
+    "page": _page,
+    "status": _status,
+    "trace": _trace,
+    "export": _export,
+    "readme": _readme,
+}
