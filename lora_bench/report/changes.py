@@ -11,10 +11,15 @@ from .cells import make_cells
 from .names import texts
 from .pairs import FEWEST
 from .runs import identify
-from .statistics import CONFIDENCE, compare
+from .statistics import CONFIDENCE
 from .table import Number, Table
 
 # what two revisions or machines may differ in and still be meant as the same
+TESTS = (
+    "Noise: the 95 % interval holds 0 (Student t over seeds that both have; where fewer than two "
+    "are common, Welch's)."
+)
+SAME = 1e-9  # points: float noise
 APART = ("procedure", "model.fingerprint")
 
 
@@ -23,7 +28,7 @@ def changes_table(first: pd.DataFrame, second: pd.DataFrame, protocol: str) -> T
 
     Cells are the same where all settings are, the procedure and the fingerprint of the encoder
     aside. Runs of one seed are paired where two or more seeds are common; otherwise the means of
-    both are compared (Welch).
+    both are compared.
 
     Args:
         first: runs from ``load_records``.
@@ -47,7 +52,7 @@ def changes_table(first: pd.DataFrame, second: pd.DataFrame, protocol: str) -> T
         )
         if alone
     ]
-    return Table("changes", title, shown, notes=notes)
+    return Table("changes", title, shown, notes=[TESTS, *notes])
 
 
 def _by_identity(cells: pd.DataFrame) -> dict[tuple[str, str], Any]:
@@ -76,19 +81,25 @@ def _difference(
     second: Mapping[int, float], first: Mapping[int, float]
 ) -> tuple[float, float | None, float | None, str]:
     """Difference of the means, its interval, and how the seeds were compared."""
-    paired = compare(second, first)
-    if paired is not None and paired.low is not None:
-        return paired.difference, paired.low, paired.high, f"{paired.n} pairs"
-    a, b = (np.array(list(scores.values()), dtype=float) for scores in (second, first))
+    common = sorted(first.keys() & second.keys())
+    is_paired = len(common) >= FEWEST
+    a, b = (
+        np.array([scores[s] for s in (common if is_paired else scores)], dtype=float)
+        for scores in (second, first)
+    )
     difference = float(a.mean() - b.mean())
-    if min(len(a), len(b)) < FEWEST or np.ptp(a) == np.ptp(b) == 0:
-        return difference, None, None, f"{len(b)} and {len(a)}"
-    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
-    return difference, float(interval.low), float(interval.high), f"{len(b)} and {len(a)}"
+    seeds = f"{len(common)} pairs" if is_paired else f"{len(b)} and {len(a)}"
+    if is_paired and np.ptp(a - b) < SAME:
+        return difference, difference, difference, seeds
+    if not is_paired and (min(len(a), len(b)) < FEWEST or np.ptp(a) == np.ptp(b) == 0):
+        return difference, None, None, seeds
+    test = stats.ttest_rel(a, b) if is_paired else stats.ttest_ind(a, b, equal_var=False)
+    interval = test.confidence_interval(CONFIDENCE)
+    return difference, float(interval.low), float(interval.high), seeds
 
 
 def _verdict(difference: float, low: float | None, high: float | None) -> str:
-    if difference == 0:
+    if abs(difference) < SAME:
         return "none"
     if low is None or high is None:
         return "one seed: noise unknown"

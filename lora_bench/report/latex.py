@@ -30,7 +30,7 @@ RAGGED = 0.75  # of a line that wrapped text fills
 SETUP = r"\sisetup{mode=text,reset-text-series=false,group-minimum-digits=4,group-separator={,}}"
 SCORES = "Percent: mean over seeds{spread}."
 SPREADS = {True: ", standard deviation as subscript", False: " ± standard deviation"}
-BOLD = "Bold: better than every other system of the column beyond noise (paired t, 95 %)."
+BOLD = "Bold: better than every other system of the column (sign-flip test, p at most 0.05)."
 
 
 def to_latex(table: Table) -> str:
@@ -189,10 +189,10 @@ def _environment(table: Table, caption: str, part: int) -> str:
 
 def _column(values: list[Any], wide: bool, subscript: bool) -> str:
     if not is_numeric(values):
-        longest = max((len(as_text(v)) for v in values), default=0)
+        letters = max((len(as_text(v)) for v in values), default=0)
         if all(COUNT.fullmatch(as_text(v)) for v in values):
             return "r"
-        return r">{\raggedright\arraybackslash}X" if wide and longest > LEAST else "l"
+        return r">{\raggedright\arraybackslash}X" if wide and letters > LEAST else "l"
     texts = [_value(v) for v in values if isinstance(v, Number | int)]
     parts = [text.lstrip("+-").partition(".") for text in texts]
     sign = "-" if any(text.startswith(("+", "-")) for text in texts) else ""

@@ -8,11 +8,13 @@ import pandas as pd
 
 from ..spec import UserError
 from .names import defaults
-from .statistics import compare
+from .statistics import Paired, compare, compare_all, holm
 from .table import Number, Table
 
 BASELINE = "lora r=8"  # where none is asked for
+LEVEL = 0.05  # of the test behind bold
 FEWEST = 2  # common seeds that have an interval
+FACTS = ("difference", "interval", "n", "p", "p, Holm", "seeds needed")
 MOST_LISTED = 8  # names in a note
 
 
@@ -25,7 +27,7 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
             fit, the one with the fewest settings changed from their default. None: BASELINE.
 
     Returns:
-        Rows of task, metric, system, difference in points, 95 % interval, n and seeds needed.
+        Rows of task, metric, system, difference in points, 95 % interval and FACTS.
         Notes say which system the baseline is, and what was not compared.
 
     Raises:
@@ -61,11 +63,11 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
         where = _listed(absent)
         notes[f"No system {name} to compare with in {where}; --baseline names another."] = None
     notes |= _without_interval(alone)
-    columns = ["task", "metric", "system", "difference", "interval", "n", "seeds needed"]
+    listed = list(notes)
+    _corrected(rows, listed)
+    columns = ["task", "metric", "system", *FACTS]
     title = f"Difference from {name} over common seeds"
-    return Table(
-        "paired", title, pd.DataFrame(rows, columns=columns, dtype=object), notes=list(notes)
-    )
+    return Table("paired", title, pd.DataFrame(rows, columns=columns, dtype=object), notes=listed)
 
 
 def pairs_table(cells: pd.DataFrame) -> Table:
@@ -79,9 +81,10 @@ def pairs_table(cells: pd.DataFrame) -> Table:
             base = ordered.iloc[i + 1]
             better = ordered.iloc[: i + 1]
             rows += ({**row, "than": base.label} for row in _compared(better, base, alone))
-    names = ["task", "metric", "system", "than", "difference", "interval", "n", "seeds needed"]
+    names = ["task", "metric", "system", "than", *FACTS]
     title = "Difference of every two systems over common seeds"
     notes = list(_without_interval(alone))
+    _corrected(rows, notes)
     return Table("pairs", title, pd.DataFrame(rows, columns=names, dtype=object), notes=notes)
 
 
@@ -106,36 +109,53 @@ def systems_of(cells: pd.DataFrame) -> list[str]:
 
 def _compared(others: pd.DataFrame, base: pd.Series, alone: list[str]) -> Iterator[dict[str, Any]]:
     """A row for each system with enough seeds in common; the others are added to ``alone``."""
-    for cell in others.itertuples():
-        row = difference(cell.scores, base.scores)
-        if row is None:
+    found = compare_all([(scores, base.scores) for scores in others.scores])
+    for cell, paired in zip(others.itertuples(), found, strict=True):
+        if paired is None or paired.low is None:
             alone.append(f"{cell.label} ({cell.place})")
         else:
-            yield {"task": cell.task, "metric": cell.metric, "system": cell.label, **row}
+            facts = {"task": cell.task, "metric": cell.metric, "system": cell.label}
+            yield {
+                **facts,
+                **difference(paired),
+                "p": paired.p,
+                "seeds needed": paired.seeds_needed,
+            }
 
 
-def difference(scores: Mapping[int, float], base: Mapping[int, float]) -> dict[str, Any] | None:
-    """Difference, interval, n and seeds needed as a table shows them.
-
-    Returns:
-        None where fewer than FEWEST seeds are common.
-    """
-    found = compare(scores, base)
-    if found is None or found.low is None:
-        return None
+def difference(paired: Paired) -> dict[str, Any]:
+    """Difference, interval and n as a table shows them; no interval for one common seed."""
+    known = paired.low is not None
     return {
-        "difference": Number(f"{found.difference:+.2f}"),
-        "interval": f"[{found.low:+.1f}, {found.high:+.1f}]",
-        "n": found.n,
-        "seeds needed": found.seeds_needed,
+        "difference": Number(f"{paired.difference:+.2f}"),
+        "interval": f"[{paired.low:+.1f}, {paired.high:+.1f}]" if known else None,
+        "n": paired.n,
     }
+
+
+def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
+    """Add to each row its p after Holm, over the tasks of its two systems; say the least p."""
+    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        families.setdefault((row["system"], row.get("than", "")), []).append(row)
+    for family in families.values():
+        for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
+            row["p, Holm"] = Number(f"{p:.3f}")
+    for row in rows:
+        row["p"] = Number(f"{row['p']:.3f}")
+    floors = [f"{2 / 2**n:.2g} with {n}" for n in sorted({row["n"] for row in rows})]
+    if floors:
+        notes.append(
+            "p: two-sided sign-flip test over common seeds, which cannot be below "
+            f"{', '.join(floors)}; Holm: over the tasks of a system."
+        )
 
 
 def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -> set[int]:
     """Positions of the best systems, where they are better than all others beyond noise.
 
-    Noise: the 95 % interval of the paired difference over common seeds (Student t) holds 0, or
-    there are too few common seeds for one.
+    Noise: the two-sided sign-flip test over common seeds does not reject at LEVEL, as with fewer
+    than six seeds.
 
     Args:
         values: of each system, NaN where it has none.
@@ -154,7 +174,7 @@ def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -
     for other in others:  # the hardest to beat first
         for i in best:
             found = compare(scores[i], scores[other])
-            if found is None or found.low is None or found.low <= 0:
+            if found is None or found.p > LEVEL or found.difference <= 0:
                 return set()
     return set(best)
 

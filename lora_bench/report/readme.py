@@ -27,7 +27,7 @@ def headline(runs: pd.DataFrame, folder: str) -> str:
     command = f"`python -m lora_bench.report readme --runs {folder}`"
     caption = (
         f"{table.title}. Percent after the last epoch, mean ± standard deviation; bold: better "
-        f"than all others of the column beyond noise. By {command}."
+        f"than all others of the column (sign-flip test, p at most 0.05). By {command}."
     )
     picture = f"![STS-B score by trained parameters]({folder}/pictures/{PICTURE}.svg)"
     return "\n\n".join([caption, to_markdown(table), *map(escape_markdown, table.notes), picture])

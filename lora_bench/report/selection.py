@@ -8,6 +8,7 @@ import pandas as pd
 from ..spec import UserError, part_of
 from .names import conditions, describe, short_names, show, system_names, texts
 from .pairs import difference
+from .statistics import compare
 from .sweeps import DATA, reduced
 from .table import Number, Table
 from .tables import score
@@ -87,7 +88,8 @@ def _row(ordered: pd.DataFrame, paths: Sequence[str], statistic: str) -> dict[st
         for where, system in zip(ordered["where"], ordered.system, strict=True)
     ]
     best, second = ordered.iloc[0], ordered.iloc[1]
-    compared = difference(best.scores, second.scores) or {}
+    paired = compare(best.scores, second.scores)
+    compared = difference(paired) if paired else {}
     return {
         "task": best.task,
         "metric": best.metric,
