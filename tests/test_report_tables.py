@@ -68,7 +68,8 @@ def test_bold_needs_a_difference_beyond_noise_and_all_equal_bests_have_it(tmp_pa
     table = tables_of(tmp_path)["methods"]
     full = table.rows.method.tolist().index("full")
     assert {row for row, _ in table.best} == {full} and len(table.best) == 3  # the average too
-    same, low = ({seed: at + seed / 1000 for seed in range(6)} for at in (5.0, 1.0))
+    same = {seed: 5.0 + seed / 1000 for seed in range(6)}
+    low = {seed: 1.0 + seed**2 / 1000 for seed in range(6)}
     noisy = {seed: 9.0 * (seed % 2) for seed in range(6)}
     assert clear_best([5.0, 4.5], [same, noisy]) == set()
     assert clear_best([5.0, 1.0], [{s: same[s] for s in range(5)}, low]) == set()  # p >= 0.06
@@ -101,7 +102,7 @@ def test_a_layout_chooses_orders_and_renames(tmp_path):
     rows = [line.split(" & ")[0] for line in text.splitlines() if line.endswith(r"\\")]
     assert rows[2:] == ["Chance", "Ours", "Full fine-tuning", "Ceiling"]
     assert text.index("RTE") < text.index("CoLA") and "MCC" in text and r"\pm" not in text
-    assert r"\caption{My caption.}" in text and r"\label{tab:methods-last}" in text
+    assert r"\caption{My caption." in text and r"\label{tab:methods-last}" in text
     flat = pd.read_csv(out / "tables" / "methods_last.csv")
     assert flat.columns.tolist() == ["method", "rte accuracy", "cola matthews", "parameters"]
     assert set(flat.method) == {"chance", "lora r=8", "full", "ceiling"}  # names that trace takes

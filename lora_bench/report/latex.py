@@ -56,7 +56,7 @@ def _letter(letter: str) -> str:
     if letter in ESCAPES:
         return ESCAPES[letter]
     known = " " <= letter <= "~" or "À" <= letter <= "ÿ" or letter in "×÷"
-    return letter if known else f"[U+{ord(letter):04X}]"
+    return letter if known else f"{{[}}U+{ord(letter):04X}]"
 
 
 def _caption(table: Table) -> Iterator[str]:
