@@ -293,13 +293,14 @@ def hostile_records(folder: Path, rng: random.Random) -> None:
         identity = spec.identity(data=rng.choice("de"), model="m")
         status = rng.choice(("ok", "ok", "failed"))
         error = rng.choice(HOSTILE) if status == "failed" else None
-        record = made_of(
+        made_of(
             folder / str(i), spec, identity, last=rng.random(), status=status,
             rows=rng.choice((None, 10)), error=error, command=rng.choice(HOSTILE),
             train_seconds=rng.choice((None, 1.0)), peak_memory_bytes=rng.choice((None, 1)),
             adapter_bytes=rng.choice((None, 1)),
         )  # fmt: skip
-        content = json.loads((path := folder / str(i) / record.key / FILE).read_text())
+        (path,) = (folder / str(i)).rglob(FILE)  # a name may hold a slash
+        content = json.loads(path.read_text())
         for name in rng.sample(sorted(content), rng.choice((0, 0, 0, 1, 2))):
             content[name] = rng.choice((None, "text", 7, {}, [], {"scores": 1}, [{}]))
         path.write_text(json.dumps(content))
