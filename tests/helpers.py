@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,11 @@ ROW_LENGTHS = [5, 9, 3]  # tokens of the rows that adapters are compared on
 TASKS = task_presets()
 GLUE = sorted(name for name, task in TASKS.items() if task.kind == "text")
 SQUAD = sorted(name for name, task in TASKS.items() if task.kind == "span")
+
+
+def seeds_of_fuzz(count: int) -> range:
+    """Seeds of generated inputs: ``count`` in CI, FUZZ_TIMES as many where that is set."""
+    return range(count * int(os.environ.get("FUZZ_TIMES", "1")))
 
 
 def random_batch(

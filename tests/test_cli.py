@@ -87,7 +87,7 @@ def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):
     assert again.returncode == 0 and again.stderr.count("already done") == 2
     assert "sweep: 2 of 2 runs done, 0 to do" in again.stderr
     table = cli("--runs", f"{tmp_path}/out", module="lora_bench.report")
-    assert "| cola " in table.stdout and "Failed runs" in table.stdout
+    assert "CoLA<br>Matthews" in table.stdout and "Failed runs" in table.stdout
     names = {p.name for p in (tmp_path / "out").iterdir() if p.is_file()}
     assert names == {"multirun.yaml", "table_best.md", "table_last.md"}
     status = cli("status", "--runs", f"{tmp_path}/out", module="lora_bench.report").stdout

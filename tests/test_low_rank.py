@@ -237,7 +237,7 @@ def test_a_sweep_trains_full_rank_once_resumes_and_ends_in_tables_and_pictures(t
     assert first.returncode == 0, first.stderr
     assert "sweep: 6 runs" in first.stderr  # full rank has none: once for each seed
     assert first.stdout.count(": accuracy ") == 6
-    assert "| full " in first.stdout and "over_rank_digits.svg" in first.stdout
+    assert "| Full " in first.stdout and "over_rank_digits.svg" in first.stdout
     found, problems = record.read_all(tmp_path)
     assert len(found) == 6 and not problems
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(record.FILE)}
@@ -439,10 +439,12 @@ def finished(tmp_path_factory) -> Path:
 def test_every_command_of_the_report_shows_the_study(finished, tmp_path, capsys):
     for command in ("tables", "plots", "page", "status", "export"):
         out = tmp_path / ("runs.csv" if command == "export" else command)
-        report([command, "--runs", str(finished), "--out", str(out), "--baseline", "full"])
+        more = [] if command == "status" else ["--out", str(out)]
+        more += ["--baseline", "full"] if command == "tables" else []
+        report([command, "--runs", str(finished), *more])
         assert capsys.readouterr().out
     table = (tmp_path / "tables" / "table_last.md").read_text()
-    assert "| low_rank_spectral r=4 " in table and "procedure" not in table
+    assert "| low_rank_spectral, r = 4 " in table and "procedure" not in table
     assert "Difference from full over common seeds" in table
     names = {path.stem for path in (tmp_path / "plots" / "pictures").glob("*.svg")}
     assert {"over_rank_digits", "epochs_digits", "pareto_parameters_digits"} <= names
@@ -468,7 +470,7 @@ def test_records_of_both_stand_side_by_side(finished, tmp_path, tiny_spec, capsy
     shutil.copytree(finished, Path(spec.out_dir) / "study")
     report(["--runs", spec.out_dir, "--out", str(tmp_path / "both")])
     shown = capsys.readouterr().out
-    assert "cola matthews" in shown and "digits accuracy" in shown
+    assert "CoLA<br>Matthews" in shown and "digits<br>Acc." in shown
 
 
 def test_findings_are_those_of_the_records(finished, tmp_path, capsys):

@@ -69,7 +69,7 @@ def test_50_steps_lose_what_pefts_lora_loses(tiny_spec, task_name, targets):
         )
         batch = random_batch(lengths, labels=labels, seed=step)
         for trainee in pair:
-            trainee.next_batch = lambda batch=batch: batch
+            trainee.next_batch = lambda batch=batch: [batch]
         losses.append([loop.step() for loop in loops])
         for trainee in pair:
             trainee.optimizer.zero_grad()

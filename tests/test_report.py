@@ -356,7 +356,7 @@ def test_the_readme_block_is_replaced_and_only_that(tmp_path):
         once.startswith("before\n")
         and once.endswith("\nafter\n")
         and "\nold\n" not in once
-        and "| Full fine-tuning " in once
+        and "| Full " in once
     )
     update_readme(runs, tmp_path / "runs", readme)
     assert readme.read_text() == once and headline(runs, (tmp_path / "runs").as_posix()) in once

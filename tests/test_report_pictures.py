@@ -15,6 +15,7 @@ from lora_bench.report.__main__ import main
 from lora_bench.report.cells import make_cells
 from lora_bench.report.pictures import FORMATS, PICTURES, costs, draw, grids, scores, style
 from lora_bench.spec import Identity
+from tests.helpers import seeds_of_fuzz
 from tests.report_records import composed, grid, made_of, made_up
 
 
@@ -213,7 +214,7 @@ def random_runs(folder, rng: random.Random):
 
 
 @pytest.mark.parametrize(
-    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 30))]
+    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in seeds_of_fuzz(8)[3:])]
 )
 def test_random_records_make_pictures_or_one_line(seed, tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(FORMATS, "pdf")  # its fonts take most of the time

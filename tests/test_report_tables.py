@@ -100,7 +100,7 @@ def test_a_layout_chooses_orders_and_renames(tmp_path):
     printed("--runs", str(tmp_path / "runs"), "--out", str(out), "--layout", str(file))
     text = (out / "tables" / "methods_last.tex").read_text()
     rows = [line.split(" & ")[0] for line in text.splitlines() if line.endswith(r"\\")]
-    assert rows[2:] == ["Chance", "Ours", "Full fine-tuning", "Ceiling"]
+    assert rows[2:] == ["Chance", "Ours", "Full", "Ceiling"]
     assert text.index("RTE") < text.index("CoLA") and "MCC" in text and r"\pm" not in text
     assert r"\caption{My caption." in text and r"\label{tab:methods-last}" in text
     flat = pd.read_csv(out / "tables" / "methods_last.csv")

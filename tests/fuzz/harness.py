@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ..helpers import command_line
+from ..helpers import command_line, seeds_of_fuzz
 
 CANARY = "executed"  # a folder that code in an input would make
 
@@ -40,9 +40,9 @@ def cases(kinds: Sequence[str], faults: Sequence[str], seeds: int) -> pytest.Mar
     Args:
         kinds: of inputs.
         faults: names of the classes.
-        seeds: number of cases of each of them.
+        seeds: number of cases of each of them; see ``seeds_of_fuzz``.
     """
-    found = [(k, f, seed) for k in kinds for f in faults for seed in range(seeds)]
+    found = [(k, f, seed) for k in kinds for f in faults for seed in seeds_of_fuzz(seeds)]
     ids = [f"{kind}-{fault}-{seed}" for kind, fault, seed in found]
     return pytest.mark.parametrize(("kind", "fault", "seed"), found, ids=ids)
 

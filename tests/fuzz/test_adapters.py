@@ -206,20 +206,20 @@ def check_outputs(kind: str, root: Path, out: Path) -> None:
         torch.testing.assert_close(our_outputs(out), expected, atol=1e-5, rtol=1e-4)
 
 
-@cases(["ours", "peft"], [*VALUE_FAULTS], 25)
+@cases(["ours", "peft"], [*VALUE_FAULTS], 8)
 def test_values_of_a_configuration(originals, kind, fault, seed, tmp_path, monkeypatch):
     rng = random_of(kind, fault, seed)
     run(originals, kind, FILES[kind][0], fault, rng, (tmp_path, monkeypatch))
 
 
-@cases(FORMATS, ["tensors", "bytes", "place"], 20)
+@cases(FORMATS, ["tensors", "bytes", "place"], 8)
 def test_tensors_and_bytes(originals, kind, fault, seed, tmp_path, monkeypatch):
     rng = random_of(kind, fault, seed)
     path = FILES[kind][-1] if fault == "tensors" else rng.choice(FILES[kind])
     run(originals, kind, path, fault, rng, (tmp_path, monkeypatch))
 
 
-@cases(["loralib", "article", "peft", "ours"], ["pickle"], 25)
+@cases(["loralib", "article", "peft", "ours"], ["pickle"], 8)
 def test_pickles(originals, kind, fault, seed, tmp_path, monkeypatch):
     rng = random_of(kind, fault, seed)
     run(originals, kind, FILES[kind][-1], fault, rng, (tmp_path, monkeypatch))

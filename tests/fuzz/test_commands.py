@@ -131,7 +131,7 @@ def run(words: list[str], folder: Path, monkeypatch) -> None:
 FAULTS = ["value", "grammar", "sweep", "name", "prefix", "preset", "two values"]
 
 
-@cases(["words"], FAULTS, 60)
+@cases(["words"], FAULTS, 20)
 def test_generated_words(kind, fault, seed, tmp_path, monkeypatch):
     run(words_of(fault, random_of(fault, seed)), tmp_path, monkeypatch)
 
@@ -156,7 +156,7 @@ STUDY = ["layer", "kind", "rank", "init", "lr", "epochs", "batch_size", "width",
          "lr_ratio", "out_dir"]  # fmt: skip
 
 
-@cases(["study"], ["value", "grammar"], 40)
+@cases(["study"], ["value", "grammar"], 15)
 def test_words_of_the_study(kind, fault, seed, tmp_path, monkeypatch):
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")

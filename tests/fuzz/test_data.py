@@ -183,19 +183,19 @@ def run(kind: str, fault: str, seed: int, tmp_path: Path, train: bool) -> None:
     assert not written and not list(tmp_path.rglob(CANARY))
 
 
-@cases([*OWN_FILES, *GLUE], ["bytes"], 16)
+@cases([*OWN_FILES, *GLUE], ["bytes"], 6)
 def test_bytes_of_a_table(kind, fault, seed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(kind, fault, seed, tmp_path, train=seed < 2)
 
 
-@cases(["own.csv", "own.tsv", *GLUE], ["table"], 30)
+@cases(["own.csv", "own.tsv", *GLUE], ["table"], 12)
 def test_cells_rows_and_columns_of_a_table(kind, fault, seed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(kind, fault, seed, tmp_path, train=seed < 4)
 
 
-@cases(["own.jsonl", *SQUAD], [*VALUE_FAULTS, "bytes"], 16)
+@cases(["own.jsonl", *SQUAD], [*VALUE_FAULTS, "bytes"], 6)
 def test_values_of_json(kind, fault, seed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(kind, fault, seed, tmp_path, train=seed < 2)
@@ -231,7 +231,7 @@ def idx_of(name: str, rng: random.Random, fault: str) -> bytes:
     return idx(sizes, content)
 
 
-@cases(["idx"], ["sizes", "magic", "dimensions", "values", "bytes", "gzip"], 12)
+@cases(["idx"], ["sizes", "magic", "dimensions", "values", "bytes", "gzip"], 6)
 def test_idx_files(kind, fault, seed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = random_of(kind, fault, seed)

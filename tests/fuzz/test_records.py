@@ -99,13 +99,13 @@ def one_of(originals: Path, kind: str, rng: random.Random) -> Path:
     return rng.choice({"record": good, "failed record": failed, "plan": plans}[kind])
 
 
-@cases(["record"], [*VALUE_FAULTS, "bytes", "place"], 25)
+@cases(["record"], [*VALUE_FAULTS, "bytes", "place"], 10)
 def test_a_record(originals, kind, fault, seed, tmp_path, monkeypatch):
     rng = random_of(kind, fault, seed)
     run(originals, one_of(originals, kind, rng), fault, rng, (tmp_path, monkeypatch))
 
 
-@cases(["failed record", "plan"], [*VALUE_FAULTS, "bytes", "place"], 8)
+@cases(["failed record", "plan"], [*VALUE_FAULTS, "bytes", "place"], 3)
 def test_a_failed_record_and_a_plan(originals, kind, fault, seed, tmp_path, monkeypatch):
     rng = random_of(kind, fault, seed)
     run(originals, one_of(originals, kind, rng), fault, rng, (tmp_path, monkeypatch))
