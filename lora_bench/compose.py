@@ -1,13 +1,13 @@
 """From the words of a command line to validated Specs. Needs neither torch nor data."""
 
 import dataclasses
+import importlib.resources
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -212,12 +212,13 @@ def _check_searchpath(overrides: Sequence[str]) -> None:
 
 
 def _is_available(place: str) -> bool:
-    """Whether Hydra finds a folder of presets."""
-    kind, separator, _ = place.partition("://")
+    """Whether there is a folder of presets: file:///folder, a plain path, or pkg://package."""
+    kind, _, name = place.rpartition("://")
+    if kind in ("", "file"):
+        return Path(name).is_dir()
     try:
-        source = SourcesRegistry.instance().resolve(kind if separator else "file")
-        return source(provider="command line", path=place).available()
-    except (HydraException, ValueError, ImportError):  # of an unknown kind, or no name of a package
+        return kind == "pkg" and importlib.resources.files(name).is_dir()
+    except (ImportError, TypeError, ValueError):  # no package, or no name of one
         return False
 
 

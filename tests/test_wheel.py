@@ -98,7 +98,7 @@ def test_the_commands_work_from_an_empty_folder(installed):
     assert "cola" in good(installed(*SMALL))
     swept = installed("sweep", *SMALL, "method.rank=2,4", "task=stsb")
     assert good(swept).count("pearson") == 2 and "2 of 2 runs done, 0 to do" in swept.stderr
-    assert "| stsb pearson " in good(installed("report"))
+    assert "STS-B<br>Pearson" in good(installed("report"))
     page = Path(good(installed("report", "page")).strip())
     assert (installed.work / page).read_text().startswith("<!")
     write_official(installed.work / "glue", TASKS["rte"])

@@ -99,7 +99,7 @@ def one_of(originals: Path, kind: str, rng: random.Random) -> Path:
     return rng.choice({"record": good, "failed record": failed, "plan": plans}[kind])
 
 
-@cases(["record"], [*VALUE_FAULTS, "bytes", "place"], 10)
+@cases(["record"], [*VALUE_FAULTS, "bytes", "place"], 5)
 def test_a_record(originals, kind, fault, seed, tmp_path, monkeypatch):
     rng = random_of(kind, fault, seed)
     run(originals, one_of(originals, kind, rng), fault, rng, (tmp_path, monkeypatch))
