@@ -1,12 +1,11 @@
 """Command line: Hydra -> Spec -> run. ``python -m lora_bench --help`` shows the options."""
 
 import argparse
-import contextlib
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
@@ -20,9 +19,8 @@ from .presets import CONF
 from .spec import SpecError, UserError
 from .sweep.plan import Sweep, expand
 from .sweep.search import Search
-from .sweep.session import Session
+from .sweep.session import Session, interruptible
 from .training.prepared import DataCache, prepare
-from .training.stop import REQUEUE, Stopped
 
 # Flags of Hydra's that would make it do other runs than were checked.
 REFUSED_FLAGS = {
@@ -39,7 +37,7 @@ def main() -> None:
     """Check the whole command, then do its runs; exit with an error if any of them failed."""
     args = _arguments()
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
-        with _interruptible():
+        with interruptible():
             _hydra(lambda config: None, sys.argv[1:])
         return
     try:
@@ -72,7 +70,7 @@ def main() -> None:
         flags = ["-m"] if args.multirun else []
         _hydra(session.job, [*flags, *session.words(overrides, groups)])
 
-    with _interruptible():
+    with interruptible():
         session.carry_out(launch)
     session.end()
 
@@ -83,22 +81,8 @@ def _search(overrides: list[str], *, multirun: bool) -> None:
         raise UserError("hydra/sweeper: is for a sweep; add -m")
     for word in overrides:
         parsed(word, searching=True)
-    with _interruptible():
+    with interruptible():
         _hydra(Search().job, ["-m", *completed(overrides)])
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Inside the block, what ends the command early is one line and the right exit status."""
-    try:
-        yield
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: finished runs are kept, the same command does what is missing")
-    except Stopped as error:
-        print(f"stopped by {error}: the same command goes on from there", file=sys.stderr)
-        sys.exit(REQUEUE)
 
 
 def _launched(overrides: Sequence[str]) -> bool:

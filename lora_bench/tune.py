@@ -20,12 +20,11 @@ from .overrides import command_of, path_of
 from .record import Record
 from .spec import Spec, UserError
 from .sweep.plan import Sweep
-from .sweep.session import Session
+from .sweep.session import Session, interruptible
 from .training.prepared import DataCache, Run, prepare
-from .training.stop import REQUEUE, Stopped
 from .tuned import SETTING, name_of, settings_behind
 
-PROGRAM, PREFIX = "lora_bench.tune", "tune."
+PROGRAM, PREFIX, EPOCHS = "lora_bench.tune", "tune.", "train.epochs"
 USAGE = f"""\
 Find the learning rate of each system, with one budget for all, and write it to conf/tuned/, from
 where recipe=tuned takes it.
@@ -140,16 +139,13 @@ class System:
         return [float(f"{rate:.2g}") for rate in middle]
 
 
-EPOCHS = "train.epochs"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Search the rate of every system that the words name; write and print what was found."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or {"-h", "--help"} & set(words):
         print(USAGE % _settings_text())
         return
-    try:
+    with interruptible():
         search, given = split(words)
         systems = systems_of(given, search)
         tune(systems, search, command_of(words, PROGRAM))
@@ -158,13 +154,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             path.parent.mkdir(exist_ok=True)
             records.write_whole(path, content(system, search, command_of(words, PROGRAM)))
             print(f"{path}\n{table(system)}\n")
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: finished runs are kept, the same command does what is missing")
-    except Stopped as error:
-        print(f"stopped by {error}: the same command goes on from there", file=sys.stderr)
-        sys.exit(REQUEUE)
 
 
 def split(words: Sequence[str]) -> tuple[Search, list[str]]:

@@ -237,3 +237,17 @@ def _told(error: Exception, planned: Planned) -> str:
         return str(error)
     reason = f"{type(error).__name__}: {error}"
     return f"{planned.key} failed: {reason} (traceback: {planned.folder / 'traceback.txt'})"
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside the block, what ends the command early is one line and the right exit status."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: finished runs are kept, the same command does what is missing")
+    except Stopped as error:
+        print(f"stopped by {error}: the same command goes on from there", file=sys.stderr)
+        sys.exit(REQUEUE)
