@@ -252,7 +252,9 @@ def compiled(folder: Path, tables: list[str], name: str) -> str:
     options = "twocolumn" if name == "article" else "journal"
     start = rf"\documentclass[{options}]{{{name}}}\usepackage[T1]{{fontenc}}"
     uses = r"\usepackage{booktabs,tabularx,siunitx}\begin{document}"
-    (folder / "paper.tex").write_text("\n".join([start, uses, *tables, r"\end{document}"]))
+    # a paper has text between its tables; without any, LaTeX runs out of room for floats
+    body = "\n\\clearpage\n".join(tables)
+    (folder / "paper.tex").write_text("\n".join([start, uses, body, r"\end{document}"]))
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
         cwd=folder, capture_output=True, timeout=120,

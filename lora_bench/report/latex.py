@@ -70,7 +70,7 @@ def _caption(table: Table) -> Iterator[str]:
 
 def _left_out(names: list[str]) -> Iterator[str]:
     if names:
-        yield f"Not shown for want of room: {', '.join(names)}."
+        yield f"Columns left out to fit the page: {', '.join(names)}."
 
 
 def _fit(table: Table) -> tuple[Table, list[str]]:
