@@ -25,7 +25,7 @@ from lora_bench.report.sweeps import sweeps
 from lora_bench.report.table import Number, Table
 from lora_bench.report.tables import methods_table
 from lora_bench.spec import PROCEDURE, Identity, Spec, Start, UserError, part_of, settings
-from tests.report_records import composed, grid, made_of, made_up, tables_of
+from tests.report_records import composed, grid, made_of, made_up, seeded, tables_of
 
 RESULTS = README.parent / "results"
 REAL = RESULTS / "real"
@@ -114,6 +114,56 @@ def test_the_average_stands_only_where_every_task_does(tmp_path):
     ]  # as the paper
     assert rows.loc["lora r=8", "average"] == "50.0" and rows.loc["full", "average"] is None
     assert "–" in to_markdown(tables_of(tmp_path)["methods"])
+
+
+def test_systems_over_tasks_are_compared_where_nothing_is_missing(tmp_path):
+    """Two tasks of six common seeds; a system, a task and a seed that not all have are named."""
+    noise = {seed: (7 * seed % 5) / 1000 for seed in range(6)}
+    for task, base in (("cola", 0.2), ("rte", 0.6)):
+        for method, better in (("full", 0.05), ("lora", 0.0), ("bitfit", -0.05)):
+            last = {seed: base + better + more for seed, more in noise.items()}
+            seeded(tmp_path, f"task={task}", f"method={method}", last=last)
+    seeded(tmp_path, "task=cola", "method=lora", last={9: 0.9})
+    made_up(tmp_path, "task=cola", "method=head_only", last=0.1)
+    made_up(tmp_path, "task=rte", "method=head_only", status="failed")
+    made_up(tmp_path, "task=mrpc", "method=full")
+    table = tables_of(tmp_path)["overall"]
+    rows = table.rows.set_index("method")
+    assert list(rows.index) == ["bitfit", "lora r=8", "full"]
+    more = 100 * np.array(sorted(noise.values()))
+    assert rows.average.tolist() == [f"{mean + more.mean():.1f}" for mean in (35, 40, 45)]
+    assert rows["mean rank"].tolist() == ["3.00", "2.00", "1.00"]
+    assert rows["rank interval"].tolist() == [f"[{r}.00, {r}.00]" for r in (3, 2, 1)]
+    # six of the twelve scores: the three best ones of cola, the three worst ones of rte
+    middle = [*(25 + more[3:]), *(65 + more[:3])]
+    assert rows.loc["full", "IQM"] == f"{np.mean(middle):.1f}"
+    assert table.best == {(2, 1)}
+    assert table.notes[:4] == [
+        "Tasks: cola matthews, rte accuracy, with 6 common seeds each.",
+        "Systems left out because a score is missing: head_only.",
+        "Tasks left out because a score is missing: mrpc accuracy.",
+        "Seeds left out because a system lacks them: 1 of cola matthews.",
+    ]
+    assert "without normalising" in table.notes[4] and "2 tasks" in table.title
+
+
+@pytest.mark.parametrize("seeds", [((0, 1), (2, 3)), ((0,), ())])
+def test_without_two_tasks_in_common_nothing_is_averaged_over_tasks(seeds, tmp_path):
+    """Full and LoRA share cola; of rte they have no seed, or no score, in common."""
+    for method, own in zip(("full", "lora"), seeds, strict=True):
+        seeded(tmp_path, "task=cola", f"method={method}", last={0: 0.5})
+        seeded(tmp_path, "task=rte", f"method={method}", last=dict.fromkeys(own, 0.5))
+    assert "overall" not in tables_of(tmp_path)
+
+
+def test_one_seed_has_no_interval_over_tasks(tmp_path):
+    for task, last in (("cola", {0: 0.5, 1: 0.5}), ("rte", {0: 0.5})):
+        for method in ("full", "lora"):
+            seeded(tmp_path, f"task={task}", f"method={method}", last=last)
+    table = tables_of(tmp_path)["overall"]
+    assert table.rows[["IQM interval", "rank interval"]].isna().all(axis=None)
+    assert table.rows["mean rank"].tolist() == ["1.50", "1.50"]
+    assert table.notes[0].endswith("cola matthews (2), rte accuracy (1).")
 
 
 def test_ranks_alphas_and_squad_have_layouts_of_their_own(tmp_path):

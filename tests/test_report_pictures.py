@@ -7,13 +7,14 @@ import string
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
 from lora_bench.report import load_records
 from lora_bench.report.__main__ import main
 from lora_bench.report.cells import make_cells
-from lora_bench.report.pictures import FORMATS, PICTURES, costs, draw, grids, scores, style
+from lora_bench.report.pictures import FORMATS, PICTURES, costs, draw, grids, ranks, scores, style
 from lora_bench.spec import Identity
 from tests.helpers import seeds_of_fuzz
 from tests.report_records import composed, grid, made_of, made_up
@@ -136,6 +137,70 @@ def test_wins_count_common_seeds_and_a_tie_is_half():
     shares, texts = grids._wins([{0: 2.0, 1: 2.0, 2: 1.0}, {0: 1.0, 1: 2.0, 3: 9.0}, {2: 1.0}])
     assert texts[0, 1] == "1.5/2" and shares[1, 0] == 0.25
     assert np.isnan(shares[0, 2]) and texts[0, 2] == "" and np.isnan(np.diag(shares)).all()
+
+
+def test_a_bar_joins_the_longest_runs_of_which_every_two_are_the_same():
+    same = np.eye(5, dtype=bool)
+    for i, j in ((0, 1), (1, 2), (0, 2), (2, 3), (0, 4), (3, 4), (2, 4)):
+        same[i, j] = same[j, i] = True
+    assert ranks.equal_neighbours(same) == [(0, 2), (2, 4)]
+    assert ranks.stacked([(0, 2), (2, 4), (3, 5), (5, 6)]) == [0, 1, 0, 1]
+    assert ranks.equal_neighbours(np.eye(3, dtype=bool)) == [] == ranks.stacked([])
+
+
+def rank_diagram(scores: dict[str, dict[int, float]]) -> plt.Figure:
+    """Of systems with the same scores, by seed, on two tasks."""
+    rows = [
+        {"label": label, "place": place, "first": True, "scores": own}
+        for label, own in scores.items()
+        for place in ("cola", "rte")
+    ]
+    with plt.rc_context(style.STYLE):
+        ((name, figure),) = ranks.rank_diagram(pd.DataFrame(rows), pd.DataFrame())
+        figure.draw_without_rendering()
+    assert name == "ranks"
+    return figure
+
+
+def bars_of(figure: plt.Figure) -> list[list[float]]:
+    return [line.get_ydata().tolist() for line in figure.axes[1].lines]
+
+
+def test_mean_ranks_stand_in_order_with_bars_for_what_is_not_told_apart():
+    """The p of one direction in all of n blocks is 2/2^n, times three pairs."""
+    changing = {seed: 80 + (-1) ** seed for seed in range(5)}
+    systems = {"last": dict.fromkeys(range(5), 20.0), "second": dict.fromkeys(range(5), 80.0)}
+    figure = rank_diagram({**systems, "best": changing})  # 80.2: not told from the second
+    left, _ = figure.axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["best", "second", "last"]
+    assert left.lines[0].get_xdata().tolist() == [1.0, 2.0, 3.0]
+    assert bars_of(figure) == [[-0.25, 1.25]]
+    title = figure.get_suptitle().replace("\n", " ")
+    assert "exact sign flips over 10 blocks" in title and "too few" not in title
+    few = {label: {0: own[0], 1: own[1]} for label, own in systems.items()}
+    figure = rank_diagram(few)
+    assert bars_of(figure) == [[-0.25, 1.25]]  # 2/2^4 is more than 0.05
+    assert "4 blocks are too few to tell any pair apart" in figure.get_suptitle()
+    assert bars_of(rank_diagram(systems)) == []
+
+
+def test_twenty_systems_with_long_names_do_not_overlap():
+    rng = np.random.default_rng(0)
+    systems = {
+        f"peft_method_{i} r=8 a_setting={i}": {seed: i + rng.normal() for seed in range(4)}
+        for i in range(21)
+    }
+    figure = rank_diagram(systems)
+    axes, bars = figure.axes
+    boxes = [text.get_window_extent() for text in axes.get_yticklabels()]
+    assert len(boxes) == ranks.MOST_SYSTEMS and "the best 20 of 21" in figure.get_suptitle()
+    assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
+    assert min(box.x0 for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= axes.get_window_extent().x0
+    assert axes.get_window_extent().x1 <= bars.get_window_extent().x0
+    (title,) = [text for text in figure.texts if text.get_text() == figure.get_suptitle()]
+    assert title.get_window_extent().x1 <= figure.bbox.x1
+    assert title.get_window_extent().y0 >= axes.get_window_extent().y1
 
 
 def test_axes_are_logarithmic_where_values_are_spread():

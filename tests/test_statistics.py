@@ -13,9 +13,12 @@ from lora_bench.report.statistics import (
     bootstrap,
     compare,
     compare_all,
+    compare_over_tasks,
+    expected_best,
     holm,
     interquartile_mean,
     mcnemar,
+    mean_ranks,
     seeds_needed,
     sign_flip,
     summarize,
@@ -125,6 +128,51 @@ def test_the_interquartile_mean_ignores_the_outer_quarters():
     assert interquartile_mean([[1.0] * 4, [9.0] * 4])[1:] == (5.0, 5.0)
     with pytest.raises(ValueError, match="no values"):
         interquartile_mean([[1.0], []])
+
+
+def test_mean_ranks_are_those_of_each_task_and_their_interval_is_a_bootstrap_of_seeds():
+    rng = np.random.default_rng(0)
+    tasks = [rng.normal([[0.0], [0.3], [0.6]], 1, (3, n)) for n in (4, 6)]
+    found = mean_ranks(tasks)
+    drawn = np.zeros((2000, 3))  # a second implementation: seed by seed, ranks by counting
+    for own in tasks:
+        for draw in drawn:
+            mean = own[:, rng.integers(own.shape[1], size=own.shape[1])].mean(axis=1)
+            draw += [(1 + sum(mean > mine)) / len(tasks) for mine in mean]
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    for i, (mean, *bounds) in enumerate(found):
+        ranks = [1 + sum(own.mean(axis=1) > own[i].mean()) for own in tasks]
+        assert mean == np.mean(ranks) and bounds[0] <= mean <= bounds[1]
+        assert bounds == pytest.approx([low[i], high[i]], abs=0.5)  # a step of the mean of two
+
+
+def test_equal_systems_share_their_rank_whatever_the_order_of_their_scores():
+    shuffled = np.array([[0.1, 0.2, 0.3, 0.7], [0.7, 0.3, 0.2, 0.1], [0.0, 0.0, 0.0, 0.0]])
+    assert [rank for rank, *_ in mean_ranks([shuffled, shuffled * 3])] == [1.5, 1.5, 3.0]
+    assert mean_ranks([np.array([[2.0], [1.0]])]) == [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0)]
+
+
+def test_systems_are_compared_over_all_blocks_and_tasks_count_alike():
+    """Two tasks of one and four seeds: the one difference counts as much as the four."""
+    first = [
+        np.array([[4.0], [0.0], [4.0]]),
+        np.array([[0.0] * 4, [1.0, 1.2, 0.8, 0.9], [0.0] * 4]),
+    ]
+    found = compare_over_tasks(first)
+    differences = np.array([4.0, *(-np.array([1.0, 1.2, 0.8, 0.9]) / 4)])
+    means = [abs(np.dot(signs, differences)) for signs in itertools.product((1, -1), repeat=5)]
+    p = np.mean([mean >= abs(differences.sum()) - 1e-12 for mean in means])
+    assert found[0, 1] == pytest.approx(min(1, 3 * p))  # the least of three pairs
+    assert found[0, 2] == 1.0 and (found == found.T).all() and (np.diag(found) == 1).all()
+
+
+def test_the_expected_best_is_the_mean_over_every_choice_of_trials():
+    scores = [0.5, 0.9, 0.1, 0.9, 0.7]
+    expected = [
+        np.mean([max(chosen) for chosen in itertools.combinations(scores, k)]) for k in range(1, 6)
+    ]
+    assert expected_best(scores) == pytest.approx(expected)
+    assert expected_best([0.4]) == [0.4] and expected_best([]) == []
 
 
 def test_mcnemar_counts_the_examples_on_which_two_systems_differ():

@@ -6,6 +6,7 @@ import pandas as pd
 
 from .costs import cost_table
 from .layout import DEFAULT, Layout
+from .overall import overall_table
 from .pairs import paired_table, pairs_table
 from .table import Table
 from .tables import alpha_tables, methods_table, older_procedure, span_table, sweep_tables
@@ -44,6 +45,7 @@ def all_tables(cells: pd.DataFrame, runs: pd.DataFrame, choices: Choices) -> lis
     if (cells.n > 0).any():
         tables = [
             methods_table(cells, runs, statistic, choices.layout),
+            overall_table(cells, choices.layout),
             *sweep_tables(cells, statistic),
             *alpha_tables(cells, statistic),
             span_table(cells, statistic),

@@ -60,7 +60,7 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
     if baseline and unclear and not rows:
         raise UserError(f"--baseline {baseline}: is any of {'; '.join(unclear)}; name one of them")
     if absent:
-        where = _listed(absent)
+        where = name_some(absent)
         notes[f"No system {name} to compare with in {where}; --baseline names another."] = None
     notes |= _without_interval(alone)
     listed = list(notes)
@@ -182,10 +182,11 @@ def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -
 def _without_interval(alone: list[str]) -> dict[str, None]:
     if not alone:
         return {}
-    return {f"Fewer than {FEWEST} common seeds, so no interval: {_listed(alone)}.": None}
+    return {f"Fewer than {FEWEST} common seeds, so no interval: {name_some(alone)}.": None}
 
 
-def _listed(names: list[str]) -> str:
+def name_some(names: list[str]) -> str:
+    """The first MOST_LISTED names, and the number of the others."""
     more = len(names) - MOST_LISTED
     shown = ", ".join(names[:MOST_LISTED])
     return f"{shown} and {more} more" if more > 0 else shown

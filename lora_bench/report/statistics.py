@@ -4,6 +4,7 @@ Intervals are bias-corrected and accelerated bootstrap intervals (BCa, Efron 198
 sign-flip permutation tests, and several tests at once are corrected by Holm's method (1979).
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ EXACT_SEEDS = 14  # sign flips are all tried up to here, and sampled beyond
 SAMPLED_FLIPS = 20_000
 BLOCK = 500  # samples computed at once: bounds the memory
 FLIPS_AT_ONCE = 500
+TIE_DIGITS = 9  # after the decimal point: means that agree to so many are equal
 MOST_SEEDS = 1000  # beyond this, "how many seeds" has no useful answer
 # numbers of seeds that are tried: exact up to 100, then 2 % apart
 SEEDS = np.unique(np.r_[2:101, np.geomspace(101, MOST_SEEDS, 120).astype(int)])
@@ -242,6 +244,77 @@ def interquartile_mean(scores: Sequence[Sequence[float]]) -> tuple[float, float,
     middle = stats.trim_mean(draws, 0.25, axis=1)
     low, high = np.quantile(middle, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(stats.trim_mean(np.concatenate(tasks), 0.25)), float(low), float(high)
+
+
+def mean_ranks(scores: Sequence[np.ndarray]) -> list[tuple[float, float, float]]:
+    """Mean over tasks of the rank of each system, with its 95 % stratified bootstrap interval.
+
+    Within a task, systems are ranked by their mean over seeds: 1 is the best, and equal ones share
+    the mean of their ranks (Demšar 2006, section 3.2.2). Seeds are resampled within each task, the
+    same ones for all systems; tasks are not resampled.
+
+    Args:
+        scores: of each task, (systems, seeds).
+
+    Returns:
+        Mean rank, lower and upper bound of each system.
+    """
+    rng = np.random.default_rng(0)
+    found, drawn = [], []
+    for own in scores:
+        n = own.shape[1]
+        times = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)  # that each seed is drawn
+        found.append(_ranks(own.mean(axis=1, keepdims=True)))
+        drawn.append(_ranks(own @ times.T / n))
+    bounds = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    low, high = np.quantile(np.mean(drawn, axis=0), bounds, axis=1)
+    means = np.mean(found, axis=0)[:, 0]
+    return [(float(m), float(a), float(b)) for m, a, b in zip(means, low, high, strict=True)]
+
+
+def _ranks(means: np.ndarray) -> np.ndarray:
+    """Ranks in each column; rounded, so that equal means are equal however they were summed."""
+    return stats.rankdata(-means.round(TIE_DIGITS), axis=0)
+
+
+def compare_over_tasks(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """p of every two systems over all blocks of task and seed, after Holm over the pairs.
+
+    The sign-flip test of the difference of their means of task means: if neither is better on any
+    task, each difference in a block could as well have the other sign.
+
+    Args:
+        scores: of each task, (systems, seeds); at least two blocks in all.
+
+    Returns:
+        (systems, systems), 1 on the diagonal.
+    """
+    # divided, so that a task with more seeds does not count more than another
+    weighted = np.concatenate([own / own.shape[1] for own in scores], axis=1)
+    size = len(weighted)
+    found = np.ones((size, size))
+    first, second = np.triu_indices(size, 1)
+    corrected = holm(sign_flip(weighted[first] - weighted[second]).tolist())
+    found[first, second] = found[second, first] = corrected
+    return found
+
+
+def expected_best(scores: Sequence[float]) -> list[float]:
+    """Expected best score of k random trials, for k from 1 to all of them.
+
+    The expected maximum of k draws without replacement (Dodge et al. 2019, arXiv 1909.03004,
+    section 3, which draws with replacement; without, it is unbiased: Tang et al. 2020,
+    arXiv 2004.13705). Of n ascending scores, the i-th is the best in C(i - 1, k - 1) of the C(n, k)
+    choices.
+
+    Args:
+        scores: of all trials.
+    """
+    ascending, n = sorted(scores), len(scores)
+    return [
+        sum(math.comb(i, k - 1) * score for i, score in enumerate(ascending)) / math.comb(n, k)
+        for k in range(1, n + 1)
+    ]
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:

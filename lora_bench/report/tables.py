@@ -1,7 +1,7 @@
 """Layouts of cells: methods by tasks, swept settings, alpha by rank, spans, and costs."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -191,17 +191,18 @@ def _add_average(table: Table, first: pd.DataFrame, statistic: str) -> None:
     values = [
         float(whole[la][statistic].mean()) if la in whole else math.nan for la in table.rows.method
     ]
-    by_seed = [_over_tasks(whole[la].scores) if la in whole else {} for la in table.rows.method]
+    by_seed = [over_tasks(whole[la].scores) if la in whole else {} for la in table.rows.method]
     shown = [None if math.isnan(value) else Number(f"{value:.1f}") for value in values]
     table.rows["average"] = pd.Series(shown, table.rows.index, dtype=object)
     column = len(table.rows.columns) - 1
     table.best |= {(row, column) for row in clear_best(values, by_seed)}
 
 
-def _over_tasks(scores: pd.Series) -> dict[int, float]:
+def over_tasks(scores: Iterable[Mapping[int, float]]) -> dict[int, float]:
     """Mean over tasks for each seed that all of them have."""
-    common_seeds = set.intersection(*(set(found) for found in scores))
-    return {s: float(np.mean([found[s] for found in scores])) for s in sorted(common_seeds)}
+    tasks = list(scores)
+    common_seeds = set.intersection(*(set(found) for found in tasks))
+    return {s: float(np.mean([found[s] for found in tasks])) for s in sorted(common_seeds)}
 
 
 def trained_parameters(cells: pd.DataFrame, runs: pd.DataFrame) -> dict[str, str | None]:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from .grids import costs, heat_map, wins
+from .ranks import rank_diagram
 from .scores import over_epochs, pareto, score_over_settings
 from .scores import score_over as score_over
 from .style import STYLE, Named
@@ -24,6 +25,7 @@ PICTURES: tuple[Callable[[pd.DataFrame, pd.DataFrame], Named], ...] = (
     over_epochs,
     heat_map,
     wins,
+    rank_diagram,
     costs,
 )
 

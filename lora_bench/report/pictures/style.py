@@ -102,8 +102,18 @@ def set_title(figure: Figure, place: pd.DataFrame, text: str, left_out: str = ""
         left_out: what it does not show, "" where it shows everything.
     """
     where = ", ".join(filter(None, [place.task.iloc[0], place.condition.iloc[0]]))
-    title = plain(f"{where}: {text} ({common(place)})")
-    lines = textwrap.wrap(title, TITLE_LETTERS, max_lines=TITLE_LINES, placeholder="…")
+    write_title(figure, f"{where}: {text} ({common(place)})", left_out)
+
+
+def write_title(figure: Figure, text: str, left_out: str = "") -> None:
+    """A title over the whole width.
+
+    Args:
+        figure: gets the title.
+        text: wrapped to TITLE_LINES.
+        left_out: lines below it.
+    """
+    lines = textwrap.wrap(plain(text), TITLE_LETTERS, max_lines=TITLE_LINES, placeholder="…")
     figure.suptitle("\n".join(filter(None, [*lines, left_out])), x=0.01, ha="left")
 
 

@@ -1,0 +1,154 @@
+"""Systems over all tasks: average, interquartile mean and mean rank, where no score is missing."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .layout import DEFAULT, Layout
+from .pairs import clear_best, name_some
+from .statistics import interquartile_mean, mean_ranks
+from .table import Number, Table
+from .tables import common, over_tasks, row_order
+
+FEWEST = 2  # systems, and tasks
+COLUMNS = ["method", "average", "IQM", "IQM interval", "mean rank", "rank interval"]
+MEANING = (
+    "Average: mean over tasks of the mean over seeds. IQM: interquartile mean of all scores. Both "
+    "use scores in percent without normalising them by task, so the IQM drops scores of the "
+    "hardest and the easiest tasks first. Mean rank: rank within each task by the mean over seeds "
+    "(1 is the best), averaged over tasks. 95 % intervals: bootstrap of the seeds within each "
+    "task; the tasks are fixed."
+)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Scores of systems in every block of task and seed: a complete block design.
+
+    Attributes:
+        labels: of the systems.
+        places: the tasks, as columns of tables name them.
+        scores: of each task, score by seed of each system.
+        notes: what was left out.
+    """
+
+    labels: list[str]
+    places: list[str]
+    scores: list[list[dict[int, float]]]
+    notes: list[str]
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """Scores of each task, (systems, seeds)."""
+        return [np.array([list(own.values()) for own in systems]) for systems in self.scores]
+
+
+def complete_blocks(cells: pd.DataFrame) -> Blocks | None:
+    """The systems, tasks and seeds of which no score is missing, by the first metric of a task.
+
+    While a score is missing, the system or the task that lacks the largest share of its scores is
+    left out.
+
+    Args:
+        cells: from ``make_cells``.
+
+    Returns:
+        None where fewer than FEWEST systems or tasks are left.
+    """
+    first = cells[cells["first"]]
+    found = {
+        (label, place): scores
+        for label, place, scores in zip(first.label, first.place, first.scores, strict=True)
+        if scores
+    }
+    labels, places, notes = _without_gaps(
+        list(dict.fromkeys(first.label)), list(dict.fromkeys(first.place)), found.keys()
+    )
+    seeds = {p: set.intersection(*(set(found[la, p]) for la in labels)) for p in places if labels}
+    if alone := [place for place in places if not seeds.get(place)]:
+        notes.append(f"Tasks left out because their systems have no seed in common: {name_some(alone)}.")
+    places = [place for place in places if seeds.get(place)]
+    if len(labels) < FEWEST or len(places) < FEWEST:
+        return None
+    scores = [
+        [{seed: found[label, place][seed] for seed in sorted(seeds[place])} for label in labels]
+        for place in places
+    ]
+    more = {p: set().union(*(found[la, p] for la in labels)) - seeds[p] for p in places}
+    if any(more.values()):
+        listed = [f"{len(unused)} of {place}" for place, unused in more.items() if unused]
+        notes.append(f"Seeds left out because a system lacks them: {name_some(listed)}.")
+    return Blocks(labels, places, scores, notes)
+
+
+def _without_gaps(
+    labels: list[str], places: list[str], known: Collection[tuple[str, str]]
+) -> tuple[list[str], list[str], list[str]]:
+    """Labels and places with every score, and notes on the others."""
+    missing = np.array([(label, place) not in known for label in labels for place in places])
+    missing = missing.reshape(len(labels), len(places))
+    rows, columns = np.arange(len(labels)), np.arange(len(places))
+    while (gaps := missing[np.ix_(rows, columns)]).any():
+        of_system, of_task = gaps.mean(axis=1), gaps.mean(axis=0)
+        if of_system.max() >= of_task.max():
+            rows = np.delete(rows, of_system.argmax())
+        else:
+            columns = np.delete(columns, of_task.argmax())
+    kept_labels, kept_places = [labels[i] for i in rows], [places[i] for i in columns]
+    notes = []
+    for kind, every, kept in (("Systems", labels, kept_labels), ("Tasks", places, kept_places)):
+        if left := [name for name in every if name not in kept]:
+            notes.append(f"{kind} left out because a score is missing: {name_some(left)}.")
+    return kept_labels, kept_places, notes
+
+
+def overall_table(cells: pd.DataFrame, layout: Layout = DEFAULT) -> Table | None:
+    """Systems over the tasks and seeds that all of them have; None where there is one task.
+
+    Args:
+        cells: from ``make_cells``.
+        layout: order of the rows.
+
+    Returns:
+        Rows of COLUMNS. Notes say which tasks and seeds these are, and what was left out.
+    """
+    blocks = complete_blocks(cells)
+    if blocks is None:
+        return None
+    shown = cells[cells["first"] & cells.label.isin(blocks.labels)]
+    shown = shown[shown.place.isin(blocks.places)]
+    arrays = blocks.arrays
+    has_spread = all(own.shape[1] > 1 for own in arrays)
+    ranks = dict(zip(blocks.labels, mean_ranks(arrays), strict=True))
+    rows, averages, by_seed = [], [], []
+    for label in row_order(shown, "mean", layout):
+        at = blocks.labels.index(label)
+        own = [systems[at] for systems in blocks.scores]
+        iqm, *iqm_bounds = interquartile_mean([list(scores.values()) for scores in own])
+        rank, *rank_bounds = ranks[label]
+        averages.append(float(np.mean([array[at].mean() for array in arrays])))
+        by_seed.append(over_tasks(own))
+        numbers = (Number(f"{averages[-1]:.1f}"), Number(f"{iqm:.1f}"), Number(f"{rank:.2f}"))
+        bounds = [_interval(iqm_bounds, 1), _interval(rank_bounds, 2)] if has_spread else [None] * 2
+        rows.append([label, numbers[0], numbers[1], bounds[0], numbers[2], bounds[1]])
+    table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+    best = {(row, COLUMNS.index("average")) for row in clear_best(averages, by_seed)}
+    title = f"Methods over {len(blocks.places)} tasks ({common(shown)})"
+    return Table("overall", title, table, best, [_design(blocks), *blocks.notes, MEANING])
+
+
+def _interval(bounds: Sequence[float], digits: int) -> str:
+    low, high = bounds
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _design(blocks: Blocks) -> str:
+    """A note on tasks and seeds."""
+    counts = [len(systems[0]) for systems in blocks.scores]
+    if len(set(counts)) == 1:
+        seeds = f"{counts[0]} common seed{'s' if counts[0] > 1 else ''} each"
+        return f"Tasks: {', '.join(blocks.places)}, with {seeds}."
+    listed = (f"{place} ({n})" for place, n in zip(blocks.places, counts, strict=True))
+    return f"Tasks, and the number of common seeds: {', '.join(listed)}."

@@ -1,0 +1,119 @@
+"""Mean ranks over tasks, with bars that join systems which a test does not tell apart."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ..overall import Blocks, complete_blocks
+from ..pairs import LEVEL
+from ..statistics import EXACT_SEEDS, compare_over_tasks, mean_ranks
+from .style import COLOURS, WIDTH, Named, short_names, write_title
+
+MOST_SYSTEMS = 20
+MOST_LETTERS = 22  # of a name
+COLUMN = 0.09  # inches between bars
+Run = tuple[int, int]  # first and last position of neighbours in rank
+
+
+def rank_diagram(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
+    """Mean rank of each system over the tasks and seeds that all of them have.
+
+    As a critical-difference diagram (Demšar 2006, section 4.1), but with the sign-flip test
+    of every two systems, so that what is joined does not depend on the other systems. It stands
+    upright, which leaves room for names and intervals.
+    """
+    blocks = complete_blocks(scored)
+    if blocks is None:
+        return
+    found = np.array(mean_ranks(blocks.arrays))
+    order = np.argsort(found[:, 0], kind="stable")[:MOST_SYSTEMS]
+    arrays = [own[order] for own in blocks.arrays]
+    same = compare_over_tasks(arrays) > LEVEL
+    runs_of_equals = equal_neighbours(same)
+    columns = stacked(runs_of_equals)
+    side = COLUMN * (max(columns, default=0) + 2)
+    size = (WIDTH, 1.0 + 0.15 * len(order))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=size, sharey=True, width_ratios=(WIDTH - side, side)
+    )
+    names = list(short_names([blocks.labels[i] for i in order], MOST_LETTERS).values())
+    _points(left, names, found[order], has_spread=all(own.shape[1] > 1 for own in arrays))
+    _bars(right, runs_of_equals, columns)
+    write_title(figure, _title(blocks, len(order)), _notes(blocks, same, runs_of_equals))
+    yield "ranks", figure
+
+
+def equal_neighbours(same: np.ndarray) -> list[Run]:
+    """The longest runs of two or more neighbours of which every two are the same.
+
+    Args:
+        same: whether two systems are not told apart, (systems, systems), in order of rank.
+    """
+    found: list[Run] = []
+    for start in range(len(same) - 1):
+        end = start
+        while end + 1 < len(same) and same[start : end + 1, end + 1].all():
+            end += 1
+        if end > start and (not found or end > found[-1][1]):
+            found.append((start, end))
+    return found
+
+
+def stacked(found: Sequence[Run]) -> list[int]:
+    """A column for each run, so that those in one column do not touch."""
+    ends: list[int] = []  # of the last run in each column
+    columns = []
+    for start, end in found:
+        column = next((i for i, last in enumerate(ends) if last < start), len(ends))
+        ends[column : column + 1] = [end]
+        columns.append(column)
+    return columns
+
+
+def _points(axes: Axes, names: list[str], found: np.ndarray, has_spread: bool) -> None:
+    """A point for each system, the best one above, with its interval where there is one."""
+    positions = np.arange(len(names))
+    mean, low, high = found.T
+    if has_spread:
+        axes.hlines(positions, low, high, color=COLOURS[0], linewidth=0.8)
+    axes.plot(mean, positions, "o", color=COLOURS[0])
+    axes.set_yticks(positions, names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.margins(x=0.04)
+    axes.set_xlabel(f"mean rank{', 95 % interval' if has_spread else ''} (1: best)")
+
+
+def _bars(axes: Axes, found: Sequence[Run], columns: Sequence[int]) -> None:
+    for (start, end), column in zip(found, columns, strict=True):
+        axes.plot([column] * 2, [start - 0.25, end + 0.25], color="#222222", linewidth=2)
+    axes.set_xlim(-1, max(columns, default=0) + 1)
+    axes.set_axis_off()
+
+
+def _title(blocks: Blocks, shown: int) -> str:
+    count = sum(own.shape[1] for own in blocks.arrays)
+    kind = "exact" if count <= EXACT_SEEDS else "sampled"
+    return (
+        f"mean rank over {len(blocks.places)} tasks; a bar joins systems that are not told apart: "
+        f"{kind} sign flips over {count} blocks of task and seed, Holm over "
+        f"{shown * (shown - 1) // 2} pairs, {100 * LEVEL:.0f} %"
+    )
+
+
+def _notes(blocks: Blocks, same: np.ndarray, found: Sequence[Run]) -> str:
+    """What is not shown: systems, and pairs that no bar joins; and a test that cannot reject."""
+    lines = []
+    size, count = len(same), sum(own.shape[1] for own in blocks.arrays)
+    if len(blocks.labels) > size:
+        lines.append(f"the best {size} of {len(blocks.labels)} systems")
+    joined = np.eye(size, dtype=bool)
+    for start, end in found:
+        joined[start : end + 1, start : end + 1] = True
+    if apart := int((same & ~joined).sum()) // 2:
+        lines.append(f"not told apart either, but no neighbours: {apart} pairs")
+    if size * (size - 1) / 2**count > LEVEL:
+        lines.append(f"{count} blocks are too few to tell any pair apart")
+    return "\n".join(lines)
