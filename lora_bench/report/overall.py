@@ -68,7 +68,8 @@ def complete_blocks(cells: pd.DataFrame) -> Blocks | None:
     )
     seeds = {p: set.intersection(*(set(found[la, p]) for la in labels)) for p in places if labels}
     if alone := [place for place in places if not seeds.get(place)]:
-        notes.append(f"Tasks left out because their systems have no seed in common: {name_some(alone)}.")
+        names = name_some(alone)
+        notes.append(f"Tasks left out because their systems have no seed in common: {names}.")
     places = [place for place in places if seeds.get(place)]
     if len(labels) < FEWEST or len(places) < FEWEST:
         return None
