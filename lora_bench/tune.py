@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from .spec import Spec, UserError
 from .sweep.plan import Sweep
 from .sweep.session import Session, interruptible
 from .training.prepared import DataCache, Run, prepare
-from .tuned import SETTING, name_of, settings_behind
+from .tuned import SETTING, Trial, name_of, settings_behind
 
 PROGRAM, PREFIX, EPOCHS = "lora_bench.tune", "tune.", "train.epochs"
 USAGE = f"""\
@@ -75,24 +74,6 @@ class Search:
         """Numbers of epochs after each of which, but for the last, half of the rates drop out."""
         shares = (1 / 4, 1 / 2, 1) if self.halving else (1,)
         return sorted({math.ceil(epochs * share) for share in shares})
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One learning rate with a number of epochs, and the score of each seed.
-
-    ``mean`` is None where a run has failed.
-    """
-
-    lr: float
-    epochs: int
-    scores: tuple[float | None, ...]
-
-    @property
-    def mean(self) -> float | None:
-        """Over the seeds."""
-        found = [score for score in self.scores if score is not None]
-        return statistics.mean(found) if len(found) == len(self.scores) else None
 
 
 class System:

@@ -5,6 +5,8 @@ does, takes the rate from there. A rate counts for the settings with which it wa
 others: the name of its file holds a hash of them.
 """
 
+import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,24 @@ FOLDER = CONF / "tuned"
 ANY = ("data.tuning_rows", "data.validation_rows", "data.seed", "procedure", SETTING)
 # The same files, from two places.
 OFFICIAL = ("local", "hub")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One learning rate with a number of epochs, and the score of each seed.
+
+    ``mean`` is None where a run has failed.
+    """
+
+    lr: float
+    epochs: int
+    scores: tuple[float | None, ...]
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds."""
+        found = [score for score in self.scores if score is not None]
+        return statistics.mean(found) if len(found) == len(self.scores) else None
 
 
 def settings_behind(spec: Spec) -> dict[str, Any]:

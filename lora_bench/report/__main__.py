@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import argcomplete
+import pandas as pd
 
 from ..spec import UserError
 from .commands import COMMANDS
@@ -14,7 +15,8 @@ from .layout import CHOICES, load_layout, renames
 from .pairs import BASELINE
 from .runs import PROTOCOLS, load_records
 
-SHOWN = ("tables", "best", "curve", "compare")  # commands that print tables
+SHOWN = ("tables", "best", "curve", "tuning", "compare")  # commands that print tables
+WITHOUT_RUNS = ("tuning", "compare")  # commands that do not read the runs of --runs
 # option -> commands that read it
 READERS = {
     "which": ("trace", "compare"),
@@ -24,12 +26,12 @@ READERS = {
     "baseline": ("tables",),
     "all_pairs": ("tables",),
     "published": ("tables",),
-    "protocol": (*SHOWN, "plots", "trace"),
+    "protocol": ("tables", "best", "curve", "compare", "plots", "trace"),
     "statistic": ("tables", "best", "curve"),
     "format": SHOWN,
-    "out": ("tables", "curve", "best", "compare", "plots", "page", "export"),
+    "out": (*SHOWN, "plots", "page", "export"),
     **dict.fromkeys(("layout", "rename", "spread"), SHOWN),
-    **dict.fromkeys(("tasks", "methods"), ("tables", "best", "curve")),
+    **dict.fromkeys(("tasks", "methods"), ("tables", "best", "curve", "tuning")),
     **dict.fromkeys(("columns", "sort", "best"), ("tables",)),
 }
 EXAMPLES = """\
@@ -39,6 +41,8 @@ commands:
                     tables/cells_<protocol>.csv
   best              the best value of --over for each system, and on which data it was chosen
   curve             score over --x: table, and pictures in <out>/pictures/
+  tuning            learning rates in conf/tuned: table, curves, and expected best score by tuning
+                    budget in <out>/pictures/tuning/
   compare A B       what changed beyond noise between two folders of results
   plots             write the pictures as SVG and PDF to <out>/pictures/
   page              write one self-contained page, <out>/index.html
@@ -52,6 +56,7 @@ examples:
   python -m lora_bench.report --published --protocol best
   python -m lora_bench.report best --over train.lr
   python -m lora_bench.report curve --x method.rank --methods lora,peft_dora
+  python -m lora_bench.report tuning --tasks sst2
   python -m lora_bench.report compare results/real outputs
   python -m lora_bench.report trace task=cola method=lora rank=8 train.warmup=0.1
   python -m lora_bench.report trace cola-minilm-lora-r8-s0-c802b76583
@@ -68,8 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
         args.layout = load_layout(args.layout, _choices(args))
         args.protocol, args.statistic = args.protocol or "last", args.statistic or "mean"
         args.format = args.format or ("terminal" if sys.stdout.isatty() else "markdown")
-        runs = load_records(args.runs)
-        if runs.empty and args.command not in ("status", "compare"):
+        runs = pd.DataFrame() if args.command in WITHOUT_RUNS else load_records(args.runs)
+        if runs.empty and args.command not in ("status", *WITHOUT_RUNS):
             raise UserError(
                 f"--runs {args.runs}: no runs there yet; python -m lora_bench makes one"
             )

@@ -1,6 +1,7 @@
 """The commands of ``python -m lora_bench.report``."""
 
 import argparse
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .. import tuned
 from ..spec import UserError
 from .build import Choices, all_tables
 from .cells import make_cells
@@ -21,6 +23,7 @@ from .selection import best_table
 from .sweeps import sweeps
 from .table import Table
 from .tables import sweep_table
+from .tuning import load_curves, tuning_table
 
 MEANING = {
     "last": "Score after the last epoch",
@@ -106,6 +109,16 @@ def _curve(args: argparse.Namespace, runs: pd.DataFrame) -> None:
         print(path, file=sys.stderr)
 
 
+def _tuning(args: argparse.Namespace, runs: pd.DataFrame) -> None:
+    from .pictures import expected_best_scores, save, tuning_curves
+
+    curves = load_curves(tuned.FOLDER, args.layout)
+    _print_and_write(tuning_table(curves), args)
+    pictures = itertools.chain(tuning_curves(curves), expected_best_scores(curves))
+    for path in save(pictures, (args.out or args.runs) / "pictures" / "tuning"):
+        print(path, file=sys.stderr)
+
+
 def _compare(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     if len(args.which) != 2:
         raise UserError("compare: needs two folders of results")
@@ -174,6 +187,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, pd.DataFrame], None]] = {
     "tables": _tables,
     "best": _best,
     "curve": _curve,
+    "tuning": _tuning,
     "compare": _compare,
     "plots": _plots,
     "page": _page,

@@ -16,6 +16,8 @@ from .ranks import rank_diagram
 from .scores import over_epochs, pareto, score_over_settings
 from .scores import score_over as score_over
 from .style import STYLE, Named
+from .tuning import expected_best_scores as expected_best_scores
+from .tuning import tuning_curves as tuning_curves
 
 CREATOR = "lora-bench"  # tells files of draw() from others
 FORMATS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # no date: the same file twice

@@ -1,0 +1,111 @@
+"""Tuning curves: the score of every learning rate that was tried, from ``conf/tuned/``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from ..spec import PROCEDURE, UserError, part_of
+from ..tuned import SETTING, Trial
+from .cells import IDS, places
+from .layout import Layout, choose
+from .names import conditions, system_names, texts
+from .runs import DEFAULTS, SHORT, identify
+from .statistics import expected_best
+from .table import Number, Table
+
+COLUMNS = ["task", "metric", "system", "lr", "score", "at the end", "trials"]
+BUDGETS = (1, 2, 4)  # of the table
+NOTE = (
+    "Scores of rows held out of the training data, mean over the seeds of the search. At the end: "
+    "the chosen rate is the lowest or the highest one, so a better one may lie beyond it. Expected "
+    "best of k: the best of k rates of the grid drawn at random, without the rates added around "
+    "the best one; a rate at which a run failed counts as the worst."
+)
+
+
+def load_curves(folder: Path, layout: Layout) -> pd.DataFrame:
+    """Every tuning curve, one row each.
+
+    Args:
+        folder: with the files that ``python -m lora_bench.tune`` wrote.
+        layout: which tasks and methods.
+
+    Returns:
+        The columns that name a cell (``task``, ``label``, ``condition``, ...), and ``lr`` (the
+        chosen rate), ``trials`` (those of the most epochs) and ``expected`` (the expected best
+        score in percent of 1, 2, ... trials; empty where some rates were dropped early).
+
+    Raises:
+        UserError: a file is no tuning curve, there is none, or the layout names what is not there.
+    """
+    rows = [_read(path) for path in sorted(folder.glob("*.yaml"))]
+    if not rows:
+        raise UserError(f"{folder}: no tuned rates; python -m lora_bench.tune finds them")
+    curves = pd.DataFrame(rows)
+    curves["label"] = system_names(curves)
+    curves["condition"] = conditions(curves)
+    curves["place"] = places(curves)
+    chosen, _ = choose(curves, pd.DataFrame(columns=IDS), layout)
+    return chosen.sort_values(["task", "condition", "label"], kind="stable", ignore_index=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Row of one file.
+
+    Raises:
+        UserError: it is no tuning curve.
+    """
+    try:
+        entry = yaml.safe_load(path.read_text())
+        found = [Trial(t["lr"], t["epochs"], tuple(t["scores"])) for t in entry["curve"]]
+        whole = max(trial.epochs for trial in found)
+        budget, given, row = entry["budget"], entry["settings"], {"metric": entry["metric"]}
+        trials = sorted((t for t in found if t.epochs == whole), key=lambda trial: trial.lr)
+        grid = [trial for trial in trials if trial.lr in budget["rates"]]
+        row |= {"lr": entry["lr"], "trials": trials}
+        row["expected"] = [] if budget["halving"] else _expected(grid)
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path}: is no tuning curve: {reason}") from None
+    for name, default in DEFAULTS.items():
+        own = {p: v for p, v in given.items() if part_of(p) == name and p != SETTING}
+        row[name] = {p: v for p, v in {**default, **own}.items() if p != SETTING}
+        row[f"{name}_id"] = identify(texts(row[name]))
+    row["system"]["procedure"] = PROCEDURE  # a rate counts for each of them
+    settings = {**row["where"], **row["system"]}
+    short = {name: settings.get(path) for name, path in SHORT.items()}
+    return {**row, **short, "train_rows": settings.get("data.train_rows")}
+
+
+def _expected(grid: Sequence[Trial]) -> list[float]:
+    """Expected best score of 1, 2, ... rates of the grid; a failed one counts as the worst."""
+    known = [trial.mean for trial in grid if trial.mean is not None]
+    if not known:
+        return []
+    scores = known + [min(known)] * (len(grid) - len(known))
+    return [100 * score for score in expected_best(scores)]
+
+
+def tuning_table(curves: pd.DataFrame) -> Table:
+    """The chosen rate of each system, its score, and what a smaller budget would have found.
+
+    Args:
+        curves: from ``load_curves``.
+    """
+    rows = []
+    for curve in curves.itertuples():
+        rates = [trial.lr for trial in curve.trials]
+        ends = {rates[0]: "lowest", rates[-1]: "highest"}
+        best = next(trial.mean for trial in curve.trials if trial.lr == curve.lr)
+        row = [
+            ", ".join(filter(None, (curve.task, curve.condition))), curve.metric, curve.label,
+            f"{curve.lr:g}", Number(f"{100 * best:.1f}"), ends.get(curve.lr, ""), len(rates),
+        ]  # fmt: skip
+        known = dict(enumerate(curve.expected, 1))
+        rows.append(row + [Number(f"{known[k]:.1f}") if k in known else None for k in BUDGETS])
+    columns = [*COLUMNS, *(f"best of {k}" for k in BUDGETS)]
+    shown = pd.DataFrame(rows, columns=columns, dtype=object)
+    return Table("tuning", "Tuned learning rates", shown, notes=[NOTE])
