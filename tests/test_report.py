@@ -260,6 +260,15 @@ def test_published_numbers_are_complete_and_sourced():
     assert found.value.between(40, 100).all() and set(found.protocol) == {"best", "last", "unknown"}
 
 
+PUBLISHED_SIZE = {"head": 592130, "trained": 592130 + 294912}  # r = 8 on query and value: 0.3M
+
+
+def verdicts(folder, protocol) -> pd.DataFrame:
+    runs = load_records(folder)
+    rows = published_table(make_cells(runs, protocol), runs, protocol).rows
+    return rows[rows.source.str.startswith("LoRA (") & rows.source.str.contains("roberta_base")]
+
+
 def test_reproduced_is_said_only_where_model_protocol_start_and_data_are_the_same(tmp_path):
     official = composed("task=cola").task.official_rows
     for name, model, start in (
@@ -268,33 +277,62 @@ def test_reproduced_is_said_only_where_model_protocol_start_and_data_are_the_sam
         ("start", "roberta_base", MNLI),
     ):
         record = made_up(
-            tmp_path / name,
-            "task=cola",
-            f"model={model}",
-            start=start,
-            best=0.631,
-            rows=official["train"],
-        )
+            tmp_path / name, "task=cola", f"model={model}", "data=hub", start=start, best=0.631,
+            rows=official["train"], parameters=PUBLISHED_SIZE,
+        )  # fmt: skip
         record.data["validation"]["rows"] = official["validation"]
         write(tmp_path / name / record.key, record)
-
-    def verdict(name, protocol):
-        rows = published_table(cells_of(tmp_path / name, protocol), protocol).rows
-        return rows[
-            rows.source.str.startswith("LoRA (") & rows.source.str.contains("roberta_base")
-        ].iloc[0]
-
-    same = verdict("same", "best")
+    same = verdicts(tmp_path / "same", "best").iloc[0]
     assert (same.verdict, same.difference, same.published) == (
         "reproduced within 0.3",
         "-0.3",
         "63.4 ± 1.2",
     )
-    assert verdict("same", "last").verdict == "not comparable: protocol last, theirs best"
-    assert verdict("model", "best").verdict == "not comparable: model minilm, theirs roberta_base"
-    assert verdict("start", "best").verdict == "not comparable: start mnli, theirs plain"
-    made_up(tmp_path / "capped", "task=cola", "model=roberta_base")
-    assert verdict("capped", "best").verdict == "not comparable: not the whole official data"
+    for name, protocol, reason in (
+        ("same", "last", "protocol (last, theirs best)"),
+        ("model", "best", "model (minilm, theirs roberta_base)"),
+        ("start", "best", "start (mnli, theirs plain)"),
+    ):
+        (verdict,) = verdicts(tmp_path / name, protocol).verdict
+        assert verdict == f"not comparable because of {reason}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "more", "reason"),
+    [
+        (["data=toy"], {}, "data (generated, theirs official)"),
+        (["data=hub"], {}, "data (1,200 training rows, theirs 8,551)"),
+        (["data=hub"], {"rows": None}, "data (not the official rows)"),
+        (
+            ["data=hub"], {"rows": 8551},  # of 400 validation rows
+            "data (scored on other rows than the official ones)",
+        ),
+        (
+            ["data=toy", "method.targets=[query,key,value,output]"],
+            {"parameters": {"trained": 589824}},
+            "data (generated, theirs official), trained parameters (589,824, theirs 0.3M)",
+        ),
+    ],
+)  # fmt: skip
+def test_what_differs_from_a_published_number_is_named(overrides, more, reason, tmp_path):
+    words = ("task=cola", "model=roberta_base", *overrides)
+    made_up(tmp_path, *words, **{"parameters": PUBLISHED_SIZE, **more})
+    (verdict,) = verdicts(tmp_path, "best").verdict
+    assert verdict == f"not comparable because of {reason}"
+
+
+def test_a_published_number_without_a_rank_is_not_reproduced(tmp_path):
+    made_up(tmp_path, "task=cola", "method.rank=3")
+    runs = load_records(tmp_path)
+    (row,) = published_table(make_cells(runs, "last"), runs, "last").rows.itertuples()
+    assert row.source.startswith("GraLoRA") and "rank (3, theirs not stated)" in row.verdict
+
+
+def test_a_table_without_a_published_number_says_so(tmp_path):
+    made_up(tmp_path, "method=head_only")
+    runs = load_records(tmp_path)
+    table = published_table(make_cells(runs, "last"), runs, "last")
+    assert table.rows.empty and table.notes[0].startswith("No published number")
 
 
 def test_ten_thousand_records_make_tables_in_seconds(tmp_path):

@@ -56,7 +56,7 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
         if args.published:
             from .published import published_table
 
-            found.append(published_table(cells, protocol))
+            found.append(published_table(cells, shown, protocol))
         _write_each(found, out / "tables", protocol, args.layout)
         printed = [as_published(table, args.layout) for table in found]
         heading = f"{MEANING[protocol]}. {READING.format(statistic=args.statistic)}"

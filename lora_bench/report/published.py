@@ -3,17 +3,25 @@
 The facts are in ``published.yaml``.
 """
 
+import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
 
+from .cells import IDS, median_costs
 from .tables import Table, older_procedure
 
 PATH = Path(__file__).resolve().parent / "published.yaml"
 FACTS = ["source", "model", "method", "rank", "parameters", "protocol", "statistic", "n", "note"]
 COLUMNS = [*FACTS, "task", "metric", "value", "spread", "start"]
+
+COMPARED = [
+    "model", "model_published", "protocol", "start", "start_published", "official", "data",
+    "train_rows", "official_rows", "rank", "rank_published", "size_ours", "parameters",
+]  # fmt: skip
 
 
 @cache
@@ -36,50 +44,57 @@ def load_published() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).astype({"rank": "Int64"})
 
 
-def published_pairs(cells: pd.DataFrame, protocol: str) -> pd.DataFrame:
+def published_pairs(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """Each of our cells with every published number of its task, metric, method and rank.
 
     Args:
         cells: from ``make_cells``.
+        runs: behind the cells.
         protocol: that of the cells.
 
     Returns:
         Columns of cells and of FACTS, the position ``cell`` of our cell, ``origin``, ``ours``,
         ``difference``, and ``reasons`` why they do not compare, "" where they do.
     """
-    known = cells.assign(cell=range(len(cells)))
-    pairs = known[known.n > 0].merge(
+    counts = median_costs(runs, ["trained_parameters", "head_parameters"])
+    sizes = (counts.trained_parameters - counts.head_parameters.fillna(0)).rename("size_ours")
+    official = runs.drop_duplicates("where_id").set_index("where_id")["task.official_rows"]
+    known = cells.assign(cell=range(len(cells)), official_rows=cells.where_id.map(official))
+    known = known[known.n > 0].merge(sizes.reset_index(), on=IDS, how="left")
+    pairs = known.merge(
         load_published(), on=["task", "metric", "method"], suffixes=("", "_published")
     )
     pairs = pairs[pairs.rank_published.isna() | (pairs["rank"] == pairs.rank_published)]
-    compared = ("model", "model_published", "protocol", "start", "start_published", "official")
-    rows = zip(*(pairs[name] for name in compared), strict=True)
     return pairs.assign(
         origin=pairs.source + ": " + pairs.model_published + ", " + pairs.protocol + " epoch",
         ours=pairs["mean"].where(pairs.statistic != "median", pairs["median"]),
-        reasons=[_reasons(protocol, *row) for row in rows],
+        reasons=[
+            _reasons(pair, protocol)
+            for pair in pairs[COMPARED].itertuples(index=False, name="Pair")
+        ],
     ).assign(difference=lambda found: found.ours - found["value"])
 
 
-def published_table(cells: pd.DataFrame, protocol: str) -> Table:
+def published_table(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> Table:
     """Each of our cells next to every published number of its task, metric, method and rank.
 
-    The verdict says "reproduced within" only where model, protocol and start are the same and all
-    official data was used.
+    The verdict says "reproduced within" only where model, protocol, start and number of trained
+    parameters are the same and all official data was used; else it names what differs.
 
     Args:
         cells: from ``make_cells``.
+        runs: behind the cells.
         protocol: that of the cells.
     """
     rows = []
-    for pair in published_pairs(cells, protocol).itertuples():
+    for pair in published_pairs(cells, runs, protocol).itertuples():
         spread = "" if pd.isna(pair.spread) else f" ± {pair.spread:.1f}"
         within = f"reproduced within {abs(pair.difference):.1f}"
         rows.append({
             "task": pair.task, "metric": pair.metric, "system": pair.label,
             "ours": f"{pair.ours:.1f} ({pair.n})", "published": f"{pair.value:.1f}{spread}",
             "difference": f"{pair.difference:+.1f}",
-            "verdict": f"not comparable: {pair.reasons}" if pair.reasons else within,
+            "verdict": f"not comparable because of {pair.reasons}" if pair.reasons else within,
             "source": pair.origin,
         })  # fmt: skip
     names = ["task", "metric", "system", "ours", "published", "difference", "verdict", "source"]
@@ -88,18 +103,54 @@ def published_table(cells: pd.DataFrame, protocol: str) -> Table:
     )
     procedure = older_procedure(cells)
     title = "Comparison with published numbers" + (f" ({procedure})" if procedure else "")
-    return Table("published", title, shown)
-
-
-@cache
-def _reasons(
-    protocol: str, model: str, model_published: str, protocol_published: str, start: str,
-    start_published: str, official: bool,
-) -> str:  # fmt: skip
-    checks = (
-        ("model", model, model_published),
-        ("protocol", protocol, protocol_published),
-        ("start", start, start_published),
+    notes = (
+        [] if rows else ["No published number has the task, metric, method and rank of a system."]
     )
-    reasons = [f"{name} {ours}, theirs {theirs}" for name, ours, theirs in checks if ours != theirs]
-    return "; ".join(reasons + ([] if official else ["not the whole official data"]))
+    return Table("published", title, shown, notes=notes)
+
+
+def _reasons(pair: Any, protocol: str) -> str:
+    """Why two numbers do not compare; "" where they do.
+
+    Args:
+        pair: has the fields COMPARED.
+        protocol: that of our number.
+    """
+    checks = (
+        ("model", pair.model, pair.model_published),
+        ("protocol", protocol, pair.protocol),
+        ("start", pair.start, pair.start_published),
+    )
+    found = [f"{name} ({ours}, theirs {theirs})" for name, ours, theirs in checks if ours != theirs]
+    if pd.notna(pair.rank) and pd.isna(pair.rank_published):
+        found.append(f"rank ({pair.rank}, theirs not stated)")
+    if not pair.official:
+        found.append(f"data ({_other_data(pair)})")
+    if pair.model == pair.model_published and _is_other_size(pair.size_ours, pair.parameters):
+        found.append(f"trained parameters ({pair.size_ours:,.0f}, theirs {pair.parameters})")
+    return ", ".join(found)
+
+
+def _other_data(pair: Any) -> str:
+    """What of our data is not the official one."""
+    if pair.data == "toy":
+        return "generated, theirs official"
+    rows = pair.official_rows.get("train") if isinstance(pair.official_rows, dict) else None
+    if rows is None or pd.isna(pair.train_rows):
+        return "not the official rows"
+    if pair.train_rows == rows:
+        return "scored on other rows than the official ones"
+    return f"{pair.train_rows:,.0f} training rows, theirs {rows:,}"
+
+
+def _is_other_size(ours: float, theirs: Any) -> bool:
+    """Whether counts differ by more than a tenth, and by more than the rounding of ``0.3M``.
+
+    The method's name alone does not tell LoRA on other projections, or an adapter of other width.
+    """
+    found = re.fullmatch(r"([\d.]+)M", str(theirs))  # "0.42M with head" is another count
+    if pd.isna(ours) or found is None:
+        return False
+    digits = found[1]
+    rounding = 0.5 * 10.0 ** -len(digits.partition(".")[2])
+    return abs(ours / 1e6 - float(digits)) > max(rounding, 0.1 * float(digits))

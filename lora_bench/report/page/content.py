@@ -60,7 +60,7 @@ def content(runs: pd.DataFrame) -> dict[str, Any]:
         },
         "sweeps": {protocol: _sweeps(found, texts) for protocol, found in cells.items()},
         "published": {
-            protocol: _published(found, protocol, texts) for protocol, found in cells.items()
+            protocol: _published(found, runs, protocol, texts) for protocol, found in cells.items()
         },
         "pairs": {
             protocol: [_pairs(place) for place in _rivals(found)]
@@ -210,9 +210,11 @@ def _sweeps(cells: pd.DataFrame, texts: Texts) -> list[list[Any]]:
     return found
 
 
-def _published(cells: pd.DataFrame, protocol: str, texts: Texts) -> list[list[Any]]:
+def _published(
+    cells: pd.DataFrame, runs: pd.DataFrame, protocol: str, texts: Texts
+) -> list[list[Any]]:
     """Position of our cell, published value and spread, source, and why they do not compare."""
-    pairs = published_pairs(cells, protocol)
+    pairs = published_pairs(cells, runs, protocol)
     columns = ("cell", "value", "spread", "origin", "reasons")
     return [
         [cell, value, _number(spread, 2), texts.add(origin), texts.add(reasons)]

@@ -39,7 +39,7 @@ function published(cells) {
     return element("tr", [
       nameHead(cell.system), element("td", cell.place.title), element("td", scoreButton(cell), { class: "number score" }),
       element("td", decimals(value, 1) + (spread === null ? "" : ` ± ${decimals(spread, 1)}`), { class: "number" }),
-      element("td", text(reasons) ? `no: ${text(reasons)}` : `yes, ${decimals(cell.mean - value, 1)} points`), element("td", text(source)),
+      element("td", text(reasons) ? `no, because of ${text(reasons)}` : `yes, ${decimals(cell.mean - value, 1)} points`), element("td", text(source)),
     ]);
   }, 6);
   byId("published-list").replaceChildren(found.length
