@@ -1,14 +1,11 @@
 """Record: what one run did and how it went, as one JSON file, written whole or not at all."""
 
-import gc
 import hashlib
 import json
 import os
 import platform
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -177,26 +174,13 @@ def read_all(root: Path) -> tuple[list[Record], list[str]]:
         for folder, _, files in os.walk(root, onerror=lambda error: problems.append(str(error)))
         if FILE in files
     ]
-    with _without_collections():
-        for folder in sorted(folders):
-            try:
-                found.append(read(folder))
-            except RecordError as error:
-                problems.append(str(error))
+    for folder in sorted(folders, key=lambda folder: folder.parts):
+        try:
+            found.append(read(folder))
+        except RecordError as error:
+            problems.append(str(error))
     records = [record for record in found if record is not None]
     return sorted(records, key=lambda record: record.key), problems
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """No garbage collection inside: it would visit all records again for every few hundred new."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def folder_of(root: Path, identity: Identity) -> Path:

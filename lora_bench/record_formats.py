@@ -34,6 +34,8 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "provenance": {"commit": str, "versions": dict},
     "group": {"size": int},
 }
+NUMBER = int | float
+EPOCH: dict[str, Any] = {"epoch": int, "loss": NUMBER, "scores": dict}
 LARGEST = 2**63 - 1  # of a score: a larger whole number is none to NumPy
 REFERENCES = ("chance", "bag_of_words", "ceiling")  # scores of a split that no method made
 
@@ -124,48 +126,50 @@ def fault_of(record: Mapping[str, Any]) -> str | None:
     Args:
         record: its fields, each of the type that ``Record`` states.
     """
-    return next(_faults(record), None)
+    return next(filter(None, _faults(record)), None)
 
 
-def _faults(record: Mapping[str, Any]) -> Iterator[str]:
+def _faults(record: Mapping[str, Any]) -> Iterator[str | None]:
+    """One for each check, the first ones of what later ones read; None where it holds."""
     for name, entries in HELD.items():
         if record[name] is not None:
-            yield from _wrong(record[name], entries, name)
+            yield _wrong(record[name], entries, name)
     for name, entries in OPTIONAL.items():
         if record[name] is not None:
             given = {entry: v for entry, v in record[name].items() if v is not None}
-            yield from _wrong(given, {e: kind for e, kind in entries.items() if e in given}, name)
+            yield _wrong(given, {e: kind for e, kind in entries.items() if e in given}, name)
     for name in ("task.metrics", "task.validation"):
         if not all(isinstance(value, str) for value in record["where"][name]):
             yield f"where.{name}: must be a list of texts, is {record['where'][name]!r}"
     for i, epoch in enumerate(record["epochs"]):
-        yield from _wrong(epoch, {"epoch": int, "loss": int | float, "scores": dict}, f"epochs.{i}")
-        yield from _no_scores(epoch["scores"], f"epochs.{i}.scores")
+        yield _wrong(epoch, EPOCH, f"epochs.{i}")
+        yield _no_scores(epoch["scores"], f"epochs.{i}.scores")
     for name in ("last", "best"):
         if record[name] is not None:
-            yield from _no_scores(record[name]["scores"], f"{name}.scores")
+            yield _no_scores(record[name]["scores"], f"{name}.scores")
     for split, facts in record["data"].items():
         rows = facts.get("rows")
         if rows is not None and type(rows) is not int:
             yield f"data.{split}.rows: must be a number of rows, is {rows!r}"
         for name in REFERENCES:
             if facts.get(name) is not None:
-                yield from _no_scores(facts[name], f"data.{split}.{name}")
+                yield _no_scores(facts[name], f"data.{split}.{name}")
 
 
-def _wrong(part: Mapping[str, Any], entries: Mapping[str, Any], place: str) -> Iterator[str]:
+def _wrong(part: Mapping[str, Any], entries: Mapping[str, Any], place: str) -> str | None:
     for entry, kind in entries.items():
         value = part.get(entry)
         if not isinstance(value, kind) or isinstance(value, bool):
             kinds = getattr(kind, "__name__", kind)
-            yield f"{place}.{entry}: must be of type {kinds}, is {value!r}"
+            return f"{place}.{entry}: must be of type {kinds}, is {value!r}"
+    return None
 
 
-def _no_scores(scores: Any, place: str) -> Iterator[str]:
+def _no_scores(scores: Any, place: str) -> str | None:
     if not isinstance(scores, dict) or not scores:
-        yield f"{place}: must map a metric to its score, is {scores!r}"
-        return
+        return f"{place}: must map a metric to its score, is {scores!r}"
     for metric, value in scores.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, NUMBER) and not isinstance(value, bool)
         if not number or abs(value) > LARGEST:
-            yield f"{place}.{metric}: must be a number, is {value!r}"
+            return f"{place}.{metric}: must be a number, is {value!r}"
+    return None

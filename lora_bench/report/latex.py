@@ -19,6 +19,7 @@ ESCAPES = {
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "±": r"$\pm$",
     MISSING: "--", "−": "$-$", "³": r"\textsuperscript{3}", "`": r"\textasciigrave{}",
 }  # fmt: skip
+SPECIAL = re.compile(r"[^ 0-9A-Za-z]")
 MINUS = re.compile(r"(?<![\w\-])-(?=\d)")  # a hyphen that is one
 COUNT = re.compile(r"[\d.,–]+[kM]?")
 BREAKS = re.compile(r"(?<=[=,_/;:.\-])(?=\S)")  # a long word may be broken behind these letters
@@ -49,10 +50,11 @@ def to_latex(table: Table) -> str:
 
 def escape(text: str) -> str:
     """Text that TeX sets as it is; a letter that its fonts lack by its number."""
-    return "".join(_letter(letter) for letter in as_text(text))
+    return SPECIAL.sub(_letter, as_text(text))
 
 
-def _letter(letter: str) -> str:
+def _letter(match: re.Match[str]) -> str:
+    letter = match[0]
     if letter in ESCAPES:
         return ESCAPES[letter]
     known = " " <= letter <= "~" or "À" <= letter <= "ÿ" or letter in "×÷"
@@ -155,15 +157,16 @@ def is_numeric(values: list[Any]) -> bool:
 
 
 def _environment(table: Table, caption: str, part: int) -> str:
-    names = list(table.rows.columns)
+    columns = {name: list(table.rows[name]) for name in table.rows.columns}
+    numeric = [is_numeric(values) for values in columns.values()]
     natural = sum(
-        GAP + max((len(as_text(v)) for v in table.rows[name]), default=0)
-        if not is_numeric(list(table.rows[name]))
-        else GAP + _column_width(table, name)
-        for name in names
+        GAP + _column_width(table, name)
+        if number
+        else GAP + max((len(as_text(v)) for v in values), default=0)
+        for (name, values), number in zip(columns.items(), numeric, strict=True)
     )
     wide = natural > ROOM
-    columns = "".join(_column(list(table.rows[name]), wide, table.subscript) for name in names)
+    kinds = "".join(_column(values, wide, table.subscript) for values in columns.values())
     kind, size = ("tabularx", r"{\textwidth}") if wide else ("tabular", "")
     label = re.sub(r"[^0-9a-z]+", "-", f"{table.name}{f'-{part + 1}' if part else ''}".lower())
     lines = [
@@ -174,11 +177,11 @@ def _environment(table: Table, caption: str, part: int) -> str:
         rf"\label{{tab:{label}}}",
         r"\setlength{\tabcolsep}{3pt}",
         SETUP,
-        rf"\begin{{{kind}}}{size}{{@{{}}{columns}@{{}}}}",
+        rf"\begin{{{kind}}}{size}{{@{{}}{kinds}@{{}}}}",
         r"\toprule",
-        *_headings(table),
+        *_headings(table, numeric),
         r"\midrule",
-        *_rows(table),
+        *_rows(table, columns, numeric),
         r"\bottomrule",
         rf"\end{{{kind}}}",
         r"\end{table*}",
@@ -208,9 +211,8 @@ def _value(number: Any) -> str:
     return number.value if isinstance(number, Number) else str(number)
 
 
-def _headings(table: Table) -> Iterator[str]:
+def _headings(table: Table, numeric: list[bool]) -> Iterator[str]:
     pairs = [tuple(map(escape, table.heading(name))) for name in table.rows.columns]
-    numeric = [is_numeric(list(table.rows[name])) for name in table.rows.columns]
     if any(upper for upper, _ in pairs):
         cells, rules, at = [], [], 1
         for upper, group in groupby(upper for upper, _ in pairs):
@@ -228,9 +230,8 @@ def _headings(table: Table) -> Iterator[str]:
     yield " & ".join(lower) + r" \\"
 
 
-def _rows(table: Table) -> Iterator[str]:
-    numeric = [is_numeric(list(table.rows[name])) for name in table.rows.columns]
-    for i, row in enumerate(table.rows.itertuples(index=False)):
+def _rows(table: Table, columns: dict[str, list[Any]], numeric: list[bool]) -> Iterator[str]:
+    for i, row in enumerate(zip(*columns.values(), strict=True)):
         if i and (i in table.apart) != (i - 1 in table.apart):
             yield r"\midrule"
         cells = [

@@ -22,6 +22,8 @@ FINGERPRINT_DIGITS = 8  # of a fingerprint in a name
 
 def show(value: Any) -> str:
     """A setting's value as the command line takes it."""
+    if isinstance(value, str):  # most are
+        return value
     if value is None:
         return NULL
     if isinstance(value, bool):
@@ -171,9 +173,12 @@ def system_names(
     """
     ignore = ignore or {}
     known = frame.drop_duplicates(["where_id", "system_id"])
+    systems = frame.drop_duplicates("system_id")
     parts = {
         id_: texts(system, ignore.get(method, ()))
-        for id_, system, method in zip(known.system_id, known.system, known.method, strict=True)
+        for id_, system, method in zip(
+            systems.system_id, systems.system, systems.method, strict=True
+        )
     }
     fixed = ["procedure"] if len({p.get("procedure") for p in parts.values()}) > 1 else []
     names: dict[str, str] = {}

@@ -1,8 +1,11 @@
 """Runs: one row of a DataFrame for each record, with every setting as a column."""
 
+import gc
 import hashlib
+import marshal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,19 @@ SECTIONS = tuple(dict.fromkeys(path.partition(".")[0] for path in UNIDENTIFIED))
 NESTED = ("where", "system", *PROTOCOLS, "epochs", "versions", *REFERENCES)
 
 
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """No garbage collection inside: it would visit all records again for every few hundred new."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_without_collections()
 def load_records(root: str | Path) -> pd.DataFrame:
     """Every run below ``root``, one row each.
 
@@ -52,9 +68,12 @@ def load_records(root: str | Path) -> pd.DataFrame:
         UserError: two records of one seed of a cell have different scores.
     """
     read, problems = records.read_all(Path(root))
-    found = [run for run in read if run.status != "ok" or (run.last and run.best)]
-    if len(found) < len(read):
-        problems += [f"{r.key}: finished, but has no scores" for r in read if r not in found]
+    found: list[Record] = []
+    for run in read:
+        if run.status != "ok" or (run.last and run.best):
+            found.append(run)
+        else:
+            problems.append(f"{run.key}: finished, but has no scores")
     if problems:
         count = f"{len(problems)} record{'s' if len(problems) > 1 else ''}"
         print("\n  ".join([f"{count} could not be read:", *problems]), file=sys.stderr)
@@ -89,16 +108,17 @@ class Interned:
     """Contents that many records share, made once and named by a number."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[bytes, int] = {}
         self.made: list[dict[str, Any]] = []
 
     def add(self, content: Any, make: Callable[[Any], dict[str, Any]]) -> int:
-        """The number of a content; the first of its kind is made."""
-        text = repr(content)
-        if text not in self._numbers:
-            self._numbers[text] = len(self.made)
+        """The number of a content of JSON's types; the first of its kind is made."""
+        # version 2 writes no references: equal contents have equal bytes
+        known = marshal.dumps(content, 2)
+        if known not in self._numbers:
+            self._numbers[known] = len(self.made)
             self.made.append(make(content))
-        return self._numbers[text]
+        return self._numbers[known]
 
     def columns(self, numbers: pd.Series) -> pd.DataFrame:
         """What was made for each of these numbers, one row each."""

@@ -44,6 +44,7 @@ def sweeps(cells: pd.DataFrame) -> list[Sweep]:
     whole = [
         {**where, **system} for where, system in zip(first["where"], first.system, strict=True)
     ]
+    methods = list(first.method)
     found: list[Sweep] = []
     followers: set[tuple[str, str]] = set()  # method and setting
     for path in dict.fromkeys(path for part in whole for path in part):
@@ -55,7 +56,7 @@ def sweeps(cells: pd.DataFrame) -> list[Sweep]:
                 _number(rows) if v is None else v
                 for v, rows in zip(x, first.train_rows, strict=True)
             ]
-        x = [None if (m, path) in followers else v for v, m in zip(x, first.method, strict=True)]
+        x = [None if (m, path) in followers else v for v, m in zip(x, methods, strict=True)]
         if len(set(x) - {None}) < 2:
             continue
         frame = first.assign(x=pd.Series(x, dtype=float)).dropna(subset="x")
@@ -77,11 +78,14 @@ def _in_proportion(systems: Sequence[Mapping[str, Any]], path: str) -> list[str]
     if len({system.get(path) for system in systems}) < 2:
         return []
     found = []
+    values = [_number(system.get(path)) for system in systems]
     for other in systems[0]:
-        pairs = [(_number(system.get(path)), _number(system.get(other))) for system in systems]
-        if other == path or not all(x and y for x, y in pairs):
+        if other == path or not _number(systems[0][other]):  # most are no numbers
             continue
+        pairs = [(x, _number(s.get(other))) for x, s in zip(values, systems, strict=True)]
         ratios = [y / x for x, y in pairs if x and y]
+        if len(ratios) < len(pairs):
+            continue
         if math.isclose(min(ratios), max(ratios)):
             found.append(other)
     return found

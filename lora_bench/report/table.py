@@ -38,6 +38,8 @@ MISSING = "–"
 def as_text(value: Any) -> str:
     """A cell as one line of text; control characters, which a terminal would run, as spaces."""
     if isinstance(value, str):
+        if value.isprintable():
+            return str(value)  # no Number
         return "".join(c if c.isprintable() else " " for c in value)
     if value is None or value is pd.NA or value != value:
         return MISSING

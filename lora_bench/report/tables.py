@@ -181,17 +181,17 @@ def row_order(first: pd.DataFrame, statistic: str, layout: Layout) -> list[str]:
 
 def _add_average(table: Table, first: pd.DataFrame, statistic: str) -> None:
     """A column with the mean over tasks of each row that has all of them."""
-    places = list(dict.fromkeys(first.place))
     scored = first[first.n > 0]
-    whole = {
-        label: group.set_index("place")
-        for label, group in scored.groupby("label")
-        if set(group.place) == set(places)
-    }
-    values = [
-        float(whole[la][statistic].mean()) if la in whole else math.nan for la in table.rows.method
-    ]
-    by_seed = [over_tasks(whole[la].scores) if la in whole else {} for la in table.rows.method]
+    found: dict[str, list[tuple[float, dict[int, float]]]] = {}
+    for label, value, scores in zip(scored.label, scored[statistic], scored.scores, strict=True):
+        found.setdefault(label, []).append((value, scores))
+    tasks = first.place.nunique()  # a system has one cell in each place at most
+    whole = {label: cells for label, cells in found.items() if len(cells) == tasks}
+    values, by_seed = [], []
+    for label in table.rows.method:
+        cells = whole.get(label, [])
+        values.append(float(np.mean([v for v, _ in cells])) if cells else math.nan)
+        by_seed.append(over_tasks([scores for _, scores in cells]) if cells else {})
     shown = [None if math.isnan(value) else Number(f"{value:.1f}") for value in values]
     table.rows["average"] = pd.Series(shown, table.rows.index, dtype=object)
     column = len(table.rows.columns) - 1
