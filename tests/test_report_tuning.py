@@ -108,6 +108,9 @@ def test_rates_that_were_dropped_early_are_no_random_draws(tmp_path):
     [
         ("lr: [", r"0\.yaml: is no tuning curve"),
         ("lr: 0.1", r"0\.yaml: is no tuning curve: KeyError"),
+        (yaml.safe_dump(entry("full", lr=0.5)), r"no tuning curve: ValueError: lr 0\.5 is none"),
+        (yaml.safe_dump(entry("full", settings=[])), "no tuning curve: AttributeError"),
+        (yaml.safe_dump(entry("full", curve=[])), "no tuning curve: ValueError"),
         (None, "no tuned rates"),
     ],
 )

@@ -59,19 +59,33 @@ def _read(path: Path) -> dict[str, Any]:
         UserError: it is no tuning curve.
     """
     try:
-        entry = yaml.safe_load(path.read_text())
-        found = [Trial(t["lr"], t["epochs"], tuple(t["scores"])) for t in entry["curve"]]
-        whole = max(trial.epochs for trial in found)
-        budget, given, row = entry["budget"], entry["settings"], {"metric": entry["metric"]}
-        trials = sorted((t for t in found if t.epochs == whole), key=lambda trial: trial.lr)
-        grid = [trial for trial in trials if trial.lr in budget["rates"]]
-        row |= {"lr": entry["lr"], "trials": trials}
-        row["expected"] = [] if budget["halving"] else _expected(grid)
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        return _row(yaml.safe_load(path.read_text()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path}: is no tuning curve: {reason}") from None
+
+
+def _row(entry: dict[str, Any]) -> dict[str, Any]:
+    """Row of the content of one file.
+
+    Raises:
+        ValueError: the chosen rate is none of those that were trained to the end.
+    """
+    found = [Trial(t["lr"], t["epochs"], tuple(t["scores"])) for t in entry["curve"]]
+    whole = max(trial.epochs for trial in found)
+    trials = sorted((t for t in found if t.epochs == whole), key=lambda trial: trial.lr)
+    if entry["lr"] not in [trial.lr for trial in trials if trial.mean is not None]:
+        raise ValueError(f"lr {entry['lr']} is none of its curve")
+    budget = entry["budget"]
+    grid = [trial for trial in trials if trial.lr in budget["rates"]]
+    row: dict[str, Any] = {
+        "metric": entry["metric"],
+        "lr": entry["lr"],
+        "trials": trials,
+        "expected": [] if budget["halving"] else _expected(grid),
+    }
     for name, default in DEFAULTS.items():
-        own = {p: v for p, v in given.items() if part_of(p) == name and p != SETTING}
+        own = {p: v for p, v in entry["settings"].items() if part_of(p) == name}
         row[name] = {p: v for p, v in {**default, **own}.items() if p != SETTING}
         row[f"{name}_id"] = identify(texts(row[name]))
     row["system"]["procedure"] = PROCEDURE  # a rate counts for each of them

@@ -21,9 +21,9 @@ Run = tuple[int, int]  # first and last position of neighbours in rank
 def rank_diagram(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
     """Mean rank of each system over the tasks and seeds that all of them have.
 
-    As a critical-difference diagram (Demšar 2006, section 4.1), but with the sign-flip test
-    of every two systems, so that what is joined does not depend on the other systems. It stands
-    upright, which leaves room for names and intervals.
+    A critical-difference diagram (Demšar 2006, figure 1), but with a test of every two systems
+    on their own scores, since the test of mean ranks depends on which other systems are there
+    (Benavoli et al. 2016). It stands upright, which leaves room for names and intervals.
     """
     blocks = complete_blocks(scored)
     if blocks is None:
