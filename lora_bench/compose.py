@@ -1,11 +1,12 @@
 """From the words of a command line to validated Specs. Needs neither torch nor data."""
 
+import copy
 import dataclasses
 import importlib.resources
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -17,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .data import check_source
 from .methods import check_method
 from .model.source import check_model, source_name
-from .overrides import check_number, in_dict, parsed, path_of, setting_paths
+from .overrides import check_number, groups, in_dict, parsed, path_of, setting_paths
 from .presets import CONF
 from .spec import Spec, SpecError, UserError
 from .tasks import check_task
@@ -52,20 +53,57 @@ def compose(overrides: list[str]) -> Spec:
     Raises:
         UserError: one line that names the setting and what is allowed.
     """
-    for word in overrides:
-        parsed(word)
-    _check_searchpath(overrides)
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra.compose("config", completed(overrides))
-        return validate(spec_of(config, overrides))
-    except SpecError as error:
-        origin = "the command line" if _is_given(error.path, overrides) else "a preset or default"
-        raise UserError(f"{error} (set by {origin})") from None
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_unknown_argument(overrides) or one_line(error)) from None
-    except (ValueError, TypeError, RecursionError) as error:  # Hydra's and OmegaConf's own
-        raise UserError(f"{' '.join(overrides)}: cannot be composed: {one_line(error)}") from None
+    return Composer().compose(overrides)
+
+
+class Composer:
+    """Composes command lines; those that choose the same presets share Hydra's work."""
+
+    def __init__(self) -> None:
+        self._presets: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose(self, overrides: list[str]) -> Spec:
+        """As :func:`compose`."""
+        for word in overrides:
+            parsed(word)
+        _check_searchpath(overrides)
+        try:
+            return validate(spec_of(self._config(overrides), overrides))
+        except SpecError as error:
+            given = _is_given(error.path, overrides)
+            origin = "the command line" if given else "a preset or default"
+            raise UserError(f"{error} (set by {origin})") from None
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_unknown_argument(overrides) or one_line(error)) from None
+        except (ValueError, TypeError, RecursionError) as error:  # Hydra's and OmegaConf's own
+            line = " ".join(overrides)
+            raise UserError(f"{line}: cannot be composed: {one_line(error)}") from None
+
+    def _config(self, overrides: list[str]) -> DictConfig:
+        values = [word for word in overrides if _is_value(word, overrides)]
+        presets = tuple(word for word in overrides if word not in values)
+        if presets not in self._presets:
+            self._presets[presets] = _by_hydra(presets)
+        config = copy.deepcopy(self._presets[presets])
+        try:
+            for word in map(parsed, values):  # as Hydra does, after the presets
+                OmegaConf.update(config, word.key_or_group, word.value(), merge=True)
+        except OmegaConfBaseException:
+            return _by_hydra(overrides)  # for its message
+        return config
+
+
+def _is_value(word: str, overrides: Sequence[str]) -> bool:
+    """Whether a word sets one setting, which no other word of the line sets as a part of more."""
+    path = path_of(word)
+    section = path.partition(".")[0]
+    whole = section != path and section not in groups() and section in map(path_of, overrides)
+    return word.startswith(path) and path in setting_paths() and not in_dict(path) and not whole
+
+
+def _by_hydra(overrides: Sequence[str]) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", completed(list(overrides)))
 
 
 def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
@@ -90,7 +128,7 @@ def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
     for path in (path for path in setting_paths() if path in missing):
         raise UserError(f"{path}: the chosen presets leave it open; set it on the command line")
     _check_known(config, Spec(), "")
-    spec = Spec.from_config(config)
+    spec = cast(Spec, OmegaConf.to_object(config))  # config.yaml starts from the schema
     given = {path_of(word) for word in overrides}
     if "model.source" in given:
         if "model.name" not in given:
@@ -131,7 +169,8 @@ def plan(overrides: list[str], *, sweep: bool) -> list[tuple[list[str], Spec]]:
         jobs = [list(job) for job in itertools.product(*choices.values())]
     except HydraException as error:
         raise UserError(one_line(error)) from None
-    return [(job, compose(job)) for job in jobs]
+    composer = Composer()
+    return [(job, composer.compose(job)) for job in jobs]
 
 
 def _alternatives(override: Override) -> list[str]:

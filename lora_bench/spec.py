@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 
 from .checks import TARGETS as TARGETS
 from .checks import SpecError as SpecError
@@ -168,11 +168,6 @@ class Spec:
     group: int | None = None
     progress: bool = True  # progress bars
     logger: str = "none"  # none | tensorboard | wandb: training curves, beside the record
-
-    @classmethod
-    def from_config(cls, config: Any) -> "Spec":
-        """A Spec from a composed configuration (OmegaConf or nested dicts)."""
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config))  # type: ignore
 
     @classmethod
     def from_dict(cls, nested: dict[str, Any]) -> "Spec":

@@ -12,7 +12,7 @@ import torch
 from transformers import RobertaModel
 
 from lora_bench import checkpoint
-from lora_bench.compose import compose
+from lora_bench.compose import Composer
 from lora_bench.methods import get_method
 from lora_bench.model.build import build
 from lora_bench.model.encoder import load_encoder, load_tokenizer, tiny_config
@@ -50,10 +50,13 @@ def real_glue() -> Path:
     return folder
 
 
+composer = Composer()
+
+
 @cache
 def composed(*overrides: str) -> Spec:
     """``compose``, each line once: share what it returns, but do not change it."""
-    return compose(list(overrides))
+    return composer.compose(list(overrides))
 
 
 def compose_in(folder: Path, *overrides: str) -> Spec:

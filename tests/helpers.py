@@ -6,10 +6,12 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
@@ -24,12 +26,18 @@ from lora_bench.tasks.encoding import Encoded
 ROW_LENGTHS = [5, 9, 3]  # tokens of the rows that adapters are compared on
 TASKS = task_presets()
 GLUE = sorted(name for name, task in TASKS.items() if task.kind == "text")
+COMMON = {"full", "lora", "peft_lora"}  # methods that stand for all in the fast suite
 SQUAD = sorted(name for name, task in TASKS.items() if task.kind == "span")
 
 
 def seeds_of_fuzz(count: int) -> range:
     """Seeds of generated inputs: ``count`` in CI, FUZZ_TIMES as many where that is set."""
     return range(count * int(os.environ.get("FUZZ_TIMES", "1")))
+
+
+def mostly_slow(values: Iterable[Any], fast: Container[Any]) -> list[Any]:
+    """Parameters of a generated test, of which the fast suite has ``fast`` alone."""
+    return [v if v in fast else pytest.param(v, marks=pytest.mark.slow) for v in values]
 
 
 def random_batch(

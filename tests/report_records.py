@@ -2,20 +2,14 @@
 
 import copy
 import re
-from functools import cache
 
-from lora_bench import compose as composing
 from lora_bench.record import Record, write
 from lora_bench.report import load_records
 from lora_bench.report.build import Choices, all_tables
 from lora_bench.report.cells import make_cells
 from lora_bench.report.table import Table
-from lora_bench.spec import Spec
 
-
-@cache
-def composed(*overrides: str) -> Spec:
-    return composing.compose(list(overrides))
+from .conftest import composed
 
 
 def made_up(folder, *overrides, data="d", model="m", start=None, **more) -> Record:

@@ -87,6 +87,7 @@ def test_a_method_of_another_package_and_its_preset_are_found(tmp_path, monkeypa
     assert [r.spec["seed"] for r in record.read_all(tmp_path / "out")[0]] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_one_file_and_one_preset_make_a_kind_of_task(project):
     recipe = ["method=full", "train.epochs=8", "train.lr=5e-3", "data.toy_train=160"]
     words = ["task=names", *SMALL, *recipe]

@@ -306,6 +306,7 @@ LOCAL_COPIES = {
 }
 
 
+@pytest.mark.slow
 def test_check_agrees_with_what_is_known_of_the_real_files(real_glue):
     table, problems = check(real_glue, "random:tiny")
     assert not problems

@@ -186,6 +186,7 @@ def test_replaced_modules_and_hooks_are_called():
     assert_same(encoder, encode(batch), padded(encoder, batch))
 
 
+@pytest.mark.slow
 def test_bf16_is_close_to_fp32():
     """On average bf16 costs 2 % of the norm of the hidden states, 4 % of that of all gradients."""
     encoder = make_encoder(model=MINILM, dropout=0.1).float()

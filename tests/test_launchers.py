@@ -172,6 +172,7 @@ def test_an_engine_that_is_not_there_is_one_line(tmp_path, arguments, message):
     assert record.read_all(tmp_path / "out")[0] == []
 
 
+@pytest.mark.slow
 def test_a_sweeper_gets_the_first_metric_of_each_run(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     pytest.importorskip("optuna")

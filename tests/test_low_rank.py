@@ -231,6 +231,7 @@ def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, words, message)
     assert not list(tmp_path.rglob("record.json"))
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_full_rank_once_resumes_and_ends_in_tables_and_pictures(tmp_path):
     words = ["-m", "layer=full,low_rank", "rank=1,4", *SMALL, f"out_dir={tmp_path}"]
     first = cli(*words, "seed=0,1")
@@ -248,6 +249,7 @@ def test_a_sweep_trains_full_rank_once_resumes_and_ends_in_tables_and_pictures(t
     assert all(str(tmp_path) not in p.command for p in record.read_plans(tmp_path)[0])
 
 
+@pytest.mark.slow
 def test_the_recorded_command_gives_the_same_scores_again(tmp_path):
     cli("-m", "layer=full,autoencoder", "rank=4", "seed=3", *SMALL, f"out_dir={tmp_path}/a")
     before, _ = record.read_all(tmp_path / "a")

@@ -15,7 +15,7 @@ from lora_bench.report.page import write_page
 from lora_bench.report.page.content import MOST_EPOCHS, content
 from lora_bench.report.statistics import compare
 from lora_bench.spec import Identity
-from tests.helpers import seeds_of_fuzz
+from tests.helpers import mostly_slow, seeds_of_fuzz
 from tests.report_records import composed, grid, made_of, made_up
 from tests.test_report_pictures import HOSTILE, random_runs
 
@@ -169,6 +169,7 @@ def test_pairs_agree_with_the_tables(filled, opened):
     assert (row[1], row[4]) == (f"{-found.difference:+.2f}", "0 of 3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_axe_finds_nothing_serious(filled, opened, size, scheme):
@@ -220,9 +221,7 @@ def test_text_of_a_run_is_never_read_as_a_page(tmp_path, opened):
         assert text in shown
 
 
-@pytest.mark.parametrize(
-    "seed", [*range(2), *(pytest.param(n, marks=pytest.mark.slow) for n in seeds_of_fuzz(8)[2:])]
-)
+@pytest.mark.parametrize("seed", mostly_slow(seeds_of_fuzz(8), range(2)))
 def test_random_records_make_a_page_or_one_line(seed, tmp_path, opened):
     random_runs(tmp_path / "runs", random.Random(seed))
     try:

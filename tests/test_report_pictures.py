@@ -16,7 +16,7 @@ from lora_bench.report.__main__ import main
 from lora_bench.report.cells import make_cells
 from lora_bench.report.pictures import FORMATS, PICTURES, costs, draw, grids, ranks, scores, style
 from lora_bench.spec import Identity
-from tests.helpers import seeds_of_fuzz
+from tests.helpers import mostly_slow, seeds_of_fuzz
 from tests.report_records import composed, grid, made_of, made_up
 
 
@@ -278,9 +278,7 @@ def random_runs(folder, rng: random.Random):
         )
 
 
-@pytest.mark.parametrize(
-    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in seeds_of_fuzz(8)[3:])]
-)
+@pytest.mark.parametrize("seed", mostly_slow(seeds_of_fuzz(8), range(2)))
 def test_random_records_make_pictures_or_one_line(seed, tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(FORMATS, "pdf")  # its fonts take most of the time
     random_runs(tmp_path / "runs", random.Random(seed))

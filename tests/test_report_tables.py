@@ -24,6 +24,7 @@ from lora_bench.report.layout import DEFAULT, as_published, published_names
 from lora_bench.report.pairs import clear_best
 from lora_bench.report.readme import README
 from lora_bench.report.table import Number, Table
+from tests.helpers import mostly_slow, seeds_of_fuzz
 from tests.report_records import composed, made_of, made_up, tables_of
 
 RESULTS = README.parent / "results"
@@ -264,6 +265,7 @@ def compiled(folder: Path, tables: list[str], name: str) -> str:
     return log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LATEX_CLASSES)
 def test_committed_tables_fit_a_page_of_two_columns(name, tmp_path):
     tables = [path.read_text() for path in sorted(RESULTS.glob("*/tables/*_last.tex"))]
@@ -311,7 +313,7 @@ def hostile_records(folder: Path, rng: random.Random) -> None:
         (folder / "sweeps" / "damaged.json").write_text(rng.choice(("{", "[]", '{"keys": 1}')))
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", mostly_slow(seeds_of_fuzz(12), range(2)))
 def test_every_command_ends_in_success_or_one_line(seed, tmp_path):
     rng = random.Random(seed)
     hostile_records(tmp_path / "runs", rng)

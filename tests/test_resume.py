@@ -19,7 +19,7 @@ from lora_bench.training.prepared import prepare
 from lora_bench.training.run import execute
 from lora_bench.training.stop import REQUEUE, Stopped, StopSignals
 
-from .helpers import command_line
+from .helpers import COMMON, command_line, mostly_slow
 from .test_group import MEMBERS
 from .test_run import TIMINGS
 from .test_spec import OURS, PEFT
@@ -73,7 +73,7 @@ def stopped_and_continued(specs, *pauses: int) -> None:
     assert all(outcome.error is None for outcome in execute([prepare(spec) for spec in specs]))
 
 
-@pytest.mark.parametrize("method", sorted({*OURS, *PEFT} - LARGE))
+@pytest.mark.parametrize("method", mostly_slow(sorted({*OURS, *PEFT} - LARGE), COMMON))
 def test_every_method_goes_on_as_if_it_had_not_been_stopped(tiny_spec, method, tmp_path, capsys):
     more = {
         "relora": ["method.args.every=2"],

@@ -23,7 +23,7 @@ from lora_bench.training.evaluation import evaluate
 from lora_bench.training.prepared import DataCache, prepare
 from lora_bench.training.run import execute, run
 
-from .helpers import command_line, write_official
+from .helpers import command_line, mostly_slow, write_official
 from .test_spec import OURS
 
 
@@ -88,7 +88,7 @@ def test_every_task_trains_on_official_files(tiny_spec, tmp_path, task):
     assert str(tmp_path) not in done.data["train"]["source"]
 
 
-@pytest.mark.parametrize("task", ["rte", "squad_v1"])
+@pytest.mark.parametrize("task", mostly_slow(["rte", "squad_v1"], ["rte"]))
 @pytest.mark.parametrize("method", sorted({*OURS} - {"lora"}))
 def test_every_method_of_ours_trains_on_a_text_and_a_span_task(tiny_spec, method, task):
     # NF4's blocks do not fit the tiny encoder's width
@@ -307,6 +307,7 @@ def test_a_good_record_that_cannot_be_written_is_no_good_record(tiny_spec, monke
     assert found.status == "failed" and "No space left" in found.error
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_half_record_and_the_next_one_finishes(tmp_path):
     command = [
         *(sys.executable, "-m", "lora_bench", "model=tiny", "data.toy_train=400"),

@@ -29,7 +29,7 @@ from lora_bench.tasks import make_task
 from lora_bench.training.fit import fit
 from lora_bench.training.trainee import Trainee
 
-from .helpers import random_batch, yes_data
+from .helpers import COMMON, mostly_slow, random_batch, yes_data
 
 ROOT = Path(__file__).parent.parent
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
@@ -174,12 +174,12 @@ def assert_each_setting_acts(spec: Spec, of_presets: dict[str, list[Any]]) -> No
                 assert (after - before).abs().max() > 1e-6, what
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS, COMMON))
 def test_each_setting_changes_the_trained_result_or_is_refused(method, of_presets):
     assert_each_setting_acts(small(method), of_presets)
 
 
-@pytest.mark.parametrize("kind", sorted(TRANSLATED.keys() - {"ADALORA"}))
+@pytest.mark.parametrize("kind", mostly_slow(sorted(TRANSLATED.keys() - {"ADALORA"}), {"LORA"}))
 def test_each_translated_setting_acts_in_every_peft_type(kind, of_presets):
     spec = small("peft_lora")
     values = {"rank": 4, "alpha": 8.0}

@@ -103,6 +103,7 @@ def compare_v2(task, rows, answers, threshold):
     return ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["perfect", "empty", "shuffled", "truncated"])
 @pytest.mark.parametrize("name", ["squad_v1", "squad_v2"])
 def test_the_real_dev_files_score_as_the_official_rules_say(real_squad, name, kind):

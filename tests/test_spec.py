@@ -1,17 +1,22 @@
 """Every preset composes, every recipe with every method, and every value is checked."""
 
+import copy
 import functools
+import json
 import math
 import re
 from pathlib import Path
 
+import hydra
 import pytest
 
-from lora_bench.compose import compose, plan, validate
+from lora_bench.compose import completed, compose, plan, spec_of, validate
+from lora_bench.presets import CONF
 from lora_bench.spec import Spec, SpecError, UserError, settings
 from lora_bench.sweep.plan import expand
 
 from .conftest import composed
+from .helpers import mostly_slow
 
 ROOT = Path(__file__).parent.parent
 GROUPS = {
@@ -143,7 +148,7 @@ def compose_recipe(recipe: str, method: str, *more: str) -> Spec:
     return composed(*words, *more)
 
 
-@pytest.mark.parametrize("recipe", GROUPS["recipe"])
+@pytest.mark.parametrize("recipe", mostly_slow(GROUPS["recipe"], ["article"]))
 def test_every_recipe_composes_with_every_method(recipe):
     """A recipe sets a method's own settings only for the methods that it names."""
     for method in GROUPS["method"]:
@@ -282,6 +287,28 @@ def test_a_wrong_value_is_one_line_that_names_it(override, message):
     assert "\n" not in str(caught.value)
 
 
+def test_runs_of_a_sweep_are_composed_as_if_each_were_alone():
+    """A sweep composes presets once, and sets plain settings afterwards: every one of them here."""
+    own = settings(compose([]))
+    words = [f"{path}={json.dumps(value)}" for path, value in own.items() if value is not None]
+    words = [word for word in words if not word.startswith(("method.args", "task."))]
+    words += ["seed=3,4", "task=rte,stsb", "train.lr=1e-4,2e-4", "+sweep=ranks"]
+    jobs = plan(expand(words, sweep=True), sweep=True)
+    assert len(jobs) >= 8
+    for job, spec in jobs[:: len(jobs) // 4]:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            config = hydra.compose("config", completed(job))
+        assert spec == spec_of(config, job)
+
+
+def test_a_section_as_a_whole_and_one_of_its_settings_keep_their_order():
+    for words, lr in (
+        (["train.lr=1", "train={lr: 2}"], 2.0),
+        (["train={lr: 2}", "train.lr=1"], 1.0),
+    ):
+        assert compose(words).train.lr == lr
+
+
 FLOATS = {**settings(Spec()), "task.value_range": [], "method.args": {}}
 
 
@@ -289,7 +316,7 @@ FLOATS = {**settings(Spec()), "task.value_range": [], "method.args": {}}
 def test_a_number_that_is_none_is_refused_in_every_setting(number):
     """Else a record that holds it could not be written, after the training."""
     for path in FLOATS:
-        spec = compose(["data=local", "data.root=x"])
+        spec = copy.deepcopy(composed("data=local", "data.root=x"))
         section, _, name = path.rpartition(".")
         holder = functools.reduce(getattr, filter(None, section.split(".")), spec)
         value = getattr(holder, name)

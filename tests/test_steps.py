@@ -67,10 +67,11 @@ def test_parts_of_a_step_have_the_gradient_of_the_whole(tiny_spec, kind):
 
 
 def test_members_that_accumulate_equal_their_single_runs(tiny_spec):
-    specs = [tiny_spec(*RECIPE, *MEMBERS[name], "train.accumulate=3") for name in MEMBERS]
+    few = list(MEMBERS)[:4]
+    specs = [tiny_spec(*RECIPE, *MEMBERS[name], "train.accumulate=3") for name in few]
     group = trainees(specs)
     fit(group)
-    for spec, member in list(zip(specs, group, strict=True))[:3]:
+    for spec, member in zip(specs, group, strict=True):
         (alone,) = trainees([spec])
         fit([alone])
         assert_equal(member, alone)
