@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -132,6 +133,22 @@ def command_line(*words: str, module: str = "lora_bench") -> subprocess.Complete
     finally:
         sys.argv = before
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+# Imports are most of the time of a process that is killed soon: this server has done them.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["tests.helpers", "lora_bench.__main__"])
+
+
+def forked_command(*words: str) -> multiprocessing.process.BaseProcess:
+    """``python -m lora_bench <words>`` in a process of its own, to be killed."""
+    process = FORKSERVER.Process(target=_exit_as_the_command, args=words)
+    process.start()
+    return process
+
+
+def _exit_as_the_command(*words: str) -> None:
+    sys.exit(command_line(*words).returncode)
 
 
 def our_outputs(folder: Path) -> torch.Tensor:

@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from lora_bench.training.prepared import prepare
 from lora_bench.training.run import execute
 from lora_bench.training.stop import REQUEUE, Stopped, StopSignals
 
-from .helpers import COMMON, command_line, mostly_slow
+from .helpers import COMMON, command_line, forked_command, mostly_slow
 from .test_group import MEMBERS
 from .test_run import TIMINGS
 from .test_spec import OURS, PEFT
@@ -216,23 +214,21 @@ def test_kills_inside_training_change_nothing(tmp_path, grouped):
         f"cache_dir={tmp_path}/cache",
     ]  # fmt: skip
     words = ["-m", *words, "seed=0,1", "method.rank=2,4"] if grouped else words
-    command = [sys.executable, "-m", "lora_bench", *words]
     assert command_line(*words, f"out_dir={tmp_path}/whole").returncode == 0
     rng, kills = random.Random(0), 0
     while kills < 20:
-        out = [f"out_dir={tmp_path}/killed"]
-        process = subprocess.Popen([*command, *out], cwd=ROOT, stderr=subprocess.DEVNULL)
+        process = forked_command(*words, f"out_dir={tmp_path}/killed")
         state = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed/runs/*/*/*.pt")}
-        while process.poll() is None:
+        while process.is_alive():
             now = tmp_path.glob("killed/runs/*/*/*.pt")
             if any(state.get(path) != path.stat().st_mtime_ns for path in now if path.exists()):
                 break
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.05))
-        if process.poll() is not None:
+        if not process.is_alive():
             break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         kills += 1
     assert kills > 2
     assert command_line(*words, f"out_dir={tmp_path}/killed").returncode == 0
