@@ -140,15 +140,24 @@ FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["tests.helpers", "lora_bench.__main__"])
 
 
-def forked_command(*words: str) -> multiprocessing.process.BaseProcess:
-    """``python -m lora_bench <words>`` in a process of its own, to be killed."""
-    process = FORKSERVER.Process(target=_exit_as_the_command, args=words)
+def forked_command(
+    *words: str, out: str | Path = os.devnull
+) -> multiprocessing.process.BaseProcess:
+    """``python -m lora_bench <words>`` in a process of its own, to be killed.
+
+    Args:
+        words: of the command line.
+        out: file for what the command prints, written at its end.
+    """
+    process = FORKSERVER.Process(target=_exit_as_the_command, args=(words, out))
     process.start()
     return process
 
 
-def _exit_as_the_command(*words: str) -> None:
-    sys.exit(command_line(*words).returncode)
+def _exit_as_the_command(words: Sequence[str], out: str | Path) -> None:
+    done = command_line(*words)
+    Path(out).write_text(done.stdout)
+    sys.exit(done.returncode)
 
 
 def our_outputs(folder: Path) -> torch.Tensor:

@@ -66,8 +66,7 @@ def test_generated_rows_have_the_lengths_of_the_real_ones():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("task", ["sst2", "squad_v1"])
+@pytest.mark.parametrize(("task", "method"), [("sst2", "lora"), ("squad_v1", "full")])
 @pytest.mark.filterwarnings("ignore")  # of transformers and PEFT
 def test_every_system_trains(task, method):
     work = Workload(task, rows=4, batch_size=2, method=method)

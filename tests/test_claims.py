@@ -20,7 +20,7 @@ from lora_bench.claims import EXPIRY, FILE, Claimed, Holder, claims, holder_of
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import execute, run
 
-from .helpers import command_line
+from .helpers import command_line, forked_command
 
 ROOT = Path(__file__).parent.parent
 
@@ -187,19 +187,20 @@ def test_a_sweep_waits_for_others_and_does_what_they_leave(tmp_path, other, monk
 @pytest.mark.parametrize("killed", [False, True])
 def test_four_processes_divide_a_sweep(tmp_path, killed):
     """12 runs are trained 12 times in all, also when one of the processes is killed."""
-    command = [sys.executable, "-m", "lora_bench", *sweep_of(tmp_path)]
-    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, **options) for _ in range(4)]
+    outs = [tmp_path / f"{n}.out" for n in range(4)]
+    processes = [forked_command(*sweep_of(tmp_path), out=out) for out in outs]
     if killed:
         runs = tmp_path / "out" / "runs" / "cola"
         while not (held := list(runs.glob(f"*/{FILE}"))):
             time.sleep(0.05)
         victim = json.loads(held[0].read_text())["process"]
         os.kill(victim, signal.SIGKILL)
-    ends = [(process.communicate(), process.returncode) for process in processes]
-    codes = sorted(code for _, code in ends)
-    assert codes == ([-9, 0, 0, 0] if killed else [0] * 4), ends
-    trained = sum(out.count(": trained in") + out.count("(trained in") for (out, _), _ in ends)
+    for process in processes:
+        process.join()
+    codes = sorted(process.exitcode for process in processes)
+    assert codes == ([-9, 0, 0, 0] if killed else [0] * 4)
+    texts = [out.read_text() for out in outs if out.exists()]
+    trained = sum(text.count(": trained in") + text.count("(trained in") for text in texts)
     found, problems = record.read_all(tmp_path / "out")
     assert len(found) == 12 and not problems and {one.status for one in found} == {"ok"}
     assert trained == 12 or (killed and trained >= 10)  # what the victim finished it told before
