@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import group, profile, speed, sweep
+from benchmarks import group, profile, report, speed, sweep
 from benchmarks.systems import SYSTEMS
 from benchmarks.workload import DECILES, GROUPED, Workload, generated
 from lora_bench.report.readme import README, with_block
@@ -113,3 +113,17 @@ def test_a_sweep_is_timed_from_command_to_table_and_not_again(tmp_path, capsys):
     assert all(f"| {name} " in table for name in sweep.SYSTEMS) and "2 runs on SST-2" in table
     sweep.main([*words, "--rows", "16", "--validation-rows", "8"])
     assert capsys.readouterr().out == table
+
+
+def test_made_up_records_are_runs_of_many_cells():
+    records = [report.made_up(number) for number in (*range(10), 200, 1000, 5000)]
+    assert len({record.key for record in records}) == len(records)
+    cells = {record.identity.cell for record in records}
+    assert len(cells) == 5  # two of five seeds, and another rate, rank and batch size
+
+
+@pytest.mark.slow
+def test_tables_and_page_of_made_up_records_are_timed(tmp_path, capsys):
+    report.main(["--records", "10", "15", "--rounds", "1", "--out", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert text == (tmp_path / "report.md").read_text() and "| 10 " in text and "| 15 " in text
