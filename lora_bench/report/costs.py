@@ -27,7 +27,9 @@ def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table
     """Every metric of every system, and what it cost (medians over seeds)."""
     scored = cells[cells.n > 0]
     known = scored.drop_duplicates(IDS)
-    recipes = dict(zip(known.system_id, _recipes(list(known.system)), strict=True))
+    systems = known.drop_duplicates("system_id")
+    parts = [texts(system) for system in systems.system]
+    recipes = dict(zip(systems.system_id, _recipes(parts), strict=True))
     medians = median_costs(runs, COSTS).to_dict("index")
     scores: dict[tuple[str, str], list[str]] = {}
     for ids, metric, value, n, sd in zip(
@@ -56,15 +58,16 @@ def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table
         })  # fmt: skip
     procedure = older_procedure(scored)
     title = "Scores and costs" + (f" ({procedure})" if procedure else "")
-    notes = [f"All systems: {shared}."] if (shared := _shared(list(known.system))) else []
+    shared = _shared(parts) if len(known) > 1 else ""
+    notes = [f"All systems: {shared}."] if shared else []
     if any(isinstance(row["train, s"], Number) and row["train, s"].mark for row in rows):
         notes.append(SHARE)
     return Table("costs", title, pd.DataFrame(rows, dtype=object), notes=notes, spare=SPARE)
 
 
-def _recipes(systems: Sequence[Mapping[str, object]]) -> list[str]:
+def _recipes(parts: Sequence[Mapping[str, str]]) -> list[str]:
     """The settings of each system that differ among all of them and are not at their default."""
-    parts, default = [texts(system) for system in systems], texts(defaults())
+    default = texts(defaults())
     in_name = {*NAMED, *(path for path in DEFINITION if _implied_by_name(path, parts))}
     shown = [path for path in varying(parts) if path not in in_name]
     return [
@@ -79,12 +82,12 @@ def _implied_by_name(path: str, parts: Sequence[Mapping[str, str]]) -> bool:
     return len(pairs) == len({name for name, _ in pairs})
 
 
-def _shared(systems: Sequence[Mapping[str, object]]) -> str:
+def _shared(parts: Sequence[Mapping[str, str]]) -> str:
     """Settings that are equal for all systems, where they are not at their default."""
-    parts, default = [texts(system) for system in systems], texts(defaults())
+    default = texts(defaults())
     differing = {*varying(parts), *NAMED, "procedure"}
     paths = [p for p, text in parts[0].items() if p not in differing and text != default.get(p)]
-    return describe(parts[0], paths, ", ") if len(parts) > 1 else ""
+    return describe(parts[0], paths, ", ")
 
 
 def _whole(value: float) -> int | None:

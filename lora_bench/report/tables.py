@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -259,10 +260,12 @@ def _with_references(table: Table, runs: pd.DataFrame, shown: pd.DataFrame) -> T
 def _differing_by_row(first: pd.DataFrame) -> Iterator[str]:
     """A note on the settings in which the systems of one row differ between its columns."""
     rows: dict[tuple[str, ...], list[str]] = {}
-    for label, group in first.drop_duplicates(IDS).groupby("label", sort=False):
-        paths = varying(map(texts, group.system))
-        if paths:
-            rows.setdefault(tuple(short_names(paths).values()), []).append(str(label))
+    systems: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for label, id_, system in zip(first.label, first.system_id, first.system, strict=True):
+        systems.setdefault(label, {})[id_] = system
+    for label, found in systems.items():
+        if paths := varying(map(texts, found.values())):
+            rows.setdefault(tuple(short_names(paths).values()), []).append(label)
     for names, labels in rows.items():
         yield f"Differs between the columns of a row: {', '.join(names)} ({', '.join(labels)})."
 
@@ -285,10 +288,14 @@ def _differing_by_task(first: pd.DataFrame) -> Iterator[str]:
 
 def _unnamed(first: pd.DataFrame) -> Iterator[str]:
     """A note on the settings that go along with those in the names of a method's systems."""
+    systems = first.drop_duplicates("system_id")
+    parts = dict(zip(systems.system_id, map(texts, systems.system), strict=True))
     for method, group in first.drop_duplicates(IDS).groupby("method", sort=False):
         hidden: dict[str, None] = {}
         for _, rivals in group.groupby(["where_id", "rank"], dropna=False):
-            hidden |= dict.fromkeys(short_names(varying(map(texts, rivals.system))).values())
+            hidden |= dict.fromkeys(
+                short_names(varying([parts[id_] for id_ in rivals.system_id])).values()
+            )
         names = {word.partition("=")[0] for label in group.label for word in label.split()}
         if rest := [name for name in hidden if name not in names]:
             yield f"Also differs among the systems of {method}: {', '.join(rest)}."

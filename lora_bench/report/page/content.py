@@ -3,6 +3,7 @@
 The lists refer to each other by position, so that ten thousand runs are a few megabytes.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -94,7 +95,9 @@ def _metric(cell: Any) -> str:
 
 
 def _described(places: Mapping[tuple[str, str], Any], runs: pd.DataFrame) -> list[dict[str, Any]]:
-    references = {run.where_id: run for run in runs.itertuples() if run.status == "ok"}
+    done = runs.loc[runs.status == "ok", ["where_id", *REFERENCES]]
+    known = done.drop_duplicates("where_id", keep="last").itertuples()
+    references = {run.where_id: run for run in known}
     return [
         {
             "task": cell.task,
@@ -161,6 +164,9 @@ def _curve(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[float | Non
 
 def _runs(runs: pd.DataFrame, texts: Texts) -> list[list[Any]]:
     """Key, status, seed, command, commit, start, data, versions and error of each run."""
+    shown = runs[
+        ["key", "status", "seed", "command", "commit", "started", "splits", "versions", "error"]
+    ]
     return [
         [
             run.key,
@@ -173,7 +179,7 @@ def _runs(runs: pd.DataFrame, texts: Texts) -> list[list[Any]]:
             texts.add(", ".join(f"{k} {v}" for k, v in (run.versions or {}).items() if v)),
             run.error if isinstance(run.error, str) else None,  # pandas has NaN for None
         ]
-        for run in runs.itertuples()
+        for run in shown.itertuples()
     ]
 
 
@@ -270,7 +276,7 @@ def _beyond_noise(cells: Sequence[Any], found: Sequence[Paired | None]) -> int:
 
 def _number(value: Any, digits: int) -> float | None:
     """A short number; None where it is unknown or not finite."""
-    if value is None or pd.isna(value) or not np.isfinite(value):
+    if value is None or not math.isfinite(value):
         return None
     short = round(float(value), digits)
     return int(short) if short.is_integer() else short
