@@ -14,10 +14,7 @@ CONF = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "conf"
 
 def task_presets() -> dict[str, TaskSpec]:
     """Every task under ``conf/task/`` by its name."""
-    schema = OmegaConf.structured(TaskSpec)
-    merged = (OmegaConf.merge(schema, OmegaConf.load(p)) for p in sorted(CONF.glob("task/*.yaml")))
-    found = [cast(TaskSpec, OmegaConf.to_object(config)) for config in merged]
-    return {task.name: task for task in found}
+    return {name: task_preset(name) for name in _names()}
 
 
 def task_preset(name: str) -> TaskSpec:
@@ -26,7 +23,11 @@ def task_preset(name: str) -> TaskSpec:
     Raises:
         SpecError: there is no such preset.
     """
-    tasks = task_presets()
-    if name not in tasks:
-        raise SpecError("task", name, f"must be one of {', '.join(tasks)}")
-    return tasks[name]
+    if name not in _names():
+        raise SpecError("task", name, f"must be one of {', '.join(_names())}")
+    content = OmegaConf.load(CONF / "task" / f"{name}.yaml")
+    return cast(TaskSpec, OmegaConf.to_object(OmegaConf.merge(TaskSpec, content)))
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in CONF.glob("task/*.yaml"))

@@ -98,6 +98,7 @@ def test_group_sizes_are_measured_once(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == shown and shown.count("| sst2 ") == 2
 
 
+@pytest.mark.slow
 def test_a_profile_names_where_a_step_goes():
     wall, events = profile.measure(Workload("sst2", rows=8, batch_size=2), steps=2)
     table = profile.table(wall, events)

@@ -16,7 +16,14 @@ from lora_bench.spec import SpecError
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 
-from .helpers import ROW_LENGTHS, our_outputs, random_batch, stock_class, stock_outputs
+from .helpers import (
+    ROW_LENGTHS,
+    mostly_slow,
+    our_outputs,
+    random_batch,
+    stock_class,
+    stock_outputs,
+)
 
 peft_noise = pytest.mark.filterwarnings(
     "ignore::FutureWarning"
@@ -32,7 +39,7 @@ POLICIES = {
 
 @peft_noise
 @pytest.mark.parametrize("task", ["mnli", "stsb", "squad_v1"])
-@pytest.mark.parametrize("method", ["lora", "lora_linear"])
+@pytest.mark.parametrize("method", mostly_slow(["lora", "lora_linear"], ["lora_linear"]))
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 def test_to_peft_and_back(adapter, base, tmp_path, task, method, policy):
     peft = pytest.importorskip("peft")

@@ -43,6 +43,7 @@ def project(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_one_file_and_one_preset_make_a_method(project):
     folders = [f"out_dir={project}/out", f"cache_dir={project}/cache"]
     assert "mine" in command_line(*MINE, *folders).stderr  # not there yet

@@ -7,10 +7,12 @@ from lora_bench.record_formats import fingerprint_of
 from lora_bench.spec import SpecError
 from lora_bench.tasks import make_task
 
+from .helpers import mostly_slow
+
 TASKS = sorted(toy.GENERATORS)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", mostly_slow(TASKS, ["mnli", "rte"]))
 def test_toy_data_is_seeded_varied_and_without_overlap(name):
     spec = compose([f"task={name}", "data=toy"])
     splits = load(make_task(spec.task), spec.data)

@@ -82,6 +82,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         load_encoder(ModelSpec(name="x", source=str(tmp_path)), dropout=0.0)
 
 
+@pytest.mark.slow
 def test_the_hub_path_works_from_a_filled_cache(tmp_path):
     """The cache is filled by hand as the hub's client lays it out; the network is off."""
     repository = tmp_path / "hub" / "models--someone--tiny-roberta"

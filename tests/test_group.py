@@ -16,7 +16,7 @@ from lora_bench.training.fit import Loop, Scoring, fit
 from lora_bench.training.prepared import Prepared
 from lora_bench.training.trainee import NonFiniteLoss, Trainee
 
-from .helpers import random_batch, yes_data
+from .helpers import mostly_slow, random_batch, yes_data
 
 # Members that differ in everything that may differ. Where a gradient is near zero, Adam turns
 # rounding into a part of the learning rate, so rates are moderate.
@@ -185,7 +185,7 @@ def test_scoring_that_raises_fails_one_member(tiny_spec):
     assert [len(trainee.epochs) for trainee in group] == [1, 3]
 
 
-@pytest.mark.parametrize("phase", ["training", "scoring"])
+@pytest.mark.parametrize("phase", mostly_slow(["training", "scoring"], ["training"]))
 def test_out_of_memory_halves_the_group_and_changes_nothing(tiny_spec, phase, monkeypatch):
     """Each half goes on with the very masks that it would have drawn."""
     specs, passes = specs_of(tiny_spec, "rank 2", "rank 8", "biases", "Houlsby", "LoRA+"), []

@@ -438,6 +438,7 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_command_of_the_report_shows_the_study(finished, tmp_path, capsys):
     for command in ("tables", "plots", "page", "status", "export"):
         out = tmp_path / ("runs.csv" if command == "export" else command)

@@ -81,6 +81,7 @@ def completions(line: str, tmp_path: Path) -> list[str]:
     return [word.strip() for word in found.read_text().split("\n")]
 
 
+@pytest.mark.slow
 def test_a_shell_completes_commands_groups_presets_settings_and_flags(tmp_path):
     first = completions("lora-bench ", tmp_path)
     assert {*cli.COMMANDS, *(f"{group}=" for group in groups())} <= {*first}

@@ -434,6 +434,7 @@ def test_the_readme_shows_the_committed_results(tmp_path, monkeypatch):
     assert drawn.read_text() == (REAL / "pictures" / drawn.name).read_text()
 
 
+@pytest.mark.slow
 def test_the_readme_block_is_replaced_and_only_that(tmp_path):
     runs = grid(tmp_path / "runs")
     readme = tmp_path / "README.md"

@@ -313,7 +313,7 @@ def hostile_records(folder: Path, rng: random.Random) -> None:
         (folder / "sweeps" / "damaged.json").write_text(rng.choice(("{", "[]", '{"keys": 1}')))
 
 
-@pytest.mark.parametrize("seed", mostly_slow(seeds_of_fuzz(12), range(2)))
+@pytest.mark.parametrize("seed", mostly_slow(seeds_of_fuzz(12), [0]))
 def test_every_command_ends_in_success_or_one_line(seed, tmp_path):
     rng = random.Random(seed)
     hostile_records(tmp_path / "runs", rng)

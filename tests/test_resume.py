@@ -87,7 +87,7 @@ def test_every_method_goes_on_as_if_it_had_not_been_stopped(tiny_spec, method, t
     assert not list(Path(specs[1].out_dir).rglob("checkpoint*"))
 
 
-@pytest.mark.parametrize("pauses", range(8))
+@pytest.mark.parametrize("pauses", mostly_slow(range(8), [0, 3, 7]))
 def test_a_run_can_be_stopped_anywhere(tiny_spec, pauses):
     """After each step of two epochs of three, and between an epoch's last step and its scoring."""
     specs = [tiny_spec("task=stsb", "train.lr=1e-2") for _ in range(2)]
