@@ -6,7 +6,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from .latex import to_latex as to_latex
-from .table import Table, as_text, mapped
+from .table import NO_ROWS, Table, as_text, mapped
 from .terminal import to_terminal as to_terminal
 
 # what Markdown would take for markup
@@ -18,6 +18,8 @@ FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs a cell that begins with one
 
 def to_markdown(table: Table) -> str:
     """A pipe table, the best in bold."""
+    if table.rows.empty:
+        return NO_ROWS
     rows = mapped(table.rows, lambda value: escape_markdown(as_text(value)))
     for row, column in table.best:
         rows.iat[row, column] = f"**{rows.iat[row, column]}**"

@@ -32,6 +32,7 @@ class Number(str):
         return found
 
 
+NO_ROWS = "No rows."  # instead of a table that is a heading alone
 MISSING = "–"
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .table import Number, Table, as_text
+from .table import NO_ROWS, Number, Table, as_text
 
 LEAST = 12  # letters to which a column of text is wrapped
 GAP = 2  # between two columns
@@ -24,6 +24,8 @@ def to_terminal(table: Table, width: int | None = None) -> str:
         table: what is shown.
         width: letters of a line; None for the terminal's.
     """
+    if table.rows.empty:
+        return f"{NO_ROWS}\n"
     width = width or shutil.get_terminal_size((100, 24)).columns
     shown, left_out = fit(table, width)
     grid = Grid(box=box.SIMPLE_HEAD, header_style="", pad_edge=False, padding=(0, GAP // 2))
