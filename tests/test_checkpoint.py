@@ -70,11 +70,13 @@ def test_to_peft_and_back(adapter, base, tmp_path, task, method, policy):
         assert getattr(back, name) == getattr(there, name)
 
 
+MERGED = [
+    "lora", "lora_linear", "full", "bitfit", "relora", "peft_dora", "peft_ia3", "peft_adalora",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("task", ["mnli", "stsb", "squad_v1"])
-@pytest.mark.parametrize(
-    "method",
-    ["lora", "lora_linear", "full", "bitfit", "relora", "peft_dora", "peft_ia3", "peft_adalora"],
-)
+@pytest.mark.parametrize("method", mostly_slow(MERGED, ["lora", "full", "peft_dora"]))
 def test_merged_it_is_a_plain_transformers_model(adapter, tmp_path, task, method):
     before = our_outputs(folder := adapter(f"task={task}", f"method={method}"))
     main(["merge", str(folder), "--out", str(tmp_path / "merged")])
@@ -84,6 +86,7 @@ def test_merged_it_is_a_plain_transformers_model(adapter, tmp_path, task, method
         assert merged.config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
 
 
+@pytest.mark.slow
 @peft_noise
 def test_a_bert_base_is_written_beside_the_peft_folder(adapter, tmp_path):
     peft = pytest.importorskip("peft")
@@ -339,6 +342,7 @@ def test_what_cannot_be_done_is_one_line(adapter, tmp_path, overrides, command, 
         main(["merge", str(folder), "--out", str(tmp_path / "there")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -97,6 +97,7 @@ def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_recorded_command_gives_the_same_scores_again(tmp_path):
     small = ["model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1"]
     first, again = (

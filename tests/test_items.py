@@ -13,7 +13,7 @@ from lora_bench.tasks.answers import Answer
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 
-from .helpers import TASKS
+from .helpers import TASKS, mostly_slow
 
 
 def folder_of(tiny_spec, *words):
@@ -41,6 +41,7 @@ def test_the_interval_of_an_accuracy_is_that_of_a_proportion():
     assert (run_.right == right).all() and (run_.of_each == right).all()
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_no_mean_is_computed_again_for_each_resample():
     rng = np.random.default_rng(1)
     task = make_task(TASKS["cola"])
@@ -89,7 +90,7 @@ def test_two_runs_are_compared_example_by_example():
         describe([classified(right), classified(right, np.zeros(500, dtype=int))])
 
 
-@pytest.mark.parametrize("task", ["stsb", "mnli", "squad_v2"])
+@pytest.mark.parametrize("task", mostly_slow(["stsb", "mnli", "squad_v2"], ["stsb"]))
 def test_the_command_reads_what_a_run_stored(tiny_spec, task, capsys):
     folder = folder_of(tiny_spec, f"task={task}")
     items.main([str(folder)])

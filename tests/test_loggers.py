@@ -25,6 +25,7 @@ def test_tensorboard_reads_back_what_the_run_recorded(tiny_spec):
     assert rates == pytest.approx([spec.train.lr * (6 - step) / 6 for step in range(6)])
 
 
+@pytest.mark.slow
 def test_wandb_works_offline(tiny_spec, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -12,6 +12,7 @@ from lora_bench.sweep.plan import Sweep
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 
+from .helpers import mostly_slow
 from .test_sweep import write
 
 
@@ -30,7 +31,7 @@ STAGES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("shown", mostly_slow([True, False], [True]))
 def test_a_terminal_shows_every_stage_of_a_sweep(tmp_path, monkeypatch, shown):
     words = [
         "-m", "model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1",

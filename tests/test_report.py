@@ -335,6 +335,7 @@ def test_a_table_without_a_published_number_says_so(tmp_path):
     assert table.rows.empty and table.notes[0].startswith("No published number")
 
 
+@pytest.mark.slow
 def test_ten_thousand_records_make_tables_in_seconds(tmp_path):
     """2,500 systems of four seeds."""
     made_up(tmp_path)

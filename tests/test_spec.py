@@ -163,6 +163,7 @@ def test_every_recipe_composes_with_every_method(recipe):
             assert spec.method == own.method, method
 
 
+@pytest.mark.slow
 def test_relatives_of_lora_differ_from_it_by_their_change_alone():
     for size, alpha in (("base", 8), ("large", 16)):
         for method in ("lora", *RELATIVES):

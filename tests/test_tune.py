@@ -52,6 +52,7 @@ def test_a_search_tries_the_grid_then_two_rates_around_the_best(search, tmp_path
     assert {(r.seed, r.where["data.tuning_rows"]) for r in records_of(tmp_path)} == {(7, 20)}
 
 
+@pytest.mark.slow
 def test_halving_drops_the_worse_half_and_says_what_was_tried(search):
     (entry,) = search(
         "tune.rates=[0.0001,0.001,0.01,0.1]", "tune.halving=true", "tune.refine=false"
