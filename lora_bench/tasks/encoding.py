@@ -88,7 +88,7 @@ def cached(folder: Path, dependencies: object, build: Callable[[], Encoded]) -> 
     """``build()``, or what an earlier call with equal dependencies stored.
 
     Args:
-        folder: of the cache; a damaged file in it is replaced, which is said on stderr.
+        folder: of the cache; a damaged file in it is rebuilt, with a message on stderr.
         dependencies: JSON-serializable; everything that the arrays depend on.
         build: encodes the rows.
     """
