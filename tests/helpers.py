@@ -15,13 +15,23 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    RobertaModel,
+)
 
+from lora_bench import checkpoint
 from lora_bench.checkpoint.restore import load_model
+from lora_bench.methods import get_method
+from lora_bench.model.build import build
+from lora_bench.model.encoder import load_tokenizer, tiny_config
 from lora_bench.model.lora import lora_layers
 from lora_bench.model.packing import Batch
+from lora_bench.model.streams import Streams
 from lora_bench.presets import task_presets
-from lora_bench.spec import TaskSpec
+from lora_bench.spec import ModelSpec, Spec, TaskSpec
+from lora_bench.tasks import make_task
 from lora_bench.tasks.encoding import Encoded
 
 ROW_LENGTHS = [5, 9, 3]  # tokens of the rows that adapters are compared on
@@ -39,6 +49,12 @@ def seeds_of_fuzz(count: int) -> range:
 def mostly_slow(values: Iterable[Any], fast: Container[Any]) -> list[Any]:
     """Parameters of a generated test, of which the fast suite has ``fast`` alone."""
     return [v if v in fast else pytest.param(v, marks=pytest.mark.slow) for v in values]
+
+
+def every(step: int, values: Iterable[Any]) -> list[Any]:
+    """Parameters of a generated test, of which the fast suite has each ``step``-th alone."""
+    values = list(values)
+    return mostly_slow(values, values[::step])
 
 
 def random_batch(
@@ -93,6 +109,24 @@ def write_official(root: Path, task: TaskSpec, splits: Sequence[str] = (), count
         path.write_text(
             "\n".join("\t".join(row) for row in official_rows(task, split, count)) + "\n"
         )
+
+
+def write_roberta(folder: Path, model: ModelSpec) -> Path:
+    """Write a random RoBERTa with the tokenizer of ``model``; returns the folder."""
+    torch.manual_seed(5)  # other weights than model=tiny, of the same shape
+    RobertaModel(tiny_config(), add_pooling_layer=False).save_pretrained(folder)
+    load_tokenizer(model).save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def write_random_adapter(folder: Path, spec: Spec) -> Path:
+    """Write an adapter of random numbers; returns the folder."""
+    instance = build(spec, make_task(spec.task), get_method(spec.method), Streams(spec.seed))
+    for parameter in instance.trained_state().values():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    checkpoint.save_adapter(folder, instance, spec)
+    return folder
 
 
 @torch.no_grad()

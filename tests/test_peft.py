@@ -19,14 +19,14 @@ from lora_bench.training.fit import Loop
 from lora_bench.training.run import run
 from lora_bench.training.trainee import Trainee
 
-from .helpers import mostly_slow, random_batch, yes_data
+from .helpers import every, mostly_slow, random_batch, yes_data
 from .test_spec import PEFT
 
 TINY_ARGS = {"peft_vblora": ["method.args.num_vectors=16", "method.args.vector_length=8"]}
 
 
 @pytest.mark.parametrize("task", mostly_slow(["rte", "squad_v1"], ["rte"]))
-@pytest.mark.parametrize("method", PEFT)
+@pytest.mark.parametrize("method", every(3, PEFT))
 def test_every_preset_trains_moves_its_adapter_and_reloads(tiny_spec, method, task):
     """run() itself fails if the saved adapter scores differently in a fresh model."""
     spec = tiny_spec(

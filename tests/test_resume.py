@@ -17,7 +17,7 @@ from lora_bench.training.prepared import prepare
 from lora_bench.training.run import execute
 from lora_bench.training.stop import REQUEUE, Stopped, StopSignals
 
-from .helpers import COMMON, command_line, forked_command, mostly_slow
+from .helpers import COMMON, command_line, every, forked_command, mostly_slow
 from .test_group import MEMBERS
 from .test_run import TIMINGS
 from .test_spec import OURS, PEFT
@@ -98,7 +98,7 @@ def test_a_run_can_be_stopped_anywhere(tiny_spec, pauses):
 
 
 @pytest.mark.parametrize(
-    "more", [["method.layers=[1]", "train.frozen_prefix=cache"], ["task=squad_v2"]]
+    "more", every(2, [["method.layers=[1]", "train.frozen_prefix=cache"], ["task=squad_v2"]])
 )
 def test_a_cached_prefix_and_a_span_task_go_on(tiny_spec, more):
     specs = [tiny_spec(*more, "train.lr=1e-2") for _ in range(2)]

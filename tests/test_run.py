@@ -23,7 +23,7 @@ from lora_bench.training.evaluation import evaluate
 from lora_bench.training.prepared import DataCache, prepare
 from lora_bench.training.run import execute, run
 
-from .helpers import command_line, mostly_slow, write_official
+from .helpers import command_line, every, mostly_slow, write_official
 from .test_spec import OURS
 
 
@@ -55,7 +55,7 @@ SCORES = {
 }
 
 
-@pytest.mark.parametrize("task", SCORES)
+@pytest.mark.parametrize("task", every(3, SCORES))
 def test_a_run_trains_scores_saves_and_scores_again(tiny_spec, task):
     spec = tiny_spec(f"task={task}")
     done = run(spec, "the command")
@@ -79,7 +79,7 @@ def test_a_run_trains_scores_saves_and_scores_again(tiny_spec, task):
     assert record.read(folder_of(spec)) == done
 
 
-@pytest.mark.parametrize("task", SCORES)
+@pytest.mark.parametrize("task", every(3, SCORES))
 def test_every_task_trains_on_official_files(tiny_spec, tmp_path, task):
     spec = tiny_spec(f"task={task}", "data=local", f"data.root={tmp_path}/glue", "train.epochs=1")
     write_official(tmp_path / "glue", spec.task)
@@ -89,7 +89,7 @@ def test_every_task_trains_on_official_files(tiny_spec, tmp_path, task):
 
 
 @pytest.mark.parametrize("task", mostly_slow(["rte", "squad_v1"], ["rte"]))
-@pytest.mark.parametrize("method", sorted({*OURS} - {"lora"}))
+@pytest.mark.parametrize("method", every(2, sorted({*OURS} - {"lora"})))
 def test_every_method_of_ours_trains_on_a_text_and_a_span_task(tiny_spec, method, task):
     # NF4's blocks do not fit the tiny encoder's width
     model = (

@@ -16,7 +16,7 @@ from lora_bench.training.prepared import DataCache, prepare
 from lora_bench.training.run import execute
 from lora_bench.training.trainee import Trainee
 
-from .helpers import random_batch, yes_data
+from .helpers import every, mostly_slow, random_batch, yes_data
 from .test_group import MEMBERS, RECIPE, assert_equal, specs_of, trainees
 from .test_settings import METHODS, cached_encoder, small
 
@@ -45,7 +45,7 @@ def trained(spec, task=None):
     return trainee
 
 
-@pytest.mark.parametrize("kind", ["text", "span", "token"])
+@pytest.mark.parametrize("kind", every(2, ["text", "span", "token"]))
 def test_parts_of_a_step_have_the_gradient_of_the_whole(tiny_spec, kind):
     words = ["train.dropout=0", "train.batch_size=16", "train.lr=1e-3", "train.epochs=2"]
     words += ["task=squad_v1"] if kind == "span" else []
@@ -66,8 +66,9 @@ def test_parts_of_a_step_have_the_gradient_of_the_whole(tiny_spec, kind):
         assert losses[0] == pytest.approx(losses[1], abs=1e-9)
 
 
-def test_members_that_accumulate_equal_their_single_runs(tiny_spec):
-    few = list(MEMBERS)[:4]
+@pytest.mark.parametrize("count", mostly_slow([2, 4], [2]))
+def test_members_that_accumulate_equal_their_single_runs(tiny_spec, count):
+    few = list(MEMBERS)[:count]
     specs = [tiny_spec(*RECIPE, *MEMBERS[name], "train.accumulate=3") for name in few]
     group = trainees(specs)
     fit(group)
@@ -77,7 +78,7 @@ def test_members_that_accumulate_equal_their_single_runs(tiny_spec):
         assert_equal(member, alone)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", every(4, METHODS))
 def test_layers_computed_twice_train_to_the_same_bits(method, monkeypatch):
     """With dropout, so that the second pass must draw the masks of the first."""
     monkeypatch.setattr(build_module, "load_encoder", cached_encoder)

@@ -18,6 +18,8 @@ from lora_bench.tasks import Task, make_task
 from lora_bench.tasks.answers import Answer
 from lora_bench.tasks.span import SpanArgs
 
+from .helpers import every
+
 LOCAL = ["data=local", "data.root=x"]
 
 # words of a command line -> the start of the error
@@ -64,7 +66,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("words", REFUSED)
+@pytest.mark.parametrize("words", every(4, REFUSED))
 def test_a_wrong_setting_is_one_line(words):
     with pytest.raises(UserError) as caught:
         compose(words.split())

@@ -23,7 +23,7 @@ from lora_bench.training.trainee import (
     linear_schedule,
 )
 
-from .helpers import yes_data
+from .helpers import every, yes_data
 
 
 def trainee_of(spec: Spec, examples: int = 64) -> Trainee:
@@ -42,7 +42,7 @@ def test_schedule_rises_to_the_peak_and_falls_to_zero():
     assert linear_schedule(4, 1.0)(3) == 1.0
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", every(2, ["lora", "full"]))
 def test_the_loop_fits_a_small_task(tiny_spec, method):
     more = ["targets=[query,value,intermediate,output]", "biases=all", "layer_norms=true"]
     policy = [f"method.{setting}" for setting in more] if method == "lora" else []
@@ -64,7 +64,7 @@ def test_frozen_parameters_do_not_move(tiny_spec):
         assert torch.equal(before[name], parameter) != parameter.requires_grad, name
 
 
-@pytest.mark.parametrize("method", ["lora", "relora", "peft_lora", "full"])
+@pytest.mark.parametrize("method", every(2, ["lora", "relora", "peft_lora", "full"]))
 def test_runs_trained_in_turn_equal_the_same_runs_alone(tiny_spec, method):
     """Two runs alternate step by step in one process, with dropout: bit for bit the same."""
     more = ["train.lr=1e-2", "method.args.every=2"] if method == "relora" else ["train.lr=1e-2"]
