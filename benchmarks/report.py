@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from lora_bench.compose import compose
-from lora_bench.record import Record, now, provenance, suffix_of, write, write_whole
+from lora_bench.provenance import provenance
+from lora_bench.record import Record, now, suffix_of, write, write_whole
 from lora_bench.report import load_records
 from lora_bench.spec import Spec
 

@@ -3,17 +3,11 @@
 import hashlib
 import json
 import os
-import platform
-import socket
-import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from hydra.core.hydra_config import HydraConfig
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from .record_formats import fault_of, upgrade
@@ -23,10 +17,6 @@ FORMAT = 2
 FILE = "record.json"
 TAIL = f'"format": {FORMAT}\n}}\n'.encode()  # of a file that ``write`` wrote
 PLANS = "sweeps"
-PACKAGES = (
-    "lora-bench", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn",
-    "scipy", "peft",
-)  # fmt: skip
 
 
 class RecordError(UserError):
@@ -120,7 +110,10 @@ def read(folder: Path) -> Record | None:
     Raises:
         RecordError: it is damaged, of a newer format, or has fields of another type.
     """
-    path = folder / FILE
+    return _read(folder / FILE)
+
+
+def _read(path: Path | str) -> Record | None:
     try:
         with open(path, "rb") as file:
             text = file.read()
@@ -142,7 +135,7 @@ def _of_today(text: bytes) -> Record | None:
         return None
 
 
-def _of_any_format(path: Path, text: bytes) -> Record:
+def _of_any_format(path: Path | str, text: bytes) -> Record:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -169,14 +162,14 @@ def read_all(root: Path) -> tuple[list[Record], list[str]]:
     """Every record below ``root`` by key, and one line for each that cannot be read."""
     found: list[Record | None] = []
     problems: list[str] = []
-    folders = [
-        Path(folder)
+    paths = [
+        os.path.join(folder, FILE)
         for folder, _, files in os.walk(root, onerror=lambda error: problems.append(str(error)))
         if FILE in files
     ]
-    for folder in sorted(folders, key=lambda folder: folder.parts):
+    for path in sorted(paths, key=lambda path: path.split(os.sep)):
         try:
-            found.append(read(folder))
+            found.append(_read(path))
         except RecordError as error:
             problems.append(str(error))
     records = [record for record in found if record is not None]
@@ -249,52 +242,3 @@ def read_plans(root: Path) -> tuple[list[Plan], list[str]]:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             problems.append(f"{path}: is no plan of a sweep ({reason}); run the sweep again")
     return sorted(plans, key=lambda plan: plan.command), problems
-
-
-def provenance(device: str, threads: int) -> dict[str, Any]:
-    """Versions, machine and commit behind a number."""
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in PACKAGES},
-        },
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": _dirty(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "device": device,
-        "threads": threads,
-        "host": socket.gethostname(),
-        "launcher": _launcher(),
-    }
-
-
-def _launcher() -> str | None:
-    """Hydra's launcher of the run; None where Hydra did not start it."""
-    if not HydraConfig.initialized():
-        return None
-    return HydraConfig.get().runtime.choices["hydra/launcher"]
-
-
-@cache
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _dirty() -> bool | None:
-    # A rate in conf/tuned/ is in the record of each run that takes it.
-    changes = _git("status", "--porcelain", "--", "lora_bench", "conf", ":!conf/tuned")
-    return None if changes is None else bool(changes)
-
-
-@cache
-def _git(*arguments: str) -> str | None:
-    """Output of git in the project's folder; None where it is no checkout."""
-    folder = Path(__file__).parent.parent
-    if not (folder / ".git").exists():
-        return None
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -16,26 +16,27 @@ SPAN_SETTINGS = ("unanswerable", "held_out", "stride", "max_question", "max_answ
 PEFT_COPIES = {"r": "rank", "lora_alpha": "alpha"}  # args that repeated a setting of the method
 # PEFT's constant defaults, which procedure 1 used for every seed: type -> (arg, value)
 PEFT_SEEDS = {"VERA": ("projection_prng_key", 0), "FOURIERFT": ("random_loc_seed", 777)}
+Types = tuple[type, ...]
+NUMBER: Types = (int, float)  # JSON's; a bool is of neither type
 # entries that no record lacks, and their types; a study has settings of its own beside them
-HELD: dict[str, dict[str, Any]] = {
+HELD: dict[str, dict[str, Types]] = {
     "where": {
-        "task.name": str, "task.kind": str, "task.metrics": list, "task.validation": list,
-        "model.name": str, "data.source": str,
+        "task.name": (str,), "task.kind": (str,), "task.metrics": (list,),
+        "task.validation": (list,), "model.name": (str,), "data.source": (str,),
     },
-    "system": {"method.name": str},
-    "last": {"scores": dict},
-    "best": {"scores": dict},
-    "start": {"task": str, "cell": str},
+    "system": {"method.name": (str,)},
+    "last": {"scores": (dict,)},
+    "best": {"scores": (dict,)},
+    "start": {"task": (str,), "cell": (str,)},
 }  # fmt: skip
 # entries that a record may lack
-OPTIONAL: dict[str, dict[str, Any]] = {
-    "where": {"data.train_rows": int},
-    "system": {"method.rank": int, "method.alpha": int | float, "procedure": int},
-    "provenance": {"commit": str, "versions": dict},
-    "group": {"size": int},
+OPTIONAL: dict[str, dict[str, Types]] = {
+    "where": {"data.train_rows": (int,)},
+    "system": {"method.rank": (int,), "method.alpha": NUMBER, "procedure": (int,)},
+    "provenance": {"commit": (str,), "versions": (dict,)},
+    "group": {"size": (int,)},
 }
-NUMBER = int | float
-EPOCH: dict[str, Any] = {"epoch": int, "loss": NUMBER, "scores": dict}
+EPOCH: dict[str, Types] = {"epoch": (int,), "loss": NUMBER, "scores": (dict,)}
 LARGEST = 2**63 - 1  # of a score: a larger whole number is none to NumPy
 REFERENCES = ("chance", "bag_of_words", "ceiling")  # scores of a split that no method made
 
@@ -136,8 +137,8 @@ def _faults(record: Mapping[str, Any]) -> Iterator[str | None]:
             yield _wrong(record[name], entries, name)
     for name, entries in OPTIONAL.items():
         if record[name] is not None:
-            given = {entry: v for entry, v in record[name].items() if v is not None}
-            yield _wrong(given, {e: kind for e, kind in entries.items() if e in given}, name)
+            given = {e: types for e, types in entries.items() if record[name].get(e) is not None}
+            yield _wrong(record[name], given, name)
     for name in ("task.metrics", "task.validation"):
         if not all(isinstance(value, str) for value in record["where"][name]):
             yield f"where.{name}: must be a list of texts, is {record['where'][name]!r}"
@@ -156,12 +157,12 @@ def _faults(record: Mapping[str, Any]) -> Iterator[str | None]:
                 yield _no_scores(facts[name], f"data.{split}.{name}")
 
 
-def _wrong(part: Mapping[str, Any], entries: Mapping[str, Any], place: str) -> str | None:
-    for entry, kind in entries.items():
+def _wrong(part: Mapping[str, Any], entries: Mapping[str, Types], place: str) -> str | None:
+    for entry, types in entries.items():
         value = part.get(entry)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            kinds = getattr(kind, "__name__", kind)
-            return f"{place}.{entry}: must be of type {kinds}, is {value!r}"
+        if type(value) not in types:
+            names = " | ".join(one.__name__ for one in types)
+            return f"{place}.{entry}: must be of type {names}, is {value!r}"
     return None
 
 
@@ -169,7 +170,6 @@ def _no_scores(scores: Any, place: str) -> str | None:
     if not isinstance(scores, dict) or not scores:
         return f"{place}: must map a metric to its score, is {scores!r}"
     for metric, value in scores.items():
-        number = isinstance(value, NUMBER) and not isinstance(value, bool)
-        if not number or abs(value) > LARGEST:
+        if type(value) not in NUMBER or abs(value) > LARGEST:
             return f"{place}.{metric}: must be a number, is {value!r}"
     return None

@@ -16,6 +16,7 @@ from . import record as records
 from . import tuned
 from .compose import compose, one_line, plan
 from .overrides import command_of, path_of
+from .provenance import provenance
 from .record import Record
 from .spec import Spec, UserError
 from .sweep.plan import Sweep
@@ -250,13 +251,13 @@ def content(system: System, search: Search, command: str) -> str:
     ranked = system.best(epochs)
     if not ranked:
         raise UserError(f"{system.name}: no rate of {search.rates} without a failed run")
-    provenance = records.provenance(system.spec.device, 0)
+    origin = provenance(system.spec.device, 0)
     entry = {
         "lr": ranked[0].lr,
         "metric": system.spec.task.metrics[0],
         "budget": {**dataclasses.asdict(search), "runs": _runs(system)},
-        "commit": provenance["commit"],
-        "uncommitted_changes": provenance["uncommitted_changes"],
+        "commit": origin["commit"],
+        "uncommitted_changes": origin["uncommitted_changes"],
         "settings": settings_behind(system.spec),
         "curve": [
             {"lr": trial.lr, "epochs": trial.epochs, "scores": list(trial.scores)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import whole_folder
-from ..record import provenance
+from ..provenance import provenance
 from ..spec import Spec
 from .facts import FACTS as FACTS
 from .facts import TASK_FACTS, WEIGHTS, file_hash, read_facts

@@ -13,7 +13,7 @@ from .commands import COMMANDS
 from .formats import FORMATS
 from .layout import CHOICES, load_layout, renames
 from .pairs import BASELINE
-from .runs import PROTOCOLS, load_records
+from .runs import PROTOCOLS, load_records, without_collections
 
 SHOWN = ("tables", "best", "curve", "tuning", "compare")  # commands that print tables
 WITHOUT_RUNS = ("tuning", "compare")  # commands that do not read the runs of --runs
@@ -63,6 +63,9 @@ examples:
 """
 
 
+# Tables read texts one by one, which pandas' Arrow strings make slow.
+@without_collections()
+@pd.option_context("mode.string_storage", "python")
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; exit with one line where the user is mistaken."""
     parser = _parser()

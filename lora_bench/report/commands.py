@@ -16,7 +16,7 @@ from .build import Choices, all_tables
 from .cells import make_cells
 from .changes import changes_table
 from .formats import guarded, to_block, to_csv, to_latex
-from .layout import Layout, as_published, choose
+from .layout import as_published, choose
 from .query import export, print_runs, print_status, select
 from .runs import PROTOCOLS, load_records
 from .selection import best_table
@@ -57,14 +57,13 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
             from .published import published_table
 
             found.append(published_table(cells, shown, protocol))
-        _write_each(found, out / "tables", protocol, args.layout)
-        printed = [as_published(table, args.layout) for table in found]
+        published = [as_published(table, args.layout) for table in found]
+        _write_each(found, published, out / "tables", protocol, args.layout.caption)
         heading = f"{MEANING[protocol]}. {READING.format(statistic=args.statistic)}"
-        text = "\n\n".join([heading, *(to_block(table, "markdown") for table in printed)])
+        text = "\n\n".join([heading, *(to_block(table, "markdown") for table in published)])
         (out / f"table_{protocol}.md").write_text(f"{text}\n")
         if protocol == args.protocol:
-            start = "" if args.format in ("latex", "csv") else f"{heading}\n\n"
-            print(start + "\n\n".join(to_block(table, args.format) for table in printed))
+            print(text if args.format == "markdown" else _printed(published, args.format, heading))
     print(
         f"\nWritten: {out}/table_last.md and table_best.md, and each table as .csv and .tex in "
         f"tables/; records: {args.runs}",
@@ -72,14 +71,21 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     )
 
 
-def _write_each(tables: list[Table], folder: Path, protocol: str, layout: Layout) -> None:
+def _printed(tables: list[Table], style: str, heading: str) -> str:
+    start = [] if style in ("latex", "csv") else [heading]
+    return "\n\n".join([*start, *(to_block(table, style) for table in tables)])
+
+
+def _write_each(
+    tables: list[Table], published: list[Table], folder: Path, protocol: str, caption: str | None
+) -> None:
     """Each table as CSV with the names of this project, and as LaTeX with those of papers."""
     counts = Counter(table.name for table in tables)
-    for number, table in enumerate(tables):
+    for number, (table, shown) in enumerate(zip(tables, published, strict=True)):
         stem = table.name if counts[table.name] == 1 else f"{table.name}{number}"
-        shown = replace(as_published(table, layout), name=f"{stem}_{protocol}")
-        if table.name == "methods" and layout.caption:
-            shown = replace(shown, title=layout.caption, notes=[])
+        shown = replace(shown, name=f"{stem}_{protocol}")
+        if table.name == "methods" and caption:
+            shown = replace(shown, title=caption, notes=[])
         (folder / f"{stem}_{protocol}.csv").write_text(to_csv(table))
         (folder / f"{stem}_{protocol}.tex").write_text(to_latex(shown))
 
@@ -132,11 +138,12 @@ def _compare(args: argparse.Namespace, runs: pd.DataFrame) -> None:
 
 def _print_and_write(table: Table, args: argparse.Namespace) -> None:
     """Print one table; with --out it is written as CSV and LaTeX as well."""
-    print(to_block(as_published(table, args.layout), args.format))
+    published = as_published(table, args.layout)
+    print(to_block(published, args.format))
     if args.out:
         folder = args.out / "tables"
         folder.mkdir(parents=True, exist_ok=True)
-        _write_each([table], folder, args.protocol, args.layout)
+        _write_each([table], [published], folder, args.protocol, None)
 
 
 def _plots(args: argparse.Namespace, runs: pd.DataFrame) -> None:

@@ -6,8 +6,11 @@ What a record holds is set as text, whatever it is: nothing of it runs as TeX.
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
+
+import pandas as pd
 
 from .table import MISSING, Number, Table, as_text
 
@@ -21,6 +24,7 @@ ESCAPES = {
 }  # fmt: skip
 SPECIAL = re.compile(r"[^ 0-9A-Za-z]")
 MINUS = re.compile(r"(?<![\w\-])-(?=\d)")  # a hyphen that is one
+NUMERIC = (Number, int)
 COUNT = re.compile(r"[\d.,–]+[kM]?")
 BREAKS = re.compile(r"(?<=[=,_/;:.\-])(?=\S)")  # a long word may be broken behind these letters
 ROOM = 88  # average letters of \small across the narrowest common page of two columns
@@ -39,13 +43,24 @@ def to_latex(table: Table) -> str:
 
     Columns that the table can spare are left out for that, and the caption names them.
     """
-    shown, left_out = _fit(table)
+    shown, left_out = _fit(_with_texts(table))
     caption = " ".join([*_caption(table), *_left_out(left_out)])
     parts = [part for panel in _panels(shown) for part in _pages(panel)]
     return "\n".join(
         _environment(part, caption if i == 0 else f"{table.title} (continued)", i)
         for i, part in enumerate(parts)
     )
+
+
+def _with_texts(table: Table) -> Table:
+    """The table with every cell as plain text, but for the numbers of numeric columns."""
+    columns = {name: list(table.rows[name]) for name in table.rows.columns}
+    texts = {
+        name: [v if numeric and isinstance(v, NUMERIC) else as_text(v) for v in values]
+        for name, values in columns.items()
+        for numeric in (is_numeric(values),)
+    }
+    return replace(table, rows=pd.DataFrame(texts, dtype=object))
 
 
 def escape(text: str) -> str:
@@ -114,17 +129,17 @@ def _pages(table: Table) -> Iterator[Table]:
 
 def _heights(table: Table) -> list[int]:
     """Lines of each row, whose long texts share what the other columns leave."""
-    texts = {name: [as_text(v) for v in table.rows[name]] for name in table.rows.columns}
-    wraps = [
-        name
-        for name, found in texts.items()
-        if not is_numeric(list(table.rows[name])) and max(map(len, found), default=0) > LEAST
-    ]
-    others = [name for name in texts if name not in wraps]
+    columns = {name: list(table.rows[name]) for name in table.rows.columns}
+    wraps = {
+        name: texts
+        for name, texts in columns.items()
+        if not is_numeric(texts) and max(map(len, texts), default=0) > LEAST
+    }
+    others = [name for name in columns if name not in wraps]
     room = (ROOM - _width(table, others)) / max(len(wraps), 1) - GAP
     room = max(room * RAGGED, 1)
     return [
-        max((math.ceil(len(texts[name][i]) / room) for name in wraps), default=1)
+        max((math.ceil(len(texts[i]) / room) for texts in wraps.values()), default=1)
         for i in range(len(table.rows))
     ]
 
@@ -137,7 +152,7 @@ def _column_width(table: Table, name: str) -> float:
     upper, lower = table.heading(name)
     values = list(table.rows[name])
     if not is_numeric(values):
-        longest = max((len(as_text(v)) for v in values), default=0)
+        longest = max(map(len, values), default=0)
         return max(min(longest, LEAST), len(lower))
     sets = (
         len(v.value) + 0.75 * (len(v.spread) + 1 if v.spread else 0) + len(v.mark) + bool(v.mark)
@@ -151,18 +166,16 @@ def _column_width(table: Table, name: str) -> float:
 
 def is_numeric(values: list[Any]) -> bool:
     """Whether a column holds numbers, with a short word such as "failed" at most."""
-    numbers = [v for v in values if isinstance(v, Number | int)]
-    words = [v for v in values if isinstance(v, str) and not isinstance(v, Number)]
-    return bool(numbers) and all(len(word) <= LEAST for word in words)
+    numbers = any(isinstance(v, NUMERIC) for v in values)
+    words = (v for v in values if isinstance(v, str) and not isinstance(v, Number))
+    return numbers and all(len(word) <= LEAST for word in words)
 
 
 def _environment(table: Table, caption: str, part: int) -> str:
     columns = {name: list(table.rows[name]) for name in table.rows.columns}
     numeric = [is_numeric(values) for values in columns.values()]
     natural = sum(
-        GAP + _column_width(table, name)
-        if number
-        else GAP + max((len(as_text(v)) for v in values), default=0)
+        GAP + _column_width(table, name) if number else GAP + max(map(len, values), default=0)
         for (name, values), number in zip(columns.items(), numeric, strict=True)
     )
     wide = natural > ROOM
@@ -192,11 +205,11 @@ def _environment(table: Table, caption: str, part: int) -> str:
 
 def _column(values: list[Any], wide: bool, subscript: bool) -> str:
     if not is_numeric(values):
-        letters = max((len(as_text(v)) for v in values), default=0)
-        if all(COUNT.fullmatch(as_text(v)) for v in values):
+        letters = max(map(len, values), default=0)
+        if all(map(COUNT.fullmatch, values)):
             return "r"
         return r">{\raggedright\arraybackslash}X" if wide and letters > LEAST else "l"
-    texts = [_value(v) for v in values if isinstance(v, Number | int)]
+    texts = [_value(v) for v in values if isinstance(v, NUMERIC)]
     parts = [text.lstrip("+-").partition(".") for text in texts]
     sign = "-" if any(text.startswith(("+", "-")) for text in texts) else ""
     before = max(len(whole) for whole, _, _ in parts)
@@ -243,9 +256,9 @@ def _rows(table: Table, columns: dict[str, list[Any]], numeric: list[bool]) -> I
 
 def _cell(value: Any, numeric: bool, best: bool, subscript: bool) -> str:
     if not numeric:
-        text = _breakable(MINUS.sub("−", as_text(value)))
+        text = _breakable(MINUS.sub("−", value))
         return rf"\textbf{{{text}}}" if best else text
-    if not isinstance(value, Number | int):
+    if not isinstance(value, NUMERIC):
         return f"{{{escape(as_text(value))}}}"
     bold = r"\bfseries " if best else ""
     return bold + _value(value) + (_behind(value, subscript) if isinstance(value, Number) else "")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from .layout import DEFAULT, Layout
 from .pairs import clear_best, name_some
-from .statistics import interquartile_mean, mean_ranks
+from .statistics import interquartile_means, mean_ranks
 from .table import Number, Table
 from .tables import common, over_tasks, row_order
 
@@ -122,13 +122,13 @@ def overall_table(cells: pd.DataFrame, layout: Layout = DEFAULT) -> Table | None
     shown = shown[shown.place.isin(blocks.places)]
     arrays = blocks.arrays
     has_spread = all(own.shape[1] > 1 for own in arrays)
-    ranks = dict(zip(blocks.labels, mean_ranks(arrays), strict=True))
+    middles, ranks = interquartile_means(arrays), mean_ranks(arrays)
     rows, averages, by_seed = [], [], []
     for label in row_order(shown, "mean", layout):
         at = blocks.labels.index(label)
         own = [systems[at] for systems in blocks.scores]
-        iqm, *iqm_bounds = interquartile_mean([list(scores.values()) for scores in own])
-        rank, *rank_bounds = ranks[label]
+        iqm, *iqm_bounds = middles[at]
+        rank, *rank_bounds = ranks[at]
         averages.append(float(np.mean([array[at].mean() for array in arrays])))
         by_seed.append(over_tasks(own))
         numbers = (Number(f"{averages[-1]:.1f}"), Number(f"{iqm:.1f}"), Number(f"{rank:.2f}"))

@@ -38,7 +38,7 @@ NESTED = ("where", "system", *PROTOCOLS, "epochs", "versions", *REFERENCES)
 
 
 @contextmanager
-def _without_collections() -> Iterator[None]:
+def without_collections() -> Iterator[None]:
     """No garbage collection inside: it would visit all records again for every few hundred new."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -49,7 +49,7 @@ def _without_collections() -> Iterator[None]:
             gc.enable()
 
 
-@_without_collections()
+@without_collections()
 def load_records(root: str | Path) -> pd.DataFrame:
     """Every run below ``root``, one row each.
 

@@ -220,30 +220,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def interquartile_mean(scores: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+def interquartile_means(scores: Sequence[np.ndarray]) -> list[tuple[float, float, float]]:
     """Mean of the middle half of all scores, with its 95 % stratified bootstrap interval.
 
-    Seeds are resampled within each task (Agarwal et al. 2021, arXiv 2108.13264).
+    Seeds are resampled within each task, the same ones for all systems (Agarwal et al. 2021,
+    arXiv 2108.13264).
 
     Args:
-        scores: of each task, over its seeds; tasks on one scale.
+        scores: of each task, (systems, seeds), at least one seed; tasks on one scale.
 
     Returns:
-        Mean, lower and upper bound.
-
-    Raises:
-        ValueError: a task without scores.
+        Mean, lower and upper bound of each system.
     """
-    tasks = [np.asarray(own, dtype=float) for own in scores]
-    if not tasks or any(len(own) == 0 for own in tasks):
-        raise ValueError("no values to summarize")
     rng = np.random.default_rng(0)
-    draws = np.concatenate(
-        [own[rng.integers(len(own), size=(RESAMPLES, len(own)))] for own in tasks], axis=1
-    )  # (resamples, scores of all tasks)
-    middle = stats.trim_mean(draws, 0.25, axis=1)
-    low, high = np.quantile(middle, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(stats.trim_mean(np.concatenate(tasks), 0.25)), float(low), float(high)
+    sizes = [own.shape[1] for own in scores]
+    seeds = [rng.integers(size, size=(RESAMPLES, size)) for size in sizes]
+    found = []
+    for systems in zip(*scores, strict=True):
+        drawn = [own[at] for own, at in zip(systems, seeds, strict=True)]  # (resamples, seeds)
+        middle = stats.trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1)
+        low, high = np.quantile(middle, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        mean = stats.trim_mean(np.concatenate(systems), 0.25)
+        found.append((float(mean), float(low), float(high)))
+    return found
 
 
 def mean_ranks(scores: Sequence[np.ndarray]) -> list[tuple[float, float, float]]:

@@ -15,6 +15,7 @@ from ..model.group import Group
 from ..model.parameters import parameter_counts, parameter_text
 from ..model.streams import Streams
 from ..model.wrapper import LoraWrapperRoberta
+from ..provenance import provenance
 from . import checkpoint
 from .evaluation import BestEpoch, Outputs, outputs_of, score, write_predictions
 from .fit import Scoring, fit
@@ -66,7 +67,7 @@ class Member:
         """Encode the data and build the model."""
         planned, spec, prepared = self.planned, self.planned.spec, self.planned.prepared
         record = self.outcome.record
-        record.provenance = records.provenance(spec.device, torch.get_num_threads())
+        record.provenance = provenance(spec.device, torch.get_num_threads())
         record.data = prepared.facts
         logger = make_logger(spec, planned.key, self.folder)
         try:

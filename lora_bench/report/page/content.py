@@ -5,7 +5,7 @@ The lists refer to each other by position, so that ten thousand runs are a few m
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import numpy as np
@@ -63,10 +63,7 @@ def content(runs: pd.DataFrame) -> dict[str, Any]:
         "published": {
             protocol: _published(found, runs, protocol, texts) for protocol, found in cells.items()
         },
-        "pairs": {
-            protocol: [_pairs(place) for place in _rivals(found)]
-            for protocol, found in cells.items()
-        },
+        "pairs": {protocol: _pairs(list(_rivals(found))) for protocol, found in cells.items()},
         "texts": list(texts.positions),
     }
 
@@ -238,14 +235,26 @@ def _rivals(cells: pd.DataFrame) -> Iterator[list[Any]]:
         yield list(place[:MOST_RIVALS].itertuples())
 
 
-def _pairs(cells: Sequence[Any]) -> list[Any]:
-    """Positions of cells, the best first; each two of them; how many are beyond noise the best.
+def _pairs(places: Sequence[Sequence[Any]]) -> list[Any]:
+    """For each place: positions of its cells, each two of them, and how many are beyond noise best.
 
-    Of two: difference, interval, p, the least that p can be, common seeds, and seeds won by the
-    first, a tie being half; null without a common seed.
+    Args:
+        places: cells of each, the best first.
     """
-    found = compare_all([(a.scores, b.scores) for a, b in combinations(cells, 2)])
-    listed = [
+    pairs = [(a.scores, b.scores) for cells in places for a, b in combinations(cells, 2)]
+    compared = iter(compare_all(pairs))  # in one call, whose cost is mostly its number
+    found = [list(islice(compared, math.comb(len(cells), 2))) for cells in places]
+    return [
+        [[cell.position for cell in cells], _described_pairs(cells, own), _beyond_noise(cells, own)]
+        for cells, own in zip(places, found, strict=True)
+    ]
+
+
+def _described_pairs(cells: Sequence[Any], found: Sequence[Paired | None]) -> list[Any]:
+    """Of each two cells: difference, interval, p, the least that p can be, common seeds, and seeds
+    won by the first, a tie being half; null without a common seed.
+    """
+    return [
         pair
         and [
             *(_number(value, DIGITS) for value in (pair.difference, pair.low, pair.high)),
@@ -255,7 +264,6 @@ def _pairs(cells: Sequence[Any]) -> list[Any]:
         ]
         for pair, (a, b) in zip(found, combinations(cells, 2), strict=True)
     ]
-    return [[cell.position for cell in cells], listed, _beyond_noise(cells, found)]
 
 
 def _won(first: Mapping[int, float], second: Mapping[int, float]) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import record as records
+from ...provenance import provenance
 from ...record import Record
 from ...spec import Identity, SpecError
 from .data import Images, Splits, load
@@ -113,7 +114,7 @@ def _begun(run: Run, command: str) -> Record:
         spec=run.settings.to_dict(),
         command=command,
         started=records.now(),
-        provenance=records.provenance("cpu", THREADS),
+        provenance=provenance("cpu", THREADS),
         data=run.splits.facts,
     )
 
