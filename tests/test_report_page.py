@@ -14,6 +14,7 @@ from lora_bench.report.cells import make_cells
 from lora_bench.report.page import write_page
 from lora_bench.report.page.content import MOST_EPOCHS, content
 from lora_bench.report.statistics import compare
+from lora_bench.report.tables import methods_table
 from lora_bench.spec import Identity
 from tests.helpers import mostly_slow, seeds_of_fuzz
 from tests.report_records import composed, grid, made_of, made_up
@@ -162,11 +163,22 @@ def test_pairs_agree_with_the_tables(filled, opened):
     row = page.locator("#pair-list tbody tr").first.locator("th, td").all_inner_texts()
     expected = f"{found.difference:+.2f}", f"{found.low:.2f} to {found.high:.2f}"
     assert row[:5] == ["full", *expected, f"{found.p:.3f} ({found.floor:.3f})", "3 of 3"]
-    best = page.locator(".matrix").first.locator("button.best").all_inner_texts()
-    assert len(best) == (found.low > 0)
     page.select_option("#baseline", "full")
     row = page.locator("#pair-list tbody tr").first.locator("th, td").all_inner_texts()
     assert (row[1], row[4]) == (f"{-found.difference:+.2f}", "0 of 3")
+
+
+@pytest.mark.parametrize("seeds", [5, 6])
+def test_bold_is_what_the_table_has_in_bold(tmp_path, opened, seeds):
+    """Six seeds in favour can have p below 0.05; five cannot, whatever their interval."""
+    for seed in range(seeds):
+        made_up(tmp_path / "runs", f"seed={seed}", last=0.3 + seed / 50)
+        made_up(tmp_path / "runs", f"seed={seed}", "method=full", last=0.4 + seed / 40)
+    runs = load_records(tmp_path / "runs")
+    table = methods_table(make_cells(runs, "last"), runs, "mean")
+    write_page(runs, tmp_path / "index.html")
+    page = opened(tmp_path / "index.html")
+    assert page.locator(".matrix button.best").count() == len(table.best) == (seeds == 6)
 
 
 @pytest.mark.slow

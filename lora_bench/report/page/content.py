@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..cells import IDS, make_cells, median_costs
 from ..costs import MIB
+from ..pairs import clear_best
 from ..published import published_pairs
 from ..runs import PROTOCOLS, REFERENCES
 from ..statistics import Paired, compare_all
@@ -63,7 +64,7 @@ def content(runs: pd.DataFrame) -> dict[str, Any]:
         "published": {
             protocol: _published(found, runs, protocol, texts) for protocol, found in cells.items()
         },
-        "pairs": {protocol: _pairs(list(_rivals(found))) for protocol, found in cells.items()},
+        "pairs": {protocol: _pairs(list(_ranked(found))) for protocol, found in cells.items()},
         "texts": list(texts.positions),
     }
 
@@ -227,26 +228,28 @@ def _published(
     ]
 
 
-def _rivals(cells: pd.DataFrame) -> Iterator[list[Any]]:
-    """The MOST_RIVALS best cells of each place with a score, the best first."""
+def _ranked(cells: pd.DataFrame) -> Iterator[list[Any]]:
+    """The cells of each place with a score, the best first."""
     scored = cells.assign(position=range(len(cells)))[cells.n > 0]
     ordered = scored.sort_values("mean", ascending=False, kind="stable")
     for _, place in ordered.groupby(["where_id", "metric"], sort=False):
-        yield list(place[:MOST_RIVALS].itertuples())
+        yield list(place.itertuples())
 
 
 def _pairs(places: Sequence[Sequence[Any]]) -> list[Any]:
-    """For each place: positions of its cells, each two of them, and how many are beyond noise best.
+    """For each place: positions of the MOST_RIVALS best cells, each two of them, how many are bold.
 
     Args:
         places: cells of each, the best first.
     """
-    pairs = [(a.scores, b.scores) for cells in places for a, b in combinations(cells, 2)]
+    rivals = [cells[:MOST_RIVALS] for cells in places]
+    pairs = [(a.scores, b.scores) for cells in rivals for a, b in combinations(cells, 2)]
     compared = iter(compare_all(pairs))  # in one call, whose cost is mostly its number
-    found = [list(islice(compared, math.comb(len(cells), 2))) for cells in places]
+    found = [list(islice(compared, math.comb(len(cells), 2))) for cells in rivals]
+    bold = [len(clear_best([c.mean for c in all_], [c.scores for c in all_])) for all_ in places]
     return [
-        [[cell.position for cell in cells], _described_pairs(cells, own), _beyond_noise(cells, own)]
-        for cells, own in zip(places, found, strict=True)
+        [[cell.position for cell in cells], _described_pairs(cells, own), count]
+        for cells, own, count in zip(rivals, found, bold, strict=True)
     ]
 
 
@@ -270,16 +273,6 @@ def _won(first: Mapping[int, float], second: Mapping[int, float]) -> float:
     return sum(
         0.5 + np.sign(first[seed] - second[seed]) / 2 for seed in first.keys() & second.keys()
     )
-
-
-def _beyond_noise(cells: Sequence[Any], found: Sequence[Paired | None]) -> int:
-    """How many equal bests there are, each better than the next one by an interval above zero."""
-    bests = sum(cell.mean == cells[0].mean for cell in cells)
-    if bests == len(cells):
-        return 0
-    pairs = dict(zip(combinations(range(len(cells)), 2), found, strict=True))
-    lows = [pair.low if (pair := pairs[i, bests]) else None for i in range(bests)]
-    return bests if all(low is not None and low > 0 for low in lows) else 0
 
 
 def _number(value: Any, digits: int) -> float | None:
