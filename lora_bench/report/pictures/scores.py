@@ -37,6 +37,8 @@ Value = Callable[[dict], float | None]  # of an epoch
 DECADE = 10
 MOST_NAMES = 10  # of points
 ROOM = 0.2  # of the height, for names above and below the points
+# lines are paler where they cross a name
+BEHIND_NAMES = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.3}
 BESIDE = 1.12  # where a name begins, on the logarithmic axis
 ITERATIONS = 500  # of moving names apart; a limit of time would make pictures differ
 
@@ -230,6 +232,7 @@ def _name_points(
             names[cell.label],
             fontsize=LABEL_POINTS,
             in_layout=False,
+            bbox=BEHIND_NAMES,
         )
         for _, cell in points.iterrows()
     ]
