@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .data import check_source
 from .methods import check_method
 from .model.source import check_model, source_name
-from .overrides import check_number, groups, in_dict, parsed, path_of, setting_paths
+from .overrides import check_number, expected, groups, in_dict, parsed, path_of, setting_paths
 from .presets import CONF
 from .spec import Spec, SpecError, UserError
 from .tasks import check_task
@@ -74,7 +74,8 @@ class Composer:
             origin = "the command line" if given else "a preset or default"
             raise UserError(f"{error} (set by {origin})") from None
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(_unknown_argument(overrides) or one_line(error)) from None
+            line = _unknown_argument(overrides) or _wrong_type(overrides) or one_line(error)
+            raise UserError(line) from None
         except (ValueError, TypeError, RecursionError) as error:  # Hydra's and OmegaConf's own
             line = " ".join(overrides)
             raise UserError(f"{line}: cannot be composed: {one_line(error)}") from None
@@ -259,6 +260,18 @@ def _is_available(place: str) -> bool:
         return kind == "pkg" and importlib.resources.files(name).is_dir()
     except (ImportError, TypeError, ValueError):  # no package, or no name of one
         return False
+
+
+def _wrong_type(overrides: Sequence[str]) -> str | None:
+    """The message for the first word whose value is not of its setting's type; None without."""
+    for word in overrides:
+        path = path_of(word)
+        if path in setting_paths() and not in_dict(path):
+            try:
+                OmegaConf.update(OmegaConf.structured(Spec), path, parsed(word).value())
+            except OmegaConfBaseException:
+                return f"{word}: must be {expected(path)} (set by the command line)"
+    return None
 
 
 def _unknown_argument(overrides: list[str]) -> str | None:

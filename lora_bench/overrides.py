@@ -7,6 +7,7 @@ and ends in a traceback on some values.
 import dataclasses
 import difflib
 import math
+import types
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +29,15 @@ from .spec import NOT_RECORDED, Spec, UserError
 
 MOST_RUNS = 10_000  # of one command: each of them is composed and checked before the first starts
 SWEEPER = "hydra.sweeper"
+KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list[int]: "a list of whole numbers, as in [0,1]",
+    list[str]: "a list, as in [a,b]",
+    types.NoneType: "null",
+}
 # Words that would make Hydra do other runs than were checked.
 REFUSED = {
     "hydra.mode": "-m asks for a sweep",
@@ -109,6 +119,19 @@ def in_dict(path: str) -> bool:
             return True
         kind = _fields(kind).get(name)
     return typing.get_origin(kind) is dict
+
+
+def expected(path: str) -> str:
+    """What a setting takes, in words: "a whole number or null".
+
+    Args:
+        path: of a setting that is no section and no part of a dict.
+    """
+    kind: Any = Spec
+    for name in path.split("."):
+        kind = _fields(kind)[name]
+    kinds = [kind] if kind in KINDS else typing.get_args(kind)
+    return " or ".join(KINDS[one] for one in kinds)
 
 
 def path_of(word: str) -> str:

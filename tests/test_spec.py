@@ -11,6 +11,7 @@ import hydra
 import pytest
 
 from lora_bench.compose import completed, compose, plan, spec_of, validate
+from lora_bench.overrides import in_dict, setting_paths
 from lora_bench.presets import CONF
 from lora_bench.spec import Spec, SpecError, UserError, settings
 from lora_bench.sweep.plan import expand
@@ -238,6 +239,13 @@ def test_a_recipe_that_needs_an_mnli_start_says_so():
         compose(["recipe=paper_base", "task=wnli"])
 
 
+@pytest.mark.parametrize("path", every(12, [p for p in setting_paths() if not in_dict(p)]))
+def test_a_value_of_another_type_is_told_what_is_allowed(path):
+    with pytest.raises(UserError, match=f"^{re.escape(path)}={{a: 1}}: must be [a-z]") as caught:
+        compose([f"{path}={{a: 1}}"])
+    assert "\n" not in str(caught.value)
+
+
 WRONG = [
     ("method.rank=-1", "method.rank=-1: must be 1 or more (set by the command line)"),
     ("method.rank=0", "method.rank=0: must be 1 or more"),
@@ -256,7 +264,9 @@ WRONG = [
     ("train.optimizer=sgd", "train.optimizer=sgd: must be one of adamw, adamw8bit"),
     ("method.biases=some", "must be one of none, adapted, all"),
     ("method.rnak=4", "method.rnak=4: no such setting; did you mean method.rank?"),
-    ("method.rank=four", "'four' of type 'str' could not be converted to Integer"),
+    ("method.rank=four", "method.rank=four: must be a whole number or null (set by"),
+    ("train.lr=abc", "train.lr=abc: must be a number (set by the command line)"),
+    ("method.targets=query", "method.targets=query: must be a list, as in [a,b] (set by"),
     ("train.lr=0", "train.lr=0.0: must be a finite number above 0"),
     ("train.lr=nan", "train.lr=nan: must be a finite number above 0"),
     ("train.epochs=0", "train.epochs=0: must be 1 or more"),
