@@ -265,10 +265,10 @@ def _is_available(place: str) -> bool:
 def _wrong_type(overrides: Sequence[str]) -> str | None:
     """The message for the first word whose value is not of its setting's type; None without."""
     for word in overrides:
-        path = path_of(word)
-        if path in setting_paths() and not in_dict(path):
+        path, override = path_of(word), parsed(word)
+        if path in setting_paths() and not in_dict(path) and not override.is_sweep_override():
             try:
-                OmegaConf.update(OmegaConf.structured(Spec), path, parsed(word).value())
+                OmegaConf.update(OmegaConf.structured(Spec), path, override.value())
             except OmegaConfBaseException:
                 return f"{word}: must be {expected(path)} (set by the command line)"
     return None

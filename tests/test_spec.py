@@ -265,6 +265,7 @@ WRONG = [
     ("method.biases=some", "must be one of none, adapted, all"),
     ("method.rnak=4", "method.rnak=4: no such setting; did you mean method.rank?"),
     ("method.rank=four", "method.rank=four: must be a whole number or null (set by"),
+    ("train.lr=1e-3,2e-3", "To sweep over it, add --multirun"),
     ("train.lr=abc", "train.lr=abc: must be a number (set by the command line)"),
     ("method.targets=query", "method.targets=query: must be a list, as in [a,b] (set by"),
     ("train.lr=0", "train.lr=0.0: must be a finite number above 0"),
