@@ -57,13 +57,14 @@ def main() -> None:
             for folder in sorted({getattr(run.spec, name) for run in runs}):
                 _check_writable(name, folder)
         sweep = Sweep(runs)
+        if args.multirun:
+            command = command_of(["-m", *overrides])
+            records.write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
     except UserError as error:
         sys.exit(f"error: {error}")
     session = Session(sweep, cache, multirun=args.multirun, launched=_launched(overrides))
     if args.multirun:
         print(f"sweep: {sweep.progress()}", file=sys.stderr)
-        command = command_of(["-m", *overrides])
-        records.write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
     session.tell_done()
 
     def launch(groups: Sequence[int]) -> None:

@@ -226,10 +226,18 @@ def _changes(record: Record, identity: Identity) -> list[str]:
 
 
 def write_plan(root: Path, command: str, keys: list[str]) -> None:
-    """Note which runs a sweep's command asks for: only a plan tells which ones are missing."""
+    """Note which runs a sweep's command asks for: only a plan tells which ones are missing.
+
+    Raises:
+        UserError: it cannot be written, as where a folder has its name.
+    """
     name = hashlib.sha256(command.encode()).hexdigest()[:10]
     content = json.dumps({"command": command, "keys": keys}, indent=1)
-    write_whole(root / PLANS / f"{name}.json", content)
+    path = root / PLANS / f"{name}.json"
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def read_plans(root: Path) -> tuple[list[Plan], list[str]]:

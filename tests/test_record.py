@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,16 @@ import pytest
 from lora_bench import record
 from lora_bench.compose import compose
 from lora_bench.record import Record, RecordError
-from lora_bench.spec import NOT_IN_IDENTITY, PROCEDURE, Identity, Spec, Start, part_of, settings
+from lora_bench.spec import (
+    NOT_IN_IDENTITY,
+    PROCEDURE,
+    Identity,
+    Spec,
+    Start,
+    UserError,
+    part_of,
+    settings,
+)
 
 from .helpers import every
 
@@ -283,6 +293,15 @@ def test_nested_fields_of_another_type_are_named(tmp_path, field, value, message
     (tmp_path / record.FILE).write_text(json.dumps(content))
     with pytest.raises(RecordError, match=f"{record.FILE}: {message}"):
         record.read(tmp_path)
+
+
+def test_a_plan_that_cannot_be_written_is_one_line_that_names_it(tmp_path):
+    record.write_plan(tmp_path, "command", ["key"])
+    (plan,) = (tmp_path / record.PLANS).glob("*.json")
+    plan.unlink()
+    plan.mkdir()
+    with pytest.raises(UserError, match=f"^{re.escape(str(plan))}: cannot be written"):
+        record.write_plan(tmp_path, "command", ["key"])
 
 
 def test_a_damaged_plan_is_one_line_and_the_others_are_read(tmp_path):

@@ -59,12 +59,13 @@ def main() -> None:
     words = list(args.overrides)
     try:
         doing = Command(prepare(plan(words, sweep=args.multirun)), sweep=args.multirun)
+        if args.multirun:
+            text = " ".join([f"python -m {MODULE} -m", *portable(words)])
+            for out_dir in {run.out_dir for run in doing.runs.values()}:
+                records.write_plan(out_dir, text, list(doing.runs))
     except UserError as error:
         sys.exit(f"error: {error}")
     if args.multirun:
-        text = " ".join([f"python -m {MODULE} -m", *portable(words)])
-        for out_dir in {run.out_dir for run in doing.runs.values()}:
-            records.write_plan(out_dir, text, list(doing.runs))
         print(f"sweep: {len(doing.runs)} runs", file=sys.stderr)
     try:
         _hydra(doing.job)

@@ -44,12 +44,13 @@ def main(arguments: list[str] | None = None) -> None:
         words = complete(args.words)
         runs = {run.key: run for run in prepare(plan(words, sweep=True))}
         scores = measure(list(runs.values()))
+        text = " ".join([f"python -m {MODULE}", *portable(args.words)])
+        out_dir = next(iter(runs.values())).out_dir
+        records.write_plan(out_dir, text, list(runs))
     except UserError as error:
         sys.exit(f"error: {error}")
     (optimizer,) = scores.optimizer.unique()
-    text = " ".join([f"python -m {MODULE}", *portable(args.words)])
-    best, out_dir = choose(scores), next(iter(runs.values())).out_dir
-    records.write_plan(out_dir, text, list(runs))
+    best = choose(scores)
     shown = describe(scores, best, text)
     (out_dir / f"rates_{optimizer}.md").write_text(f"{shown}\n")
     print(shown)
