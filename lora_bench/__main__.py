@@ -60,11 +60,10 @@ def main() -> None:
         if args.multirun:
             command = command_of(["-m", *overrides])
             records.write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
+            print(f"sweep: {sweep.progress()}", file=sys.stderr)
     except UserError as error:
         sys.exit(f"error: {error}")
     session = Session(sweep, cache, multirun=args.multirun, launched=_launched(overrides))
-    if args.multirun:
-        print(f"sweep: {sweep.progress()}", file=sys.stderr)
     session.tell_done()
 
     def launch(groups: Sequence[int]) -> None:

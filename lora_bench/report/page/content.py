@@ -254,8 +254,10 @@ def _pairs(places: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 def _described_pairs(cells: Sequence[Any], found: Sequence[Paired | None]) -> list[Any]:
-    """Of each two cells: difference, interval, p, the least that p can be, common seeds, and seeds
-    won by the first, a tie being half; null without a common seed.
+    """Each two cells in numbers; null without a common seed.
+
+    Difference, interval, p, the least that p can be, common seeds, and seeds won by the first, a
+    tie being half.
     """
     return [
         pair

@@ -63,10 +63,9 @@ def main() -> None:
             text = " ".join([f"python -m {MODULE} -m", *portable(words)])
             for out_dir in {run.out_dir for run in doing.runs.values()}:
                 records.write_plan(out_dir, text, list(doing.runs))
+            print(f"sweep: {len(doing.runs)} runs", file=sys.stderr)
     except UserError as error:
         sys.exit(f"error: {error}")
-    if args.multirun:
-        print(f"sweep: {len(doing.runs)} runs", file=sys.stderr)
     try:
         _hydra(doing.job)
     except KeyboardInterrupt:
