@@ -7,6 +7,7 @@ lost on the way. A test skips where its engine is not installed.
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -156,6 +157,44 @@ def test_what_is_lost_on_the_way_costs_no_run(tmp_path, local, engine, lost):
     check(tmp_path, local, engine, process)
     now = {one.key: one.started for one in record.read_all(tmp_path / "out")[0]}
     assert finished.items() <= now.items()  # what was done before is not done again
+
+
+def long_words(folder: Path) -> list[str]:
+    """One group that trains for longer than the time limit of its job."""
+    return [
+        "-m", "model=tiny", "data.toy_train=4000", "data.toy_validation=24", "train.epochs=6",
+        "seed=0,1", "group=2", "progress=false", f"out_dir={folder}/out",
+        f"cache_dir={folder}/cache",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["slurm"], indirect=True)
+def test_a_job_at_its_time_limit_is_requeued_and_goes_on(tmp_path, engine):
+    """By the launcher, and by sbatch alone as the documentation shows it."""
+    python = [sys.executable, "-m", "lora_bench"]
+    conf = {"SLURM_CONF": str(tmp_path / "slurm" / "slurm.conf")}
+    environment = {**os.environ, **conf, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    options = {"cwd": ROOT, "env": environment, "text": True, "stdout": subprocess.PIPE}
+    limits = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20"]
+    launcher = ["hydra/launcher=slurm", *ON_SLURM, *limits]
+    command = [*python, *long_words(tmp_path / "launcher"), *launcher]
+    sent = subprocess.Popen(command, stderr=subprocess.PIPE, **options)
+    alone = shlex.join([*python, *long_words(tmp_path / "sbatch")])
+    batch = ["sbatch", "--wait", "--requeue", "--time=1", "--signal=B:USR1@20", "--mem=2G"]
+    files = [f"--output={tmp_path}/sbatch.log", "--open-mode=append"]
+    done = subprocess.run([*batch, *files, "--wrap", f"exec {alone}"], timeout=900, **options)
+    _, err = sent.communicate(timeout=900)
+    assert done.returncode == 0 and sent.returncode == 0, err
+    jobs = subprocess.run(["scontrol", "show", "job"], check=True, **options).stdout
+    restarts = [int(count) for count in re.findall(r"Restarts=(\d+)", jobs)]
+    assert len(restarts) == 2 and min(restarts) >= 1, jobs
+    (log,) = (tmp_path / "launcher").rglob("*_0_log.err")
+    for told in (log.read_text(), (tmp_path / "sbatch.log").read_text()):
+        assert "goes on from step" in told
+    assert command_line(*long_words(tmp_path / "undisturbed")).returncode == 0
+    undisturbed = facts(tmp_path / "undisturbed" / "out")
+    assert facts(tmp_path / "launcher" / "out") == undisturbed == facts(tmp_path / "sbatch" / "out")
 
 
 @pytest.mark.parametrize(
