@@ -8,8 +8,9 @@ from omegaconf import OmegaConf
 from .spec import SpecError, TaskSpec
 
 _PACKAGE = Path(__file__).resolve().parent
-_INSTALLED = _PACKAGE / "conf"  # in a wheel; in the repository they are beside the package
-CONF = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "conf"
+_IN_WHEEL = _PACKAGE / "conf"  # in a wheel; in the repository they are beside the package
+INSTALLED = _IN_WHEEL.is_dir()
+CONF = _IN_WHEEL if INSTALLED else _PACKAGE.parent / "conf"
 
 
 def task_presets() -> dict[str, TaskSpec]:

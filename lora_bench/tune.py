@@ -132,8 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         systems = systems_of(given, search)
         tune(systems, search, command_of(words, PROGRAM))
         for system in systems:
-            path = tuned.FOLDER / f"{system.name}.yaml"
-            path.parent.mkdir(exist_ok=True)
+            path = tuned.FOLDERS[0] / f"{system.name}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
             records.write_whole(path, content(system, search, command_of(words, PROGRAM)))
             print(f"{path}\n{table(system)}\n")
 

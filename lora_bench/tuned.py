@@ -12,11 +12,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from .presets import CONF
+from .presets import CONF, INSTALLED
 from .spec import Spec, SpecError, chosen, digest
 
 SETTING = "train.lr"
-FOLDER = CONF / "tuned"
+SHIPPED = CONF / "tuned"
+# Where rates are looked for; new ones go to the first. An installed package is not written to: a
+# user's own rates are in the working folder then.
+FOLDERS = (Path("conf", "tuned"), SHIPPED) if INSTALLED else (SHIPPED,)
 
 # Settings for which a rate need not be tuned again: what is scored, and how rows are chosen.
 ANY = ("data.tuning_rows", "data.validation_rows", "data.seed", "procedure", SETTING)
@@ -63,8 +66,8 @@ def tuned_rate(spec: Spec) -> float:
     Raises:
         SpecError: there is none.
     """
-    path = FOLDER / f"{name_of(spec)}.yaml"
-    if not path.is_file():
+    path = files().get(name_of(spec))
+    if path is None:
         raise SpecError(
             SETTING,
             "???",
@@ -73,6 +76,12 @@ def tuned_rate(spec: Spec) -> float:
             "the same words, or set it",
         )
     return _read(path)
+
+
+def files() -> dict[str, Path]:
+    """The file of each tuned rate by its name; the first folder that has it counts."""
+    found = [path for folder in reversed(FOLDERS) for path in sorted(folder.glob("*.yaml"))]
+    return {path.stem: path for path in found}
 
 
 def _read(path: Path) -> float:

@@ -100,10 +100,14 @@ def check(tmp_path: Path, local: Path, name: str, process: subprocess.Popen) -> 
     return err
 
 
+def slow_engines(test):
+    return pytest.mark.slow(pytest.mark.engines(test))
+
+
 every_engine = pytest.mark.parametrize("engine", ENGINES, indirect=True)
 
 
-@pytest.mark.slow
+@slow_engines
 @every_engine
 def test_a_sweep_ends_as_in_one_process(tmp_path, local, engine):
     err = check(tmp_path, local, engine, started(tmp_path, engine))
@@ -139,7 +143,7 @@ def lose_node(worker: psutil.Process, conf: str, *, processes: bool) -> None:
             continue
 
 
-@pytest.mark.slow
+@slow_engines
 @pytest.mark.parametrize("lost", ["worker", "daemon", "node"])
 @every_engine
 def test_what_is_lost_on_the_way_costs_no_run(tmp_path, local, engine, lost):
@@ -168,7 +172,7 @@ def long_words(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.slow
+@slow_engines
 @pytest.mark.parametrize("engine", ["slurm"], indirect=True)
 def test_a_job_at_its_time_limit_is_requeued_and_goes_on(tmp_path, engine):
     """By the launcher, and by sbatch alone as the documentation shows it."""

@@ -43,9 +43,13 @@ def write(folder, *entries):
 
 
 def figures(folder) -> dict[str, plt.Figure]:
-    curves = tuning.load_curves(folder, DEFAULT)
+    curves = curves_of(folder)
     with plt.rc_context(style.STYLE):
         return {**dict(tuning_curves(curves)), **dict(expected_best_scores(curves))}
+
+
+def curves_of(folder):
+    return tuning.load_curves(sorted(folder.glob("*.yaml")), DEFAULT)
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +61,7 @@ def _close_figures():
 def test_the_command_shows_rates_and_the_expected_best_of_the_grid(tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(FORMATS, "pdf")
     folder = write(tmp_path / "tuned", entry("full"), entry("lora"), entry("full", "rte"))
-    monkeypatch.setattr(tuned, "FOLDER", folder)
+    monkeypatch.setattr(tuned, "FOLDERS", (folder,))
     main(["tuning", "--tasks", "cola", "--out", str(tmp_path)])
     assert "Learning rate" in capsys.readouterr().out
     rows = pd.read_csv(tmp_path / "tables" / "tuning_last.csv").set_index("system")
@@ -76,7 +80,7 @@ def test_the_command_shows_rates_and_the_expected_best_of_the_grid(tmp_path, cap
 def test_a_rate_at_the_end_of_those_tried_is_named(tmp_path):
     ends = entry("full"), entry("lora")
     ends[0]["lr"], ends[1]["lr"] = 0.001, 0.3
-    table = tuning.tuning_table(tuning.load_curves(write(tmp_path / "t", *ends), DEFAULT))
+    table = tuning.tuning_table(curves_of(write(tmp_path / "t", *ends)))
     assert table.rows["at the end"].tolist() == ["lowest", "highest"]
 
 
@@ -97,7 +101,7 @@ def test_a_failed_rate_is_the_worst_draw_and_a_cross_in_its_panel(tmp_path):
 def test_rates_that_were_dropped_early_are_no_random_draws(tmp_path):
     halved = entry("full", budget={"rates": GRID, "halving": True})
     halved["curve"][0]["epochs"] = 1
-    curves = tuning.load_curves(write(tmp_path / "t", halved), DEFAULT)
+    curves = curves_of(write(tmp_path / "t", halved))
     assert [trial.lr for trial in curves.trials[0]] == [0.003, 0.01, 0.03, 0.1]
     assert set(figures(tmp_path / "t")) == {"curves_cola"}
     assert pd.isna(tuning.tuning_table(curves).rows["best of 1"][0])
@@ -115,7 +119,7 @@ def test_rates_that_were_dropped_early_are_no_random_draws(tmp_path):
     ],
 )
 def test_a_damaged_or_missing_curve_is_one_line(content, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(tuned, "FOLDER", tmp_path)
+    monkeypatch.setattr(tuned, "FOLDERS", (tmp_path,))
     if content is not None:
         (tmp_path / "0.yaml").write_text(content)
     with pytest.raises(SystemExit, match=message) as stopped:
@@ -124,7 +128,6 @@ def test_a_damaged_or_missing_curve_is_one_line(content, message, tmp_path, monk
 
 
 def test_committed_curves_make_a_table():
-    folder = CONF / "tuned"
-    curves = tuning.load_curves(folder, DEFAULT)
-    assert len(tuning.tuning_table(curves).rows) == len(list(folder.glob("*.yaml")))
+    curves = curves_of(CONF / "tuned")
+    assert len(tuning.tuning_table(curves).rows) == len(list(CONF.glob("tuned/*.yaml")))
     assert not curves.duplicated(["place", "label"]).any()

@@ -21,7 +21,7 @@ FEW = ["tune.rows=20", "tune.seeds=[7]", "progress=false"]
 @pytest.fixture
 def search(tmp_path, monkeypatch, capsys):
     """Run a search; returns the entries that it wrote, by their names."""
-    monkeypatch.setattr(tuned, "FOLDER", tmp_path / "tuned")
+    monkeypatch.setattr(tuned, "FOLDERS", (tmp_path / "tuned",))
 
     def searched(*words):
         folders = [f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]

@@ -114,6 +114,20 @@ def test_the_commands_work_from_an_empty_folder(installed):
     assert refused.stderr == "error: method.rank=-1: must be 1 or more (set by the command line)\n"
 
 
+def test_tuned_rates_lie_in_the_working_folder(installed):
+    """An installed package is not written to."""
+    small = ["recipe=tuned", "task=stsb", "model=tiny", "data.toy_train=32", "train.epochs=1"]
+    few = ["tune.rows=8", "tune.seeds=[7]", "tune.rates=[0.001,0.01]", "tune.refine=false"]
+    assert "train.lr=???: the recipe leaves it open" in installed(*small).stderr
+    told = good(installed("tune", *small, *few))
+    (path,) = (installed.work / "conf" / "tuned").glob("*.yaml")
+    assert str(path.relative_to(installed.work)) in told
+    assert "pearson" in good(installed(*small))
+    package = next(installed.folder.rglob("lora_bench/conf/tuned"))
+    assert not (package / path.name).exists()
+    assert "Learning rate" in good(installed("report", "tuning"))
+
+
 PACKAGE = """\
 [build-system]
 requires = ["hatchling"]

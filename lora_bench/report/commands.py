@@ -118,7 +118,7 @@ def _curve(args: argparse.Namespace, runs: pd.DataFrame) -> None:
 def _tuning(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     from .pictures import expected_best_scores, save, tuning_curves
 
-    curves = load_curves(tuned.FOLDER, args.layout)
+    curves = load_curves(tuned.files().values(), args.layout)
     _print_and_write(tuning_table(curves), args)
     pictures = itertools.chain(tuning_curves(curves), expected_best_scores(curves))
     for path in save(pictures, (args.out or args.runs) / "pictures" / "tuning"):

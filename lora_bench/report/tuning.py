@@ -1,6 +1,6 @@
 """Tuning curves: the score of every learning rate that was tried, from ``conf/tuned/``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ NOTE = (
 )
 
 
-def load_curves(folder: Path, layout: Layout) -> pd.DataFrame:
+def load_curves(files: Iterable[Path], layout: Layout) -> pd.DataFrame:
     """Every tuning curve, one row each.
 
     Args:
-        folder: with the files that ``python -m lora_bench.tune`` wrote.
+        files: that ``python -m lora_bench.tune`` wrote.
         layout: which tasks and methods.
 
     Returns:
@@ -41,9 +41,9 @@ def load_curves(folder: Path, layout: Layout) -> pd.DataFrame:
     Raises:
         UserError: a file is no tuning curve, there is none, or the layout names what is not there.
     """
-    rows = [_read(path) for path in sorted(folder.glob("*.yaml"))]
+    rows = [_read(path) for path in files]
     if not rows:
-        raise UserError(f"{folder}: no tuned rates; python -m lora_bench.tune finds them")
+        raise UserError("conf/tuned: no tuned rates; python -m lora_bench.tune finds them")
     curves = pd.DataFrame(rows)
     curves["label"] = system_names(curves)
     curves["condition"] = conditions(curves)
