@@ -49,7 +49,12 @@ def made_of(
         "tokens_per_second": 900.0,
         "peak_memory_bytes": 1 << 30,
         "error": None if status == "ok" else "it broke",
-        "provenance": {"commit": "c0ffee", "versions": {"torch": "2.13.0"}},
+        "provenance": {
+            "commit": "c0ffee",
+            "versions": {"torch": "2.13.0"},
+            "device": "cpu",
+            "threads": 2,
+        },
         "parameters": {"adapter": 73728, "trained": 222338},
         "epochs": epochs,
         "start": start

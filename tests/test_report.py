@@ -375,6 +375,7 @@ def test_status_trace_and_export(tmp_path, capsys, monkeypatch):
     assert (
         "missing cola-minilm-lora-r8-s2-x" in text
         and "not part of a sweep: 1 done, 0 failed" in text
+        and text.endswith("\n0.02 core hours of training and scoring, in 3 runs\n")  # 3 x 10 s x 2
     )
     made_up(tmp_path / "runs", "train.warmup=0.1", "seed=3")
     for setting in ("train.warmup=0.1", "warmup=0.10", "task=cola"):
@@ -383,7 +384,7 @@ def test_status_trace_and_export(tmp_path, capsys, monkeypatch):
     main(["trace", "task=cola", "rank=8", "status=ok", "warmup=0.06", "--runs", str(tmp_path)])
     text = capsys.readouterr().out
     assert (
-        text.startswith("1 runs of 1 systems")
+        text.startswith("1 run of 1 system, ")
         and "matthews 25.00" in text
         and "python -m lora_bench seed=0" in text
     )

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from lora_bench import spec
 from lora_bench.presets import CONF, task_presets
 from lora_bench.record import FILE, suffix_of, write_plan
 from lora_bench.report.__main__ import main
@@ -197,7 +198,17 @@ def test_compare_finds_what_changed_beyond_noise(tmp_path):
     assert "Only in the first: bitfit (cola matthews)." in text
     assert "Only in the second: lora r=8 (rte accuracy)." in text
     same = printed("compare", str(tmp_path / "a"), str(tmp_path / "a"), "--format", "csv")
-    assert "0 of 3 common cells changed" in same
+    assert "0 of 3 common cells changed" in same and "differs between" not in same
+
+
+def test_compare_says_which_procedures_and_encoders_it_sets_aside(tmp_path, monkeypatch):
+    made_up(tmp_path / "b", model="new")
+    monkeypatch.setattr(spec, "PROCEDURE", 1)
+    made_up(tmp_path / "a", model="old")
+    text = printed("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--format", "csv")
+    assert "of 1 common cells" in text
+    assert "procedure differs between first and second: 1 and 2." in text
+    assert "model.fingerprint differs between first and second: old and new." in text
 
 
 def test_shares_of_a_group_are_marked_and_kept_apart(tmp_path):

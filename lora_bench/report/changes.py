@@ -1,6 +1,6 @@
 """Two folders of results side by side: what changed between them beyond noise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from .cells import make_cells
-from .names import texts
+from .names import show, texts
 from .pairs import FEWEST
 from .runs import identify
 from .statistics import CONFIDENCE
@@ -52,7 +52,19 @@ def changes_table(first: pd.DataFrame, second: pd.DataFrame, protocol: str) -> T
         )
         if alone
     ]
-    return Table("changes", title, shown, notes=[TESTS, *notes])
+    pairs = [(a[identity], b[identity]) for identity in both]
+    return Table("changes", title, shown, notes=[TESTS, *_set_aside(pairs), *notes])
+
+
+def _set_aside(pairs: Sequence[tuple[pd.Series, pd.Series]]) -> list[str]:
+    """A note for each setting of ``APART`` that differs between the folders."""
+    notes = []
+    for path in APART:
+        values = [[show({**c["where"], **c.system}.get(path)) for c in pair] for pair in pairs]
+        changes = sorted({f"{first} and {second}" for first, second in values if first != second})
+        if changes:
+            notes.append(f"{path} differs between first and second: {'; '.join(changes)}.")
+    return notes
 
 
 def _by_identity(cells: pd.DataFrame) -> dict[tuple[str, str], Any]:

@@ -17,6 +17,7 @@ from .cells import make_cells
 from .changes import changes_table
 from .formats import guarded, to_block, to_csv, to_latex
 from .layout import as_published, choose
+from .names import counted
 from .query import export, print_runs, print_status, select
 from .runs import PROTOCOLS, load_records
 from .selection import best_table
@@ -174,14 +175,15 @@ def _trace(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     if chosen.empty:
         raise UserError(f"{' '.join(args.which)}: no run below {args.runs} matches")
     systems = make_cells(chosen, args.protocol).label.nunique()
-    print(f"{len(chosen)} runs of {systems} systems, {MEANING[args.protocol].lower()}")
+    found = f"{counted(len(chosen), 'run')} of {counted(systems, 'system')}"
+    print(f"{found}, {MEANING[args.protocol].lower()}")
     print_runs(chosen, args.protocol)
 
 
 def _export(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     out = args.out or args.runs / "runs.csv"
     flat = export(runs, out)
-    print(f"{out}: {len(flat)} runs, {len(flat.columns)} columns")
+    print(f"{out}: {counted(len(flat), 'run')}, {len(flat.columns)} columns")
 
 
 def _readme(args: argparse.Namespace, runs: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from .. import record as records
 from ..spec import UserError
 from .formats import guarded
-from .names import short_names, show
+from .names import counted, short_names, show
 from .runs import NESTED, PROTOCOLS
 
 STATES = {"ok": "done", "failed": "failed", "missing": "missing"}
@@ -29,12 +29,15 @@ def print_status(runs: pd.DataFrame, root: Path) -> None:
         states = {key: found.get(key, "missing") for key in plan.keys}
         counts = Counter(states.values())
         listed = ", ".join(f"{counts[state]} {name}" for state, name in STATES.items())
-        print(f"{plan.command}\n  {len(states)} runs: {listed}")
+        print(f"{plan.command}\n  {counted(len(states), 'run')}: {listed}")
         for key, state in states.items():
             if state != "ok":
                 print(f"  {state} {key}" + (f": {errors[key]}" if key in errors else ""))
     others = Counter(state for key, state in found.items() if key not in planned)
     print(f"not part of a sweep: {others['ok']} done, {others['failed']} failed")
+    if len(runs) and runs.core_seconds.notna().any():
+        hours, timed = runs.core_seconds.sum() / 3600, int(runs.core_seconds.notna().sum())
+        print(f"{hours:,.2f} core hours of training and scoring, in {counted(timed, 'run')}")
 
 
 def select(runs: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:

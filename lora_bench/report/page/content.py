@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..cells import IDS, make_cells, median_costs
 from ..costs import MIB
+from ..names import counted
 from ..pairs import clear_best
 from ..published import published_pairs
 from ..runs import PROTOCOLS, REFERENCES
@@ -51,8 +52,8 @@ def content(runs: pd.DataFrame) -> dict[str, Any]:
     positions = {name: i for i, name in enumerate(places)}
     failed = int((runs.status != "ok").sum())
     return {
-        "about": f"{len(runs):,} runs ({failed} failed), {runs.task.nunique()} tasks, "
-        f"{runs.method.nunique()} methods.",
+        "about": f"{counted(len(runs), 'run')} ({failed} failed), "
+        f"{counted(runs.task.nunique(), 'task')}, {counted(runs.method.nunique(), 'method')}.",
         "places": _described(places, runs),
         "trials": _trials(runs, trials),
         "runs": _runs(runs, texts),
