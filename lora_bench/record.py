@@ -64,6 +64,17 @@ class Record:
         fingerprint = (self.start or {}).get("fingerprint")
         return Identity(self.where, self.system, self.seed, fingerprint)
 
+    @property
+    def core_seconds(self) -> float | None:
+        """Seconds of training and scoring times threads, of a group the run's share.
+
+        None: not known, or on another device than a CPU.
+        """
+        threads = self.provenance.get("threads")
+        if self.train_seconds is None or threads is None or self.provenance.get("device") != "cpu":
+            return None
+        return (self.train_seconds + (self.eval_seconds or 0.0)) * threads
+
 
 @dataclass(frozen=True)
 class Plan:

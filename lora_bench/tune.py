@@ -16,7 +16,6 @@ from . import record as records
 from . import tuned
 from .compose import compose, one_line, plan
 from .overrides import command_of, path_of
-from .provenance import provenance
 from .record import Record
 from .spec import Spec, UserError
 from .sweep.plan import Sweep
@@ -88,6 +87,7 @@ class System:
     def __init__(self, words: Sequence[str], spec: Spec):
         self.words, self.spec = list(words), spec
         self.trials: list[Trial] = []
+        self.records: list[Record] = []  # of the runs behind the trials
 
     @property
     def name(self) -> str:
@@ -230,13 +230,14 @@ def _try(
     print(f"search: {sweep.progress()}", file=sys.stderr)
     Session(sweep, cache, multirun=True).run()
     for system, lr, epochs, own in trials:
-        scores = tuple(_score(sweep.done.get(run.key), run.spec) for run in own)
-        system.trials.append(Trial(lr, epochs, scores))
+        ends = [sweep.done.get(run.key) or sweep.failed.get(run.key) for run in own]
+        system.trials.append(Trial(lr, epochs, tuple(map(_score, ends))))
+        system.records += [record for record in ends if record is not None]
 
 
-def _score(record: Record | None, spec: Spec) -> float | None:
+def _score(record: Record | None) -> float | None:
     """The first metric after the last epoch; None: the run has failed."""
-    if record is None or record.last is None:
+    if record is None or record.status != "ok" or record.last is None:
         return None
     return next(iter(record.last["scores"].values()))
 
@@ -251,13 +252,15 @@ def content(system: System, search: Search, command: str) -> str:
     ranked = system.best(epochs)
     if not ranked:
         raise UserError(f"{system.name}: no rate of {search.rates} without a failed run")
-    origin = provenance(system.spec.device, 0)
+    origins = [record.provenance for record in system.records]
+    seconds = [record.core_seconds or 0.0 for record in system.records]
+    budget = {**dataclasses.asdict(search), "runs": _runs(system)}
     entry = {
         "lr": ranked[0].lr,
         "metric": system.spec.task.metrics[0],
-        "budget": {**dataclasses.asdict(search), "runs": _runs(system)},
-        "commit": origin["commit"],
-        "uncommitted_changes": origin["uncommitted_changes"],
+        "budget": {**budget, "core_hours": round(sum(seconds) / 3600, 3)},
+        "commits": sorted({origin["commit"] for origin in origins if origin.get("commit")}),
+        "uncommitted_changes": any(origin.get("uncommitted_changes") for origin in origins),
         "settings": settings_behind(system.spec),
         "curve": [
             {"lr": trial.lr, "epochs": trial.epochs, "scores": list(trial.scores)}

@@ -6,7 +6,7 @@ import math
 import pytest
 import yaml
 
-from lora_bench import tune, tuned
+from lora_bench import provenance, tune, tuned
 from lora_bench.compose import compose
 from lora_bench.data import load
 from lora_bench.presets import CONF
@@ -47,6 +47,8 @@ def test_a_search_tries_the_grid_then_two_rates_around_the_best(search, tmp_path
         float(f"{best * step:.2g}"),
     }
     assert entry["lr"] == max(sorted(scores), key=scores.__getitem__)
+    seconds = sum(record.core_seconds for record in records_of(tmp_path))
+    assert entry["budget"]["core_hours"] == round(seconds / 3600, 3)
     by_rate = {r.system["train.lr"]: r.last["scores"]["pearson"] for r in records_of(tmp_path)}
     assert by_rate == scores
     assert {(r.seed, r.where["data.tuning_rows"]) for r in records_of(tmp_path)} == {(7, 20)}
@@ -84,9 +86,12 @@ def test_the_recipe_takes_the_rate_and_refuses_settings_that_were_not_tuned(sear
             compose([*words, other])
 
 
-def test_a_repeated_search_trains_nothing_again_and_an_interrupted_one_goes_on(search, tmp_path):
+def test_a_repeated_search_trains_nothing_again_and_an_interrupted_one_goes_on(
+    search, tmp_path, monkeypatch
+):
     words = ["tune.rates=[0.01,0.1]", "tune.refine=false"]
     first = search(*words)
+    monkeypatch.setattr(provenance, "_git", lambda *_: "another")  # it did none of the runs
     started = {record.key: record.started for record in records_of(tmp_path)}
     assert search(*words) == first
     assert {record.key: record.started for record in records_of(tmp_path)} == started
@@ -95,10 +100,12 @@ def test_a_repeated_search_trains_nothing_again_and_an_interrupted_one_goes_on(s
 def test_a_rate_at_which_a_run_fails_is_never_chosen(search, monkeypatch):
     """The first rate scores best, were it not for a seed that fails."""
     scores = {(0.01, 7): 0.9, (0.1, 7): 0.2, (0.1, 8): 0.3}
-    monkeypatch.setattr(tune, "_score", lambda record, spec: scores.get((spec.train.lr, spec.seed)))
+    monkeypatch.setattr(
+        tune, "_score", lambda record: scores.get((record.system["train.lr"], record.seed))
+    )
     (entry,) = search("tune.rates=[0.01,0.1]", "tune.seeds=[7,8]", "tune.refine=false").values()
     assert entry["lr"] == 0.1 and entry["curve"][0]["scores"] == [0.9, None]
-    monkeypatch.setattr(tune, "_score", lambda record, spec: None)
+    monkeypatch.setattr(tune, "_score", lambda record: None)
     with pytest.raises(SystemExit, match="no rate of .* without a failed run"):
         search("tune.rates=[0.01,0.1]", "tune.seeds=[7,8]")
 
@@ -188,5 +195,5 @@ def test_a_committed_rate_is_the_best_of_its_curve(path):
         if trial["epochs"] == whole and None not in trial["scores"]
     }
     assert entry["lr"] == max(sorted(means), key=means.__getitem__)
-    assert not entry["uncommitted_changes"] and entry["commit"]
+    assert not entry["uncommitted_changes"] and entry["commits"]
     assert {field.name for field in dataclasses.fields(tune.Search)} < entry["budget"].keys()

@@ -173,7 +173,7 @@ def _measured(record: Record) -> dict[str, Any]:
         "examples_per_second": record.examples_per_second if alone else None,
         "tokens_per_second": record.tokens_per_second if alone else None,
         "group_size": (record.group or {}).get("size"),
-        "core_seconds": _core_seconds(record),
+        "core_seconds": record.core_seconds,
         "shared_train_seconds": None if alone else record.train_seconds,
         "peak_memory_bytes": record.peak_memory_bytes,
         "started": record.started,
@@ -183,17 +183,6 @@ def _measured(record: Record) -> dict[str, Any]:
         "commit": record.provenance.get("commit"),
         "versions": record.provenance.get("versions"),
     }
-
-
-def _core_seconds(record: Record) -> float | None:
-    """Seconds of training and scoring times threads; None: not known, or on another device.
-
-    Of a run that was trained in a group it is the run's share.
-    """
-    threads = record.provenance.get("threads")
-    if record.train_seconds is None or threads is None or record.provenance.get("device") != "cpu":
-        return None
-    return (record.train_seconds + (record.eval_seconds or 0.0)) * threads
 
 
 def _splits(record: Record) -> str:

@@ -16,13 +16,14 @@ from .runs import DEFAULTS, SHORT, identify
 from .statistics import expected_best
 from .table import Number, Table
 
-COLUMNS = ["task", "metric", "system", "lr", "score", "at the end", "trials"]
+COLUMNS = ["task", "metric", "system", "lr", "score", "at the end", "trials", "core hours"]
 BUDGETS = (1, 2, 4)  # of the table
 NOTE = (
     "Scores of rows held out of the training data, mean over the seeds of the search. At the end: "
     "the chosen rate is the lowest or the highest one, so a better one may lie beyond it. Expected "
     "best of k: the best of k rates of the grid drawn at random, without the rates added around "
-    "the best one; a rate at which a run failed counts as the worst."
+    "the best one; a rate at which a run failed counts as the worst. Core "
+    "hours: of training and scoring the runs of the search."
 )
 
 
@@ -82,6 +83,7 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
         "metric": entry["metric"],
         "lr": entry["lr"],
         "trials": trials,
+        "core_hours": budget.get("core_hours"),
         "expected": [] if budget["halving"] else _expected(grid),
     }
     for name, default in DEFAULTS.items():
@@ -117,6 +119,7 @@ def tuning_table(curves: pd.DataFrame) -> Table:
         row = [
             ", ".join(filter(None, (curve.task, curve.condition))), curve.metric, curve.label,
             f"{curve.lr:g}", Number(f"{100 * best:.1f}"), ends.get(curve.lr, ""), len(rates),
+            None if pd.isna(curve.core_hours) else Number(f"{curve.core_hours:.2f}"),
         ]  # fmt: skip
         known = dict(enumerate(curve.expected, 1))
         rows.append(row + [Number(f"{known[k]:.1f}") if k in known else None for k in BUDGETS])
