@@ -10,6 +10,7 @@ import math
 import types
 import typing
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -100,25 +101,12 @@ def groups() -> list[str]:
 
 def is_setting(path: str) -> bool:
     """Whether a dotted path is a setting, a section, or an entry of a setting that is a dict."""
-    kind: Any = Spec
-    for name in path.split("."):
-        if typing.get_origin(kind) is dict:
-            return True
-        known = _fields(kind)
-        if name not in known:
-            return False
-        kind = known[name]
-    return True
+    return _type_of(path) is not None
 
 
 def in_dict(path: str) -> bool:
     """Whether a setting is a dict or an entry of one: Hydra wants ``++`` before new entries."""
-    kind: Any = Spec
-    for name in path.split("."):
-        if typing.get_origin(kind) is dict:
-            return True
-        kind = _fields(kind).get(name)
-    return typing.get_origin(kind) is dict
+    return typing.get_origin(_type_of(path)) is dict
 
 
 def expected(path: str) -> str:
@@ -127,10 +115,8 @@ def expected(path: str) -> str:
     Args:
         path: of a setting that is no section and no part of a dict.
     """
-    kind: Any = Spec
-    for name in path.split("."):
-        kind = _fields(kind)[name]
-    kinds = [kind] if kind in KINDS else typing.get_args(kind)
+    type_ = _type_of(path)
+    kinds = [type_] if type_ in KINDS else typing.get_args(type_)
     return " or ".join(KINDS[one] for one in kinds)
 
 
@@ -154,6 +140,16 @@ def command_of(words: Sequence[str], program: str = "lora_bench") -> str:
         if word.split("=")[0] not in NOT_RECORDED and not word.lstrip("+").startswith(launching)
     ]
     return " ".join([f"python -m {program}", *portable])
+
+
+def _type_of(path: str) -> Any:
+    """Type of a setting or section, of a dict's entry that of the dict; None: no such setting."""
+    type_: Any = Spec
+    for name in path.split("."):
+        if typing.get_origin(type_) is dict:
+            break
+        type_ = _fields(type_).get(name)
+    return type_
 
 
 def _fields(kind: Any) -> dict[str, Any]:
@@ -194,10 +190,7 @@ def _check_group(word: str, override: Override) -> None:
 
 def _advice(key: str) -> str:
     section, _, name = key.rpartition(".")
-    kind: Any = Spec
-    for part in filter(None, section.split(".")):
-        kind = _fields(kind).get(part)
-    if known := [*_fields(kind)]:
+    if known := [*_fields(_type_of(section) if section else Spec)]:
         here = {f"{section}.{found}".lstrip("."): found for found in known}
     else:
         section, here = "", {}
@@ -214,10 +207,10 @@ def _near(name: str, paths: dict[str, str]) -> list[str]:
     return [path for path, leaf in paths.items() if leaf in best]
 
 
-def setting_paths(kind: Any = Spec, prefix: str = "") -> list[str]:
+@cache
+def setting_paths(kind: Any = Spec, prefix: str = "") -> tuple[str, ...]:
     """Dotted paths of every setting below a section, in the order of their definition."""
-    found = []
+    found: list[str] = []
     for name, type_ in _fields(kind).items():
-        inside = setting_paths(type_, f"{prefix}{name}.")
-        found += inside or [f"{prefix}{name}"]
-    return found
+        found += setting_paths(type_, f"{prefix}{name}.") or [f"{prefix}{name}"]
+    return tuple(found)
