@@ -43,6 +43,7 @@ def main() -> None:
     try:
         words = with_presets_of(args.config_dir, args.overrides)
         overrides = expand(words, sweep=args.multirun)
+        _check_launcher(overrides, multirun=args.multirun)
         if is_search(overrides):
             _search(overrides, multirun=args.multirun)
             return
@@ -83,6 +84,17 @@ def _search(overrides: list[str], *, multirun: bool) -> None:
         parsed(word, searching=True)
     with interruptible():
         _hydra(Search().job, ["-m", *completed(overrides)])
+
+
+def _check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
+    """Refuse a launcher without a sweep, where Hydra does not read it.
+
+    Raises:
+        UserError: names the word.
+    """
+    for word in overrides:
+        if not multirun and path_of(word).replace("/", ".").startswith("hydra.launcher"):
+            raise UserError(f"{word}: is for a sweep; add -m")
 
 
 def _launched(overrides: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -73,6 +74,8 @@ class Composer:
             given = _is_given(error.path, overrides)
             origin = "the command line" if given else "a preset or default"
             raise UserError(f"{error} (set by {origin})") from None
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"a preset cannot be read: {one_line(error)}") from None
         except (HydraException, OmegaConfBaseException) as error:
             line = _unknown_argument(overrides) or _wrong_type(overrides) or one_line(error)
             raise UserError(line) from None

@@ -21,7 +21,7 @@ import pandas as pd
 from . import record as records
 from .record import Record, suffix_of
 from .report.statistics import CONFIDENCE, RESAMPLES, mcnemar
-from .spec import Spec, UserError
+from .spec import UserError
 from .tasks import Task, make_task
 
 
@@ -35,6 +35,7 @@ class Scored:
         split: that was predicted.
         table: as the task stores it, a line for each example.
         threshold: that the run has chosen; None without one.
+        rows: fingerprint of the split's rows; None where it is not known.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Scored:
     split: str
     table: pd.DataFrame
     threshold: float | None
+    rows: str | None = None
 
     @cached_property
     def _restored(self) -> tuple[Any, list[dict[str, Any]]]:
@@ -116,15 +118,17 @@ def _scored(record: Record, path: Path) -> Scored:
     Raises:
         UserError: the file cannot be read, or its scores are not those of the record.
     """
-    task, split = make_task(Spec.from_dict(record.spec).task), path.stem
+    spec, split = records.spec_of(record), path.stem
     scores = (record.last or {}).get("scores", {})
+    rows = record.data.get(split, {}).get("fingerprint")
     try:
+        task = make_task(spec.task)
         table = pd.read_parquet(path)
-        found = Scored(record.key, task, split, table, scores.get("chosen_thresh"))
+        found = Scored(record.key, task, split, table, scores.get("chosen_thresh"), rows)
         score = found.score(np.arange(len(table)))
     except NotImplementedError:
         raise UserError(
-            f"{record.key}: kind={task.spec.kind} cannot score what it stored"
+            f"{record.key}: kind={spec.task.kind} cannot score what it stored"
         ) from None
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"{path}: cannot be read ({type(error).__name__}: {error})") from None
@@ -180,7 +184,11 @@ def describe(runs: list[Scored]) -> list[str]:
 
 
 def _same_examples(first: Scored, second: Scored) -> bool:
-    if first.metric != second.metric or len(first.table) != len(second.table):
+    if (
+        first.metric != second.metric
+        or first.rows != second.rows
+        or len(first.table) != len(second.table)
+    ):
         return False
     pairs = zip(first.table["reference"], second.table["reference"], strict=True)
     return all(np.array_equal(a, b) for a, b in pairs)

@@ -43,6 +43,8 @@ KINDS: dict[Any, str] = {
 REFUSED = {
     "hydra.mode": "-m asks for a sweep",
     SWEEPER: "write the values on the command line, or in a preset for +sweep=<name>",
+    "hydra.run": "out_dir says where the files of a run go",
+    "hydra.sweep": "out_dir says where the files of a run go",
     "hydra.job.chdir": "folders are relative to where the command was given",
 }
 

@@ -1,16 +1,29 @@
 """The folder of the presets, and the tasks in it for code that composes no run."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import yaml
 from omegaconf import OmegaConf
 
-from .spec import SpecError, TaskSpec
+from .spec import SpecError, TaskSpec, UserError
 
 _PACKAGE = Path(__file__).resolve().parent
 _IN_WHEEL = _PACKAGE / "conf"  # in a wheel; in the repository they are beside the package
 INSTALLED = _IN_WHEEL.is_dir()
 CONF = _IN_WHEEL if INSTALLED else _PACKAGE.parent / "conf"
+
+
+def load_yaml(path: Path) -> Any:
+    """The content of a YAML file, as OmegaConf's containers.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return OmegaConf.load(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
 
 
 def task_presets() -> dict[str, TaskSpec]:
@@ -26,7 +39,7 @@ def task_preset(name: str) -> TaskSpec:
     """
     if name not in _names():
         raise SpecError("task", name, f"must be one of {', '.join(_names())}")
-    content = OmegaConf.load(CONF / "task" / f"{name}.yaml")
+    content = load_yaml(CONF / "task" / f"{name}.yaml")
     return cast(TaskSpec, OmegaConf.to_object(OmegaConf.merge(TaskSpec, content)))
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from .record_formats import fault_of, upgrade
-from .spec import Identity, UserError
+from .record_formats import LONG_NUMBER, fault_of, too_large, upgrade
+from .spec import Identity, Spec, UserError
 
 FORMAT = 2
 FILE = "record.json"
@@ -133,7 +134,10 @@ def _read(path: Path | str) -> Record | None:
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error}); move it away to run again") from None
     record = _of_today(text) or _of_any_format(path, text)
-    if fault := fault_of(vars(record)):
+    fault = fault_of(vars(record))
+    if fault is None and LONG_NUMBER.search(text):
+        fault = too_large(vars(record))
+    if fault is not None:
         raise RecordError(f"{path}: {fault}")
     return record
 
@@ -169,15 +173,42 @@ def _of_any_format(path: Path | str, text: bytes) -> Record:
         raise RecordError(f"{path}: is malformed for format {number}: {reason}") from None
 
 
+def spec_of(record: Record) -> Spec:
+    """The settings of a run.
+
+    Raises:
+        RecordError: this version does not know them.
+    """
+    try:
+        return Spec.from_dict(record.spec)
+    except (TypeError, AttributeError) as error:
+        raise RecordError(f"{record.key}: spec: {error}") from None
+
+
+def walk(root: Path, problems: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below ``root`` once, also behind symbolic links, and the names of its files.
+
+    Args:
+        root: to start at, itself among the folders.
+        problems: gets one line for each folder that cannot be read.
+    """
+    seen = set()
+    found = os.walk(root, onerror=lambda error: problems.append(str(error)), followlinks=True)
+    for folder, inside, names in found:
+        status = os.stat(folder)
+        place = (status.st_dev, status.st_ino)
+        if place in seen:  # links may lead in circles
+            inside.clear()
+            continue
+        seen.add(place)
+        yield folder, names
+
+
 def read_all(root: Path) -> tuple[list[Record], list[str]]:
     """Every record below ``root`` by key, and one line for each that cannot be read."""
     found: list[Record | None] = []
     problems: list[str] = []
-    paths = [
-        os.path.join(folder, FILE)
-        for folder, _, files in os.walk(root, onerror=lambda error: problems.append(str(error)))
-        if FILE in files
-    ]
+    paths = [os.path.join(folder, FILE) for folder, names in walk(root, problems) if FILE in names]
     for path in sorted(paths, key=lambda path: path.split(os.sep)):
         try:
             found.append(_read(path))
@@ -253,8 +284,16 @@ def write_plan(root: Path, command: str, keys: list[str]) -> None:
 
 def read_plans(root: Path) -> tuple[list[Plan], list[str]]:
     """The plans below ``root`` by command, and one line for each that cannot be read."""
-    plans, problems = [], []
-    for path in sorted(root.rglob(f"{PLANS}/*.json")):
+    plans: list[Plan] = []
+    problems: list[str] = []
+    paths = [
+        Path(folder, name)
+        for folder, names in walk(root, problems)
+        if os.path.basename(folder) == PLANS
+        for name in names
+        if name.endswith(".json")
+    ]
+    for path in sorted(paths):
         try:
             plans.append(_plan.validate_json(path.read_bytes()))
         except (OSError, ValidationError) as error:

@@ -33,11 +33,17 @@ HELD: dict[str, dict[str, Types]] = {
 OPTIONAL: dict[str, dict[str, Types]] = {
     "where": {"data.train_rows": (int,)},
     "system": {"method.rank": (int,), "method.alpha": NUMBER, "procedure": (int,)},
-    "provenance": {"commit": (str,), "versions": (dict,)},
+    "provenance": {
+        "commit": (str,),
+        "versions": (dict,),
+        "threads": (int,),
+        "device": (str,),
+    },
     "group": {"size": (int,)},
 }
 EPOCH: dict[str, Types] = {"epoch": (int,), "loss": NUMBER, "scores": (dict,)}
-LARGEST = 2**63 - 1  # of a score: a larger whole number is none to NumPy
+LARGEST = 2**63 - 1  # a larger whole number is none to NumPy
+LONG_NUMBER = re.compile(rb"\d{19}")  # any other is smaller
 REFERENCES = ("chance", "bag_of_words", "ceiling")  # scores of a split that no method made
 
 
@@ -130,6 +136,25 @@ def fault_of(record: Mapping[str, Any]) -> str | None:
     return next(filter(None, _faults(record)), None)
 
 
+def too_large(part: Any, place: str = "") -> str | None:
+    """The place of a whole number that is too large to compute with, in one line; None without.
+
+    Args:
+        part: of a record, or the whole.
+        place: of the part.
+    """
+    if type(part) is int:
+        wrong = abs(part) > LARGEST
+        return (
+            f"{place}: must be a whole number up to {LARGEST}, is a larger one" if wrong else None
+        )
+    if isinstance(part, list):
+        part = dict(enumerate(part))
+    entries = part.items() if isinstance(part, dict) else ()
+    found = (too_large(value, f"{place}.{name}".lstrip(".")) for name, value in entries)
+    return next(filter(None, found), None)
+
+
 def _faults(record: Mapping[str, Any]) -> Iterator[str | None]:
     """One for each check, the first ones of what later ones read; None where it holds."""
     for name, entries in HELD.items():
@@ -148,6 +173,9 @@ def _faults(record: Mapping[str, Any]) -> Iterator[str | None]:
     for name in ("last", "best"):
         if record[name] is not None:
             yield _no_scores(record[name]["scores"], f"{name}.scores")
+    task = record["spec"].get("task")
+    if isinstance(task, dict) and not isinstance(task.get("official_rows", {}), dict):
+        yield f"spec.task.official_rows: must map splits to rows, is {task['official_rows']!r}"
     for split, facts in record["data"].items():
         rows = facts.get("rows")
         if rows is not None and type(rows) is not int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from .presets import CONF, INSTALLED
+from .presets import CONF, INSTALLED, load_yaml
 from .spec import Spec, SpecError, chosen, digest
 
 SETTING = "train.lr"
@@ -88,9 +88,10 @@ def _read(path: Path) -> float:
     """The rate in a file.
 
     Raises:
+        UserError: it cannot be read.
         SpecError: it holds none.
     """
-    found = OmegaConf.to_container(OmegaConf.load(path))
+    found = OmegaConf.to_container(load_yaml(path))
     rate = found.get("lr") if isinstance(found, dict) else None
     if not isinstance(rate, float) or not rate > 0:
         raise SpecError(SETTING, rate, f"is not a learning rate, in {path}")

@@ -48,6 +48,14 @@ def test_a_real_process_answers_as_main_does():
         (["-m", "task.columns=1,2,range(1,4)"], "must list its values, as in 1,2,3 or range(1,4)"),
         (["hydra.searchpath=[pkg://nosuch]"], "pkg://nosuch: no such folder; must be file:///"),
         (["hydra.searchpath=[nosuch://x]"], "nosuch://x: no such folder"),
+        (["hydra/launcher=processes"], "hydra/launcher=processes: is for a sweep; add -m"),
+        (["hydra.launcher.n_jobs=2"], "hydra.launcher.n_jobs=2: is for a sweep; add -m"),
+        (["hydra.run.dir=x"], "out_dir says where the files of a run go"),
+        (["-m", "hydra.sweep.dir=x"], "out_dir says where the files of a run go"),
+        (
+            ["-m", "model=tiny", "eval_batch_size=4,8"],
+            "eval_batch_size=4 and eval_batch_size=8: must be one value; the setting changes no",
+        ),
     ],
 )
 def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, arguments, message):
@@ -55,6 +63,19 @@ def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, arguments, mess
     assert done.returncode != 0
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert "torch" not in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["task/mine", "recipe/mine"])
+@pytest.mark.parametrize("text", ["name: [a\nx: {", "name: a\nname: b\n"])
+def test_a_damaged_preset_is_one_line_that_names_its_file(tmp_path, name, text):
+    path = tmp_path / "presets" / f"{name}.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    group, _, choice = name.partition("/")
+    words = [f"--config-dir={tmp_path}/presets", f"{group}={choice}", f"out_dir={tmp_path}/out"]
+    done = cli(*words)
+    assert done.returncode != 0 and done.stdout == ""
+    assert str(path) in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_help_shows_tasks_methods_models_and_recipes():

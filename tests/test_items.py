@@ -90,6 +90,20 @@ def test_two_runs_are_compared_example_by_example():
         describe([classified(right), classified(right, np.zeros(500, dtype=int))])
 
 
+def test_runs_on_other_texts_with_the_same_labels_are_not_compared(tiny_spec, tmp_path, capsys):
+    folders = []
+    for word in ("good", "bad"):
+        folder = tmp_path / word / "SST-2"
+        folder.mkdir(parents=True)
+        lines = [f"a {word} film {i}\t{i % 2}" for i in range(24)]
+        for name in ("train", "dev"):
+            (folder / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+        words = ("task=sst2", "data=local", f"data.root={folder.parent}", "data.skip_bad=true")
+        folders.append(str(folder_of(tiny_spec, *words)))
+    with pytest.raises(SystemExit, match="were not scored on the same validation examples"):
+        items.main(folders)
+
+
 @pytest.mark.parametrize("task", mostly_slow(["stsb", "mnli", "squad_v2"], ["stsb"]))
 def test_the_command_reads_what_a_run_stored(tiny_spec, task, capsys):
     folder = folder_of(tiny_spec, f"task={task}")

@@ -281,6 +281,8 @@ def test_seeds_of_pefts_projections_are_stated_for_format_1(tmp_path):
         ("where.task.validation", [1], "where.task.validation: must be a list of texts"),
         ("system.method.rank", "8", "system.method.rank: must be of type int, is '8'"),
         ("provenance", {"commit": 1}, "provenance.commit: must be of type str"),
+        ("provenance", {"threads": "2"}, "provenance.threads: must be of type int, is '2'"),
+        ("spec.task", {"official_rows": "all"}, "spec.task.official_rows: must map splits to rows"),
     ],
 )
 def test_nested_fields_of_another_type_are_named(tmp_path, field, value, message):
@@ -293,6 +295,43 @@ def test_nested_fields_of_another_type_are_named(tmp_path, field, value, message
     (tmp_path / record.FILE).write_text(json.dumps(content))
     with pytest.raises(RecordError, match=f"{record.FILE}: {message}"):
         record.read(tmp_path)
+
+
+def whole_numbers(part, place=()):
+    """Places of the whole numbers of a record."""
+    if isinstance(part, dict | list):
+        entries = part.items() if isinstance(part, dict) else enumerate(part)
+        for name, value in entries:
+            yield from whole_numbers(value, (*place, name))
+    elif type(part) is int and place != ("format",):
+        yield place
+
+
+def test_a_whole_number_that_no_array_takes_is_refused_wherever_it_stands(tmp_path):
+    made = dataclasses.asdict(record_of(compose([])))
+    made |= {"parameters": {"total": 1}, "adapter_bytes": 1, "group": {"size": 2}}
+    places = list(whole_numbers(made))
+    assert len(places) > 20
+    for place in places:
+        content = json.loads(json.dumps(made))
+        part = functools.reduce(lambda inside, name: inside[name], place[:-1], content)
+        part[place[-1]] = 10**400
+        (tmp_path / record.FILE).write_text(json.dumps(content))
+        with pytest.raises(RecordError, match=f"{record.FILE}: .*{place[-1]}"):
+            record.read(tmp_path)
+
+
+def test_runs_behind_symbolic_links_are_read_once_and_circles_end(tmp_path):
+    record.write(tmp_path / "disk" / "run", record_of(compose([])))
+    record.write_plan(tmp_path / "disk", "command", ["key"])
+    root = tmp_path / "results"
+    root.mkdir()
+    (root / "moved").symlink_to(tmp_path / "disk")
+    (root / "again").symlink_to(tmp_path / "disk" / "run")
+    (tmp_path / "disk" / "circle").symlink_to(root)
+    found, problems = record.read_all(root)
+    assert len(found) == 1 and not problems
+    assert len(record.read_plans(root)[0]) == 1
 
 
 def test_a_plan_that_cannot_be_written_is_one_line_that_names_it(tmp_path):

@@ -116,6 +116,15 @@ def test_a_group_is_of_a_sweep(tmp_path):
     assert done.returncode == 1 and done.stderr == "error: group=2: is for a sweep; add -m\n"
 
 
+def test_one_run_in_two_folders_is_refused(tmp_path):
+    """They have one key: one of the folders would stay empty."""
+    words = ["model=tiny", "data.toy_train=48", f"out_dir={tmp_path}/a,{tmp_path}/b"]
+    done = command_line("-m", *words, "task=cola,stsb")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert f"out_dir={tmp_path}/a and out_dir={tmp_path}/b: must be one value" in done.stderr
+    assert not list(tmp_path.rglob("record.json"))
+
+
 def test_memory_bounds_a_group(tiny_spec, monkeypatch, capsys):
     """With room for two steps of a run and a half, runs go one or two at a time."""
     specs = [tiny_spec("train.epochs=1", f"seed={seed}") for seed in range(5)]

@@ -245,11 +245,11 @@ def _one_for_each_seed(
 def _folders(root: Path, keys: set[str]) -> list[str]:
     """Folders of the runs with these keys; a record that cannot be read is none of them."""
     found = []
-    for path in sorted(root.rglob(records.FILE)):
+    for folder, names in records.walk(root, []):
         try:
-            record = records.read(path.parent)
+            record = records.read(Path(folder)) if records.FILE in names else None
         except records.RecordError:
             continue
         if record is not None and record.key in keys:
-            found.append(str(path.parent))
-    return found
+            found.append(folder)
+    return sorted(found)

@@ -4,12 +4,10 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from .. import record as records
-from ..presets import CONF
+from ..presets import CONF, load_yaml
 from ..record import Record
-from ..spec import UserError
+from ..spec import UserError, settings
 from ..training.prepared import Planned, Run
 from .groups import groups
 
@@ -36,7 +34,7 @@ def expand(arguments: list[str], *, sweep: bool) -> list[str]:
             raise UserError(f"{argument}: must be one of {', '.join(presets)} (conf/sweep/)")
         if not sweep:
             raise UserError(f"{argument}: is a sweep; add -m")
-        params = OmegaConf.load(presets[name]).hydra.sweeper.params
+        params = load_yaml(presets[name]).hydra.sweeper.params
         expanded += [f"{path}={value}" for path, value in params.items() if path not in given]
     return expanded
 
@@ -52,14 +50,19 @@ class Sweep:
 
     Args:
         runs: what the command asks for; a run that it asks for twice counts once.
+
+    Raises:
+        UserError: runs differ in settings alone that change no score, so that they are one run.
     """
 
     def __init__(self, runs: list[Run]):
-        self.runs = {run.key: run.planned for run in runs}
+        self.runs: dict[str, Planned] = {}
+        for run in runs:
+            _check_same(self.runs.setdefault(run.key, run.planned), run.planned)
         self.done: dict[str, Record] = {}
         self.failed: dict[str, Record] = {}
-        for key, run in self.runs.items():
-            self._note(key, records.find(Path(run.spec.out_dir), run.identity)[1])
+        for key, planned in self.runs.items():
+            self._note(key, records.find(Path(planned.spec.out_dir), planned.identity)[1])
         self.groups = groups(run for key, run in self.runs.items() if key not in self.done)
         self._besides: list[float] = []  # seconds of a group beside training and scoring
         self._tried_before = {key: record.started for key, record in self.failed.items()}
@@ -148,6 +151,17 @@ class Sweep:
         parts += [f"{todo} to do"]
         parts += [f"about {duration(left)} left"] if todo and left is not None else []
         return ", ".join(parts)
+
+
+def _check_same(first: Planned, second: Planned) -> None:
+    """Refuse two runs of one key with other settings: one of them would be dropped."""
+    before, now = settings(first.spec), settings(second.spec)
+    for path in before:
+        if before[path] != now[path]:
+            raise UserError(
+                f"{path}={before[path]} and {path}={now[path]}: must be one value; the setting "
+                f"changes no score, so both are the run {first.key}"
+            )
 
 
 def _seconds(record: Record) -> float:
