@@ -266,4 +266,4 @@ def test_the_site_builds_without_a_warning_and_without_a_broken_link(tmp_path):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     pages = {path.parent.name for path in (tmp_path / "site").rglob("index.html")}
-    assert {"settings", "commands", "lora", "01_lora_by_hand", "real", "own-data"} <= pages
+    assert {"settings", "commands", "lora", "01_lora_by_hand", "main", "own-data"} <= pages

@@ -201,6 +201,17 @@ def test_compare_finds_what_changed_beyond_noise(tmp_path):
     assert "0 of 3 common cells changed" in same and "differs between" not in same
 
 
+def test_one_run_done_again_is_compared_with_the_same_seed(tmp_path):
+    for seed in range(4):
+        made_up(tmp_path / "a", f"seed={seed}", last=0.5 + seed / 100)
+    made_up(tmp_path / "b", "seed=3", last=0.53)
+    words = ("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--format", "csv")
+    text = printed(*words)
+    assert "+0.00" in text and "1 pair," in text and ",none" in text
+    made_up(tmp_path / "b", "seed=7", last=0.9)  # unpaired: one seed alone is common
+    assert "4 and 2" in printed(*words)
+
+
 def test_compare_says_which_procedures_and_encoders_it_sets_aside(tmp_path, monkeypatch):
     made_up(tmp_path / "b", model="new")
     monkeypatch.setattr(spec, "PROCEDURE", 1)
@@ -241,7 +252,7 @@ def test_text_of_a_record_is_no_markup_in_any_format():
 
 @pytest.mark.parametrize("width", [40, 60, 90, 200])
 def test_the_terminal_is_never_too_narrow_and_says_what_is_left_out(width):
-    for name, table in tables_of(RESULTS / "real").items():
+    for name, table in tables_of(RESULTS / "main").items():
         shown = as_published(table, DEFAULT)
         text = to_terminal(shown, width)
         plain = [line.replace("\033[1m", "").replace("\033[0m", "") for line in text.split("\n")]

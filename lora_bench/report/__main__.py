@@ -57,7 +57,7 @@ examples:
   python -m lora_bench.report best --over train.lr
   python -m lora_bench.report curve --x method.rank --methods lora,peft_dora
   python -m lora_bench.report tuning --tasks sst2
-  python -m lora_bench.report compare results/real outputs
+  python -m lora_bench.report compare results/main outputs
   python -m lora_bench.report trace task=cola method=lora rank=8 train.warmup=0.1
   python -m lora_bench.report trace cola-minilm-lora-r8-s0-c802b76583
 """

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from .cells import make_cells
-from .names import show, texts
+from .names import counted, show, texts
 from .pairs import FEWEST
 from .runs import identify
 from .statistics import CONFIDENCE
@@ -27,8 +27,8 @@ def changes_table(first: pd.DataFrame, second: pd.DataFrame, protocol: str) -> T
     """Each cell that both have, by the first metric, the largest difference first.
 
     Cells are the same where all settings are, the procedure and the fingerprint of the encoder
-    aside. Runs of one seed are paired where two or more seeds are common; otherwise the means of
-    both are compared.
+    aside. Runs of one seed are paired where two or more seeds are common, or all that a folder has;
+    otherwise the means of both are compared.
 
     Args:
         first: runs from ``load_records``.
@@ -94,16 +94,16 @@ def _difference(
 ) -> tuple[float, float | None, float | None, str]:
     """Difference of the means, its interval, and how the seeds were compared."""
     common = sorted(first.keys() & second.keys())
-    is_paired = len(common) >= FEWEST
+    is_paired = len(common) >= min(FEWEST, len(first), len(second))
     a, b = (
         np.array([scores[s] for s in (common if is_paired else scores)], dtype=float)
         for scores in (second, first)
     )
     difference = float(a.mean() - b.mean())
-    seeds = f"{len(common)} pairs" if is_paired else f"{len(b)} and {len(a)}"
-    if is_paired and np.ptp(a - b) < SAME:
+    seeds = counted(len(common), "pair") if is_paired else f"{len(b)} and {len(a)}"
+    if len(common) >= FEWEST and np.ptp(a - b) < SAME:
         return difference, difference, difference, seeds
-    if not is_paired and (min(len(a), len(b)) < FEWEST or np.ptp(a) == np.ptp(b) == 0):
+    if len(common) < FEWEST and (min(len(a), len(b)) < FEWEST or np.ptp(a) == np.ptp(b) == 0):
         return difference, None, None, seeds
     test = stats.ttest_rel(a, b) if is_paired else stats.ttest_ind(a, b, equal_var=False)
     interval = test.confidence_interval(CONFIDENCE)
