@@ -3,13 +3,20 @@
 import argparse
 import sys
 import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import argcomplete
 
 from . import record as records
 from .data import DataError, load_split, source_of
-from .spec import Spec, UserError
+from .spec import DataSpec, Spec, SpecError, UserError
+from .tasks import check_submission, make_task
+
+if TYPE_CHECKING:
+    from .tasks import Task
 
 EVERY_FILE = (
     "AX",
@@ -41,7 +48,8 @@ def write_submission(
         The files.
 
     Raises:
-        UserError: there is no finished run or adapter, or the data has no test split.
+        UserError: there is no finished run or adapter, the data has no test split, or a row of it
+            is malformed.
     """
     from .checkpoint import EPOCHS, load_adapter
     from .methods import get_method
@@ -49,18 +57,9 @@ def write_submission(
     from .model.encoder import load_tokenizer
     from .model.group import Group
     from .model.streams import Streams
-    from .tasks import make_task
     from .training.evaluation import predict
 
-    record = records.read(folder)
-    if record is None or record.status != "ok":
-        raise UserError(f"{folder}: holds no finished run ({records.FILE} with status ok)")
-    spec = Spec.from_dict(record.spec)
-    spec.data.root = root or spec.data.root
-    source = source_of(spec.data)
-    splits = [s for s in spec.task.submission if source.has(spec.task, spec.data, s)]
-    if not splits:
-        raise DataError(f"{folder}: data={spec.data.source} has no test split of {spec.task.name}")
+    record, spec, files = _planned(folder, root)
     adapter = folder / EPOCHS[epoch]
     if not adapter.is_dir():
         raise UserError(
@@ -72,36 +71,94 @@ def write_submission(
     load_adapter(adapter, model)
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    for split in splits:
-        rows = load_split(task, spec.data, split).rows
+    for split, name in files.items():
+        rows = _every_row(task, spec.data, split)
         encoded = task.encode(rows, tokenizer, spec.train.max_length)
         (outputs,) = predict(Group([model]), task, encoded, spec)
         predictions = task.decode(outputs, rows, encoded)
         lines = [f"{i}\t{task.submission_value(value)}" for i, value in enumerate(predictions)]
-        path = out / spec.task.submission[split]
+        path = out / name
         path.write_text("\n".join(["index\tprediction", *lines]) + "\n")
         written.append(path)
     return written
 
 
-def write_zip(out: Path) -> tuple[Path, list[str]]:
-    """Zip the submission files in ``out``.
+def _planned(folder: Path, root: str | None) -> tuple[records.Record, Spec, dict[str, str]]:
+    """Record and settings of a run, and the file of each test split that its data has.
+
+    Raises:
+        UserError: there is no finished run, its record names a file elsewhere, or the data has no
+            test split.
+    """
+    record = records.read(folder)
+    if record is None or record.status != "ok":
+        raise UserError(f"{folder}: holds no finished run ({records.FILE} with status ok)")
+    spec = Spec.from_dict(record.spec)
+    try:
+        check_submission(spec.task)
+    except SpecError as error:
+        raise UserError(f"{folder / records.FILE}: {error}") from None
+    spec.data.root = root or spec.data.root
+    source, files = source_of(spec.data), spec.task.submission
+    found = {s: name for s, name in files.items() if source.has(spec.task, spec.data, s)}
+    if not found:
+        raise DataError(f"{folder}: data={spec.data.source} has no test split of {spec.task.name}")
+    return record, spec, found
+
+
+def _every_row(task: "Task", data: DataSpec, split: str) -> list[dict[str, Any]]:
+    """The rows of a test split, whatever ``data.skip_bad`` was for the training data.
+
+    Raises:
+        DataError: a row is malformed. Without it the later ones would get another's index.
+    """
+    found = load_split(task, replace(data, skip_bad=True), split)
+    if found.skipped:
+        place = f"{found.source} of data.root={data.root}"
+        raise DataError(f"{place}: {found.skipped[0]} (a submission needs every row of {split})")
+    return found.rows
+
+
+def check_clashes(folders: Sequence[Path], root: str | None) -> None:
+    """Refuse runs of which one would overwrite the file of another.
+
+    Raises:
+        UserError: names two runs and their file.
+    """
+    owners: dict[str, Path] = {}
+    for folder in folders:
+        for name in _planned(folder, root)[2].values():
+            if name in owners:
+                message = f"both would write {name}; give one run of each task, or another --out"
+                raise UserError(f"{owners[name]} and {folder}: {message}")
+            owners[name] = folder
+
+
+def write_zip(out: Path, files: Iterable[Path]) -> tuple[Path, list[str]]:
+    """Zip submission files.
+
+    Args:
+        out: folder of the zip file.
+        files: what goes into it; others in the folder are of earlier calls and stay out.
 
     Returns:
         The zip file, and the names of the files that the server needs besides.
     """
-    path = out / "submission.zip"
+    path, names = out / "submission.zip", {file.name: file for file in files}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(out.glob("*.tsv")):
-            archive.write(file, file.name)
-    return path, [name for name in EVERY_FILE if not (out / f"{name}.tsv").is_file()]
+        for name in sorted(names):
+            archive.write(names[name], name)
+    return path, [name for name in EVERY_FILE if f"{name}.tsv" not in names]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m lora_bench.predict", description=__doc__)
     parser.add_argument(
-        "runs", type=Path, nargs="+", help="folders of finished runs: <out_dir>/runs/<task>/<key>"
+        "runs",
+        type=Path,
+        nargs="+",
+        help="folders of finished runs, one for each task: <out_dir>/runs/<task>/<key>",
     )
     parser.add_argument(
         "--out",
@@ -120,13 +177,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
+    written = []
     try:
+        check_clashes(args.runs, args.data_root)
         for folder in args.runs:
             for path in write_submission(folder, args.out, args.data_root, args.epoch):
                 print(path)
+                written.append(path)
     except UserError as error:
         sys.exit(f"error: {error}")
-    path, missing = write_zip(args.out)
+    path, missing = write_zip(args.out, written)
     needs = f" (the server needs {len(missing)} more: {', '.join(missing)})"
     print(f"{path}{needs if missing else ''}")
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from lora_bench.data import DataError, load, load_split
+from lora_bench.data import DataError, load, load_split, table
 from lora_bench.data.__main__ import check
 from lora_bench.data.__main__ import main as data_main
+from lora_bench.spec import TaskSpec
 from lora_bench.tasks import make_task
 
 from .conftest import compose_in
@@ -319,3 +320,42 @@ def test_check_agrees_with_what_is_known_of_the_real_files(real_glue):
 
 def two(spec):
     return make_task(spec.task), spec.data
+
+
+def own(tmp_path, suffix, text, **changes):
+    """Rows of a file of one's own task."""
+    task = TaskSpec(name="own", columns=["text"], **changes)
+    (tmp_path / f"own{suffix}").write_text(text)
+    return table.read(tmp_path / f"own{suffix}", task, "train", skip_bad=False).rows
+
+
+@pytest.mark.parametrize("label", ["null", '["a"]', '{"a": 1}', "true"])
+@pytest.mark.parametrize("classes", [True, False])
+def test_a_label_that_is_no_text_or_number_is_refused(tmp_path, label, classes):
+    line = f'{{"text": "x", "label": {label}}}'
+    names = ["None", "['a']", "{'a': 1}", "True", ""]
+    more = {"labels": names} if classes else {"value_range": [0.0, 20.0]}
+    with pytest.raises(DataError, match=r"own.jsonl line 1: label is .*; must be") as caught:
+        own(tmp_path, ".jsonl", line, **more)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("label", ["1_0", "\u0661", "\uff11", "nan", "1e", ".", "0x1", "\xa01"])
+def test_a_number_is_written_in_ascii(tmp_path, label):
+    with pytest.raises(DataError, match=r"line 2: label is .*; must be a number from 0 to 20"):
+        own(tmp_path, ".csv", f"text,label\nx,{label}\n", value_range=[0.0, 20.0])
+
+
+def test_numbers_of_every_usual_form_are_read(tmp_path):
+    forms = {"7": 7, "+7.": 7, ".5": 0.5, "1.5e1": 15, " 2": 2}
+    lines = "".join(f"x,{form}\n" for form in forms)
+    rows = own(tmp_path, ".csv", f"text,label\n{lines}", value_range=[0.0, 20.0])
+    assert [row["label"] for row in rows] == [*forms.values()]
+    line = '{"text": "x", "label": 1}'
+    assert own(tmp_path, ".jsonl", line, labels=["0", "1"])[0]["label"] == 1
+
+
+def test_a_long_text_of_a_csv_file_is_read(tmp_path):
+    text = "long " * 40_000
+    rows = own(tmp_path, ".csv", f"text,label\n{text},a\n", labels=["a", "b"])
+    assert rows == [{"text": text, "label": 0}]

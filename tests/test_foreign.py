@@ -14,6 +14,7 @@ from lora_bench import checkpoint
 from lora_bench.checkpoint import peft_config
 from lora_bench.checkpoint.__main__ import main
 from lora_bench.checkpoint.peft_config import NO_EFFECT, OFF, LoraFacts
+from lora_bench.checkpoint.tensors import check_numbers, finite, read_safetensors
 
 from .helpers import every, our_outputs, stock_outputs
 
@@ -174,6 +175,31 @@ def test_numbers_that_are_none_are_said(theirs):
     ):
         save_file({**good, name: value}, path)
         assert message in refused(folder) and name in refused(folder)
+
+
+def test_a_type_of_numbers_without_conversion_is_said(theirs):
+    folder, _ = theirs()
+    path = folder / "adapter_model.safetensors"
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    name = next(name for name in header if "lora_A" in name)
+    first, last = header[name]["data_offsets"]
+    header[name] |= {"dtype": "F4", "shape": [4, 2 * (last - first) // 4]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
+    message = refused(folder)
+    assert f"{name} is float4_e2m1fn_x2, strided; must be dense floating-point numbers" in message
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+)
+def test_narrow_and_wide_numbers_are_read(tmp_path, kind):
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.ones(2, 2).to(kind)}, path)
+    check_numbers(path, state := read_safetensors(path))
+    assert finite(state["a"]) and state["a"].dtype == kind
 
 
 def test_what_was_left_out_is_said(theirs, capsys):

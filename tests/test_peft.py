@@ -129,7 +129,7 @@ def test_settings_read_from_the_source_are_those_of_pefts_dataclasses():
         (["method.peft_type=PROMPT_TUNING"], "adds to a model's input"),
         (
             ["+method.args.ranke=3"],
-            r"method.args.ranke=3: peft_type=LORA takes alora_invocation_tokens, alpha_pattern",
+            r"method.args.ranke=3: peft_type=LORA takes alpha_pattern, exclude_modules, init_lora",
         ),
         (["+method.args.r=4"], "method.args.r=4: use method.rank"),
         (["+method.args.lora_alpha=4"], "method.args.lora_alpha=4: use method.alpha"),
@@ -137,6 +137,23 @@ def test_settings_read_from_the_source_are_those_of_pefts_dataclasses():
         (["+method.args.bias=all"], "method.args.bias=all: use method.biases"),
         (["+method.args.inference_mode=true"], "inference_mode=True: peft_type=LORA takes"),
         (["+method.args.use_dora=maybe"], "method.args.use_dora=maybe: must be of type bool"),
+        *[
+            ([f"+method.args.{name}"], f"method.args.{name.split('=')[0]}=.*: peft_type=LORA takes")
+            for name in (
+                "use_qalora=true",
+                "qalora_group_size=3",
+                "ensure_weight_tying=true",
+                "target_parameters=[x]",
+                "runtime_config={a:1}",
+                "arrow_config={a:1}",
+                "loftq_config={x:1}",
+            )
+        ],
+        *[
+            ([f"+method.args.init_lora_weights={init}"], "init_lora_weights=.*: must be true, fal")
+            for init in ("eva", "corda", "lora_ga", "loftq", "[1]", "1", "null", "pissa_niter_x")
+        ],
+        (["method=peft_adalora", "+method.args.init_lora_weights=eva"], "ADALORA takes beta1"),
         (["method.init=gaussian"], "method.init=gaussian: method=peft_lora does not read it"),
         (["method.rank=null"], "method.rank=None: method=peft_lora needs it"),
         (["method.targets=[]"], "either this or method.args.target_modules must name modules"),
@@ -164,6 +181,31 @@ def test_a_size_that_does_not_fit_the_encoder_is_one_line(tiny_spec):
                      "~method.args.scaling")  # fmt: skip
     with pytest.raises(SpecError, match="C3A: cannot go into tiny: The block size should be"):
         Trainee(spec, make_task(spec.task), yes_data())
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("exclude_modules=[nosuch]", "exclude_modules={'nosuch'} but no modules were excluded"),
+        ("exclude_modules='('", "missing \\), unterminated subpattern"),
+        ("rank_pattern={nosuch:4}", "rank_pattern keys did not match any targeted module"),
+        ("rank_pattern={query:[4]}", "method.peft_type=LORA: cannot go into tiny: '<=' not supp"),
+        ("rank_pattern=[1]", "method.peft_type=LORA: cannot go into tiny: 'list' object has no"),
+    ],
+)
+def test_an_argument_without_effect_is_one_line(tiny_spec, argument, message):
+    spec = tiny_spec("method=peft_lora", f"+method.args.{argument}")
+    with pytest.raises(SpecError, match=message) as caught:
+        Trainee(spec, make_task(spec.task), yes_data())
+    assert "\n" not in str(caught.value)
+
+
+def test_ranks_of_single_modules_are_used(tiny_spec):
+    spec = tiny_spec("method=peft_lora", "+method.args.rank_pattern={value:2}",
+                     "+method.args.exclude_modules=[layer.0.attention.self.query]")  # fmt: skip
+    encoder = Trainee(spec, make_task(spec.task), yes_data()).model.encoder
+    ranks = {name: m.r["default"] for name, m in encoder.named_modules() if hasattr(m, "lora_A")}
+    assert sorted(ranks.values()) == [2, 2, 8]
 
 
 def test_peft_settings_belong_together():

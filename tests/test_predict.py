@@ -21,8 +21,10 @@ def folder_of(spec):
     return prepare(spec).folder
 
 
-def finished(tiny_spec, tmp_path, task):
-    spec = tiny_spec(f"task={task}", "data=local", f"data.root={tmp_path}/glue", "train.epochs=1")
+def finished(tiny_spec, tmp_path, task, *more):
+    spec = tiny_spec(
+        f"task={task}", "data=local", f"data.root={tmp_path}/glue", "train.epochs=1", *more
+    )
     write_official(tmp_path / "glue", spec.task)
     write_official(tmp_path / "glue", spec.task, list(spec.task.submission), count=13)
     run(spec)
@@ -55,6 +57,54 @@ def test_the_zip_holds_all_and_says_what_is_missing(tiny_spec, tmp_path, capsys)
         "the server needs 7 more: MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI"
         in capsys.readouterr().out
     )
+
+
+def test_two_runs_of_a_task_are_refused_and_old_files_stay_out_of_the_zip(
+    tiny_spec, tmp_path, capsys
+):
+    first = finished(tiny_spec, tmp_path, "rte")
+    second = tiny_spec("task=rte", "data=local", f"data.root={tmp_path}/glue", "train.epochs=1",
+                       "seed=1")  # fmt: skip
+    run(second)
+    folders, out = [str(folder_of(spec)) for spec in (first, second)], tmp_path / "files"
+    with pytest.raises(SystemExit) as caught:
+        main([*folders, "--out", str(out)])
+    assert str(caught.value).startswith(f"error: {folders[0]} and {folders[1]}: both would write")
+    assert "RTE.tsv" in str(caught.value) and not out.exists()
+    out.mkdir()
+    (out / "CoLA.tsv").write_text("of an earlier call")
+    main([folders[1], "--out", str(out)])
+    with zipfile.ZipFile(out / "submission.zip") as archive:
+        assert archive.namelist() == ["RTE.tsv"]
+    assert "the server needs 10 more: AX, CoLA" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("skip_bad", ["true", "false"])
+def test_a_bad_test_row_is_refused_whatever_skip_bad_is(tiny_spec, tmp_path, skip_bad):
+    spec = finished(tiny_spec, tmp_path, "rte", f"data.skip_bad={skip_bad}")
+    path = tmp_path / "glue" / "RTE" / spec.task.local.files["test"]
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], "cut", *lines[4:]]) + "\n")
+    with pytest.raises(UserError, match=r"test.tsv line 4: .*needs every row of test") as caught:
+        write_submission(folder_of(spec), tmp_path / "files")
+    assert "\n" not in str(caught.value) and not [*tmp_path.glob("files/*")]
+    path.write_text("\n".join([lines[0], "cut"]) + "\n")
+    with pytest.raises(UserError, match="split test of rte is empty; the first bad row: test.tsv"):
+        write_submission(folder_of(spec), tmp_path / "files")
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_record_cannot_name_a_file_elsewhere(tiny_spec, tmp_path, absolute):
+    folder = folder_of(finished(tiny_spec, tmp_path, "rte"))
+    name = str(tmp_path / "x.tsv") if absolute else "../x.tsv"
+    record = json.loads((folder / "record.json").read_text())
+    record["spec"]["task"]["submission"] = {"test": name}
+    (folder / "record.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit) as caught:
+        main([str(folder), "--out", str(tmp_path / "files")])
+    message = f"record.json: task.submission.test={name!r}: must be the name of a .tsv file"
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "x.tsv").exists()
 
 
 def test_the_presets_together_fill_the_servers_list():

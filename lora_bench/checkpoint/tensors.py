@@ -11,12 +11,25 @@ from torch import Tensor
 
 from .facts import HERE, AdapterError, one_line
 
+# Types of floating-point numbers that torch can turn into float32; float4 has no conversion.
+FLOATS = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2,
+    torch.float8_e5m2fnuz,
+    torch.float8_e8m0fnu,
+)
+
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file.
 
     Raises:
-        AdapterError: it does not exist or is damaged.
+        AdapterError: it does not exist, is damaged or holds numbers that cannot be read.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -24,10 +37,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise AdapterError(f"{path.parent}: no {path.name} there; {HERE}")
     try:
-        return load_file(path)
+        state = load_file(path)
     # KeyError: a type of numbers that torch does not have
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         raise AdapterError(f"{path}: is damaged ({one_line(error)})") from None
+    for name, tensor in state.items():
+        if tensor.dtype.is_floating_point and tensor.dtype not in FLOATS:
+            raise _not_numbers(path, name, tensor)
+    return state
 
 
 def read_torch(path: Path, other: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -83,13 +100,19 @@ def check_numbers(path: Path, state: dict[str, Tensor]) -> None:
         AdapterError: names the tensor.
     """
     for name, tensor in state.items():
-        if not tensor.is_floating_point() or tensor.layout != torch.strided:
-            kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
-            raise AdapterError(f"{path}: {name} is {kind}; must be dense floating-point numbers")
+        if tensor.dtype not in FLOATS or tensor.layout != torch.strided:
+            raise _not_numbers(path, name, tensor)
         if not tensor.numel():
             raise AdapterError(f"{path}: {name} has the shape {tuple(tensor.shape)}; is empty")
     if bad := [name for name, tensor in state.items() if not finite(tensor)]:
         raise AdapterError(f"{path}: NaN or infinite numbers in {', '.join(bad[:3])}")
+
+
+def _not_numbers(path: Path, name: str, tensor: Tensor) -> AdapterError:
+    kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+    return AdapterError(
+        f"{path}: {name} is {kind}; must be dense floating-point numbers of 8 to 64 bits"
+    )
 
 
 def finite(tensor: Tensor) -> bool:

@@ -121,7 +121,8 @@ def _read(task: "Task", data: DataSpec, split: str) -> Rows:
     """
     found = source_of(data).load(task, data, split)
     if not found.rows:
-        raise DataError(f"{found.source}: split {split} of {task.spec.name} is empty")
+        reason = f"; the first bad row: {found.skipped[0]}" if found.skipped else ""
+        raise DataError(f"{found.source}: split {split} of {task.spec.name} is empty{reason}")
     if missing := [column for column in task.spec.columns if column not in found.rows[0]]:
         known = ", ".join(found.rows[0])
         raise SpecError("task.columns", missing, f"data={data.source} has {known}")

@@ -161,6 +161,8 @@ def _answer(answer: Any, context: str) -> tuple[str, int]:
     text, start = named.get("text"), named.get("answer_start")
     if not isinstance(text, str) or type(start) is not int:
         raise ValueError(f"answer is {shown(answer)}; must hold text and answer_start")
+    if text and not text.strip():
+        raise ValueError(f"answer is {shown(text)}; must be a text")
     found = context[start : start + len(text)] if start >= 0 else None
     if not text or found != text:
         raise ValueError(

@@ -5,7 +5,6 @@ line), anything else tab-separated without quoting. All are UTF-8.
 """
 
 import csv
-import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,9 @@ from .files import decoded, no_surrogate, shown
 
 Fields = dict[str, Any]  # column of the file -> its value
 CSV, JSON_LINES = ".csv", ".jsonl"
+# float() would also take 1_0, nan and the digits of every script
+NUMBER = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's 131,072 characters
 
 
 def read(path: Path, task: TaskSpec, split: str, *, skip_bad: bool) -> Rows:
@@ -210,18 +212,15 @@ def _row(fields: Fields, task: TaskSpec, split: str) -> dict[str, Any]:
 
 
 def _label(found: Any, task: TaskSpec) -> int | float:
-    # of JSON lines a label may be a number
-    text = found if isinstance(found, str) else "" if isinstance(found, bool) else str(found)
+    # of JSON lines a label may be a number; null, true, a list or an object stands for no class
+    number = isinstance(found, int | float) and not isinstance(found, bool)
+    text = found if isinstance(found, str) else str(found) if number else None
     if task.labels:
         known = label_values(task)
         if text not in known:
             raise ValueError(f"label is {shown(found)}; must be one of {', '.join(known)}")
         return known.index(text)
     low, high = task.value_range
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
+    if text is None or not NUMBER.fullmatch(text) or not low <= float(text) <= high:
         raise ValueError(f"label is {shown(found)}; must be a number from {low:g} to {high:g}")
-    return value
+    return float(text)

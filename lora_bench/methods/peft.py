@@ -7,6 +7,7 @@ targets, layers and the freezing policy are ours, and ``method.args`` gives the 
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -65,6 +66,19 @@ PLAIN: dict[str, tuple[type, ...]] = {
     "float": (int, float),
     "str": (str,),
 }
+# Arguments that have their effect here, of types whose configuration holds others: those need a
+# pass over the data, a loss or a PeftModel of their own, or are read with another setting alone.
+_MODULES = frozenset({"target_modules", "exclude_modules"})
+UNDERSTOOD: dict[str, frozenset[str]] = {
+    "LORA": _MODULES
+    | {"alpha_pattern", "init_lora_weights", "lora_bias", "rank_pattern", "use_dora"},
+    "ADALORA": _MODULES
+    | {"beta1", "beta2", "deltaT", "init_r", "orth_reg_weight", "target_r", "tfinal", "tinit"},
+}
+# The starts of LoRA that need the weights alone.
+INITS = re.compile("gaussian|orthogonal|olora|pissa(_niter_[1-9][0-9]*)?")
+# What PEFT raises, or warns of and ignores, where a value does not fit.
+REFUSALS = (AttributeError, KeyError, TypeError, ValueError, Warning, re.error)
 
 # Warnings that report nothing a user can act on: LN tuning's LayerNorms are no linear layers, and
 # BOFT falls back from a CUDA kernel.
@@ -131,11 +145,16 @@ class Peft(Method):
                     one_of(path, module, tuple(spec.method.args.get("target_modules", ())))
             if name in ours:
                 raise SpecError(path, value, f"use method.{ours[name]}")
-            if name not in fields:
-                allowed = ", ".join(sorted(fields.keys() - ours.keys()))
+            takes = UNDERSTOOD.get(str(kind), fields.keys() - ours.keys())
+            if name not in takes:
+                allowed = ", ".join(sorted(takes))
                 raise SpecError(path, value, f"peft_type={kind} takes {allowed}")
             if name not in cls.own and type(value) not in PLAIN.get(fields[name], (type(value),)):
                 raise SpecError(path, value, f"must be of type {fields[name]}")
+            known_start = isinstance(value, bool) or INITS.fullmatch(str(value))
+            if name == "init_lora_weights" and not known_start:
+                reason = "true, false, gaussian, orthogonal, olora, pissa or pissa_niter_<n>"
+                raise SpecError(path, value, f"must be {reason}")
 
     @classmethod
     def _check_type(cls, kind: str | None) -> None:
@@ -165,17 +184,20 @@ class Peft(Method):
 
         require("peft", "peft", f"method={spec.method.name}")
         with warnings.catch_warnings():
-            for message in NOISE:
-                warnings.filterwarnings("ignore", message=message)
+            _ignore_noise()
             from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
+            # PEFT warns and goes on where a setting has no effect
+            for category in (UserWarning, RuntimeWarning):
+                warnings.filterwarnings("error", category=category, module="peft")
+            _ignore_noise()
             config: Any = self.config(model, spec)
             # PeftModel would wrap the encoder; its tuner injects in place. It is kept because the
             # layers of VeRA and VB-LoRA share what it holds.
             try:
                 tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
                 self.tuner = tuner(model.encoder, config, ADAPTER)
-            except (TypeError, ValueError) as error:
+            except REFUSALS as error:
                 kind, reason = spec.method.peft_type, " ".join(str(error).split())
                 allowed = f"cannot go into {spec.model.name}: {reason}"
                 raise SpecError("method.peft_type", kind, allowed) from None
@@ -220,12 +242,17 @@ class Peft(Method):
         config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(m.peft_type)]
         try:
             return config_class(**{**chosen, **self.config_arguments(spec)})
-        except (TypeError, ValueError) as error:
+        except REFUSALS as error:
             raise SpecError("method.args", m.args, " ".join(str(error).split())) from None
 
     def config_arguments(self, spec: Spec) -> dict[str, Any]:
         """The arguments of the PeftConfig that ``method.args`` gives."""
         return spec.method.args
+
+
+def _ignore_noise() -> None:
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _declare_adapter(encoder: nn.Module) -> None:

@@ -11,6 +11,7 @@ use them: a command line is checked, and a wrong setting is refused, without loa
 import importlib
 import pkgutil
 from dataclasses import asdict, fields
+from pathlib import Path
 
 from ..data import HELD_OUT, draws_rows
 from ..spec import Spec, SpecError, TaskSpec
@@ -59,6 +60,7 @@ def check_task(spec: Spec) -> None:
     task = kind(spec.task)
     _check_unused(spec.task, kind)
     _check_splits(spec.task)
+    check_submission(spec.task)
     task.check(spec)
     _check_metrics(spec.task, task)
     if spec.data.seed != 0 and not (draws_rows(spec.data) or task.draws_split):
@@ -67,6 +69,20 @@ def check_task(spec: Spec) -> None:
             spec.data.seed,
             "nothing is generated or drawn at random from this data; leave it out",
         )
+
+
+def check_submission(spec: TaskSpec) -> None:
+    """Check the files for a test server: each is written into a folder that the caller chooses.
+
+    Raises:
+        SpecError: a name leads out of that folder, is no TSV file or stands for two splits.
+    """
+    for split, name in spec.submission.items():
+        path = Path(name)
+        if path.name != name or path.suffix != ".tsv" or not name.isprintable():
+            reason = "must be the name of a .tsv file, without a folder"
+            raise SpecError(f"task.submission.{split}", repr(name), reason)
+    check_distinct("task.submission", [*spec.submission.values()])
 
 
 def _kind_of(spec: TaskSpec) -> type[Task]:
