@@ -93,7 +93,7 @@ def _planned(folder: Path, root: str | None) -> tuple[records.Record, Spec, dict
     record = records.read(folder)
     if record is None or record.status != "ok":
         raise UserError(f"{folder}: holds no finished run ({records.FILE} with status ok)")
-    spec = Spec.from_dict(record.spec)
+    spec = records.spec_of(record)
     try:
         check_submission(spec.task)
     except SpecError as error:
