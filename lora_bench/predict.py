@@ -9,6 +9,7 @@ import argcomplete
 
 from . import record as records
 from .data import DataError, load_split, source_of
+from .program import program
 from .spec import Spec, UserError
 
 EVERY_FILE = (
@@ -97,6 +98,7 @@ def write_zip(out: Path) -> tuple[Path, list[str]]:
     return path, [name for name in EVERY_FILE if not (out / f"{name}.tsv").is_file()]
 
 
+@program
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m lora_bench.predict", description=__doc__)

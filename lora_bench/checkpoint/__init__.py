@@ -114,7 +114,9 @@ def write(
             "versions": provenance(spec.device, 0)["versions"],
             "weights_sha256": file_hash(part / WEIGHTS),
         }
-        (part / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+        (part / FACTS).write_text(
+            json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
     return (folder / WEIGHTS).stat().st_size
 
 

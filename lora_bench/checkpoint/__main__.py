@@ -4,12 +4,12 @@ import argparse
 import json
 import math
 import os
-import sys
 from pathlib import Path
 
 import argcomplete
 
 from ..presets import task_preset
+from ..program import program
 from ..spec import ModelSpec, UserError
 from . import EPOCHS, adapter_of, check_hash
 from .facts import WEIGHTS, read_facts
@@ -33,15 +33,13 @@ OPTIONS = {
 }
 
 
+@program
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = _parser()
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
-    try:
-        print({"inspect": _inspect, "merge": _merge, "convert": _convert}[args.command](args))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    print({"inspect": _inspect, "merge": _merge, "convert": _convert}[args.command](args))
 
 
 def _parser() -> argparse.ArgumentParser:
