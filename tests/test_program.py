@@ -12,6 +12,7 @@ import pytest
 
 from lora_bench import program, record
 from lora_bench.cli import COMMANDS
+from lora_bench.report.__main__ import READERS
 
 from .helpers import command_line
 from .report_records import made_up
@@ -131,3 +132,80 @@ def without_encoding(path: Path):
 def test_text_files_are_utf_8_in_every_locale(path):
     if path.relative_to(PACKAGE).as_posix() not in NOT_YET:
         assert not list(without_encoding(path))
+
+
+def occupied(folder: Path) -> dict[str, Path]:
+    """Places that no folder can be made in or written to."""
+    (folder / "afile").touch()
+    (folder / "dangling").symlink_to("nowhere/at/all")
+    (folder / "loop").symlink_to("loop")
+    names = {"afile": "afile", "dangling": "dangling", "loop": "loop", "long": "n" * 300}
+    return {kind: folder / name for kind, name in names.items()}
+
+
+PLACES = ("afile", "dangling", "loop", "long")
+WRITERS = sorted(name for name in READERS["out"] if name != "export")
+
+
+@pytest.mark.parametrize("kind", PLACES)
+@pytest.mark.parametrize("command", WRITERS)
+def test_a_folder_that_no_report_can_be_written_to_is_one_line(tmp_path, command, kind):
+    runs = tmp_path / "runs"
+    made_up(runs)
+    words = [str(runs), str(runs)] if command == "compare" else ["--runs", str(runs)]
+    words = ["--runs", str(runs)] if command == "tuning" else words
+    out = occupied(tmp_path)[kind]
+    done = command_line(command, *words, "--out", str(out), module="lora_bench.report")
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: --out {out}: cannot be written (")
+
+
+@pytest.mark.parametrize("kind", ["folder", *PLACES])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_file_that_cannot_be_exported_is_one_line(tmp_path, kind, suffix):
+    made_up(tmp_path / "runs")
+    places = {**occupied(tmp_path), "folder": tmp_path}
+    out = places[kind] / f"x{suffix}"
+    if kind == "folder":
+        out.mkdir()
+    words = ["export", "--runs", str(tmp_path / "runs"), "--out", str(out)]
+    done = command_line(*words, module="lora_bench.report")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: --out {out}: cannot be written (")
+
+
+@pytest.mark.parametrize("kind", ["below", "rather long", *PLACES])
+@pytest.mark.parametrize("command", [["merge"], ["convert", "--to", "peft"]])
+def test_an_adapter_that_cannot_be_written_is_told_before_it_is_read(tmp_path, command, kind):
+    places = occupied(tmp_path)
+    places |= {"below": tmp_path / "afile" / "x", "rather long": tmp_path / ("n" * 240)}
+    words = [command[0], "nowhere", *command[1:], "--out", str(places[kind])]
+    done = command_line(*words, module="lora_bench.checkpoint")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: --out {places[kind]}: ")
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("lora_bench.checkpoint", ["inspect", LONG]),
+        ("lora_bench.checkpoint", ["merge", LONG, "--out", "OUT"]),
+        ("lora_bench.checkpoint", ["convert", LONG, "--to", "peft", "--out", "OUT"]),
+        ("lora_bench.data", ["check", LONG]),
+        ("lora_bench.data", ["check", ".", "--tokenizer", LONG]),
+        ("lora_bench.items", [LONG]),
+        ("lora_bench.predict", [LONG]),
+        ("lora_bench", [f"--config-dir={LONG}"]),
+        ("lora_bench", ["data=local", f"data.root={LONG}"]),
+        ("lora_bench", ["model=tiny", f"model.source={LONG}"]),
+        ("lora_bench", ["model=tiny", f"init_from={LONG}"]),
+    ],
+)
+def test_a_name_that_is_too_long_is_one_line(tmp_path, module, words):
+    words = [str(tmp_path / "out") if word == "OUT" else word for word in words]
+    done = command_line(*words, module=module)
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert LONG in done.stderr and not (tmp_path / "out").exists()

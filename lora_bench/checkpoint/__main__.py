@@ -8,8 +8,9 @@ from pathlib import Path
 
 import argcomplete
 
+from ..files import try_folder
 from ..presets import task_preset
-from ..program import program
+from ..program import program, reason_of
 from ..spec import ModelSpec, UserError
 from . import EPOCHS, adapter_of, check_hash
 from .facts import WEIGHTS, read_facts
@@ -170,15 +171,12 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _refuse_existing(out: Path) -> None:
-    if out.exists():
+    if os.path.lexists(out):  # a link to nowhere too: no folder can replace it
         raise UserError(f"--out {out}: exists already; choose another folder")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        writable = os.access(out.parent, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise UserError(f"--out {out}: cannot be written there")
+        try_folder(out)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({reason_of(error)})") from None
 
 
 if __name__ == "__main__":

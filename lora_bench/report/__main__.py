@@ -9,7 +9,7 @@ from typing import Any
 import argcomplete
 import pandas as pd
 
-from ..program import program
+from ..program import check_folder, program
 from ..spec import UserError
 from .commands import COMMANDS
 from .formats import FORMATS
@@ -19,6 +19,7 @@ from .runs import PROTOCOLS, load_records, without_collections
 
 RUNS = Path("outputs")
 SHOWN = ("tables", "best", "curve", "tuning", "compare")  # commands that print tables
+WRITING = ("tables", "curve", "tuning", "plots", "page")  # below --runs where there is no --out
 WITHOUT_RUNS = ("tuning", "compare")  # commands that do not read the runs of --runs
 # option -> commands that read it
 READERS = {
@@ -88,6 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     runs = pd.DataFrame() if args.command in WITHOUT_RUNS else load_records(args.runs)
     if runs.empty and args.command not in ("status", *WITHOUT_RUNS):
         raise UserError(f"--runs {args.runs}: no runs there yet; python -m lora_bench makes one")
+    _check_out(args)
     COMMANDS[args.command](args, runs)
 
 
@@ -148,6 +150,20 @@ def _choices(args: argparse.Namespace) -> dict[str, Any]:
     """The options of the layout, None where they were not given."""
     names = ("tasks", "methods", "columns", "sort", "best", "spread")
     return {**{name: getattr(args, name) for name in names}, "rename": renames(args.rename)}
+
+
+def _check_out(args: argparse.Namespace) -> None:
+    """Refuse a folder that cannot be written to, before what takes time.
+
+    Raises:
+        UserError: names the option and the folder.
+    """
+    if args.command == "export":  # a file, which is soon written
+        return
+    if args.out:
+        check_folder(f"--out {args.out}", args.out)
+    elif args.command in WRITING:
+        check_folder(f"--runs {args.runs}", args.runs)
 
 
 def _refuse_without_effect(args: argparse.Namespace) -> None:

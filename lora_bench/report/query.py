@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from .. import record as records
+from ..program import reason_of
 from ..spec import UserError
 from .formats import guarded
 from .names import counted, short_names, show
@@ -101,7 +102,7 @@ def export(runs: pd.DataFrame, out: Path) -> pd.DataFrame:
         The table.
 
     Raises:
-        UserError: another kind of file.
+        UserError: another kind of file, or it cannot be written.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"--out {out}: must end in .csv or .parquet")
@@ -111,9 +112,12 @@ def export(runs: pd.DataFrame, out: Path) -> pd.DataFrame:
     for protocol in PROTOCOLS:
         scores = pd.DataFrame([found or {} for found in runs[protocol]], flat.index)
         flat = flat.join(scores.add_prefix(f"{protocol}."))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".parquet":
-        flat.to_parquet(out)
-    else:
-        guarded(flat).to_csv(out, index=False)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".parquet":
+            flat.to_parquet(out)
+        else:
+            guarded(flat).to_csv(out, index=False)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({reason_of(error)})") from None
     return flat
