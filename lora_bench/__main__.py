@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +15,11 @@ from . import record as records
 from .compose import completed, one_line, plan, with_presets_of
 from .overrides import command_of, is_search, parsed, path_of
 from .presets import CONF
+from .program import program
 from .spec import SpecError, UserError
 from .sweep.plan import Sweep, expand
 from .sweep.search import Search
-from .sweep.session import Session, interruptible
+from .sweep.session import Session, check_folders, interruptible
 from .training.prepared import DataCache, prepare
 
 # Flags of Hydra's that would make it do other runs than were checked.
@@ -33,6 +33,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"  # a variable of Hydra's
 ONE_OF = ("run", "multirun", "cfg", "info", "shell_completion")
 
 
+@program
 def main() -> None:
     """Check the whole command, then do its runs; exit with an error if any of them failed."""
     args = _arguments()
@@ -40,30 +41,25 @@ def main() -> None:
         with interruptible():
             _hydra(lambda config: None, sys.argv[1:])
         return
-    try:
-        words = with_presets_of(args.config_dir, args.overrides)
-        overrides = expand(words, sweep=args.multirun)
-        _check_launcher(overrides, multirun=args.multirun)
-        if is_search(overrides):
-            _search(overrides, multirun=args.multirun)
-            return
-        cache = DataCache()
-        runs = [
-            prepare(spec, cache, command_of(words))
-            for words, spec in plan(overrides, sweep=args.multirun)
-        ]
-        if not args.multirun and runs[0].spec.group is not None:
-            raise SpecError("group", runs[0].spec.group, "is for a sweep; add -m")
-        for name in ("out_dir", "cache_dir"):
-            for folder in sorted({getattr(run.spec, name) for run in runs}):
-                _check_writable(name, folder)
-        sweep = Sweep(runs)
-        if args.multirun:
-            command = command_of(["-m", *overrides])
-            records.write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
-            print(f"sweep: {sweep.progress()}", file=sys.stderr)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    words = with_presets_of(args.config_dir, args.overrides)
+    overrides = expand(words, sweep=args.multirun)
+    _check_launcher(overrides, multirun=args.multirun)
+    if is_search(overrides):
+        _search(overrides, multirun=args.multirun)
+        return
+    cache = DataCache()
+    runs = [
+        prepare(spec, cache, command_of(words))
+        for words, spec in plan(overrides, sweep=args.multirun)
+    ]
+    if not args.multirun and runs[0].spec.group is not None:
+        raise SpecError("group", runs[0].spec.group, "is for a sweep; add -m")
+    check_folders([run.spec for run in runs])
+    sweep = Sweep(runs)
+    if args.multirun:
+        command = command_of(["-m", *overrides])
+        records.write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
+        print(f"sweep: {sweep.progress()}", file=sys.stderr)
     session = Session(sweep, cache, multirun=args.multirun, launched=_launched(overrides))
     session.tell_done()
 
@@ -113,6 +109,8 @@ def _arguments() -> argparse.Namespace:
     for flag, reason in REFUSED_FLAGS.items():
         if getattr(args, flag) is not None:
             sys.exit(f"error: --{flag.replace('_', '-')}: {reason}")
+    if sum(word.startswith(("--config-d", "-cd")) for word in sys.argv[1:]) > 1:
+        sys.exit("error: --config-dir: must be one folder; hydra.searchpath=[folder,...] adds more")
     chosen = [flag for flag in ONE_OF if getattr(args, flag)]
     if len(chosen) > 1:
         sys.exit(f"error: --{' and --'.join(chosen)}: choose one of them")
@@ -141,20 +139,6 @@ def _hydra(job: Callable[[DictConfig], object], words: Sequence[str]) -> None:
         sys.argv = before
         if wanted is None:
             del os.environ[FULL_ERROR]
-
-
-def _check_writable(setting: str, folder: str) -> None:
-    """Refuse a folder that no file can be written to, before anything is trained.
-
-    Raises:
-        SpecError: names the setting and the folder.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (OSError, ValueError) as error:
-        raise SpecError(setting, folder, f"cannot be written to ({error})") from None
 
 
 if __name__ == "__main__":

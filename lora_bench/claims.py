@@ -146,7 +146,7 @@ def _take_over(path: Path, held: Holder | None, mine: Holder) -> Holder | None:
 def _create(path: Path, holder: Holder) -> bool:
     """Write a file that does not exist yet, whole; False: it exists."""
     part = path.with_suffix(f".{uuid.uuid4().hex}.part")
-    part.write_text(json.dumps(asdict(holder)))
+    part.write_text(json.dumps(asdict(holder)), encoding="utf-8")
     try:
         os.link(part, path)  # atomic, and the content is there with the name
     except FileExistsError:
@@ -160,7 +160,7 @@ def _create(path: Path, holder: Holder) -> bool:
 
 def _create_exclusively(path: Path, holder: Holder) -> bool:
     try:
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(json.dumps(asdict(holder)))
     except FileExistsError:
         return False
@@ -169,7 +169,7 @@ def _create_exclusively(path: Path, holder: Holder) -> bool:
 
 def _read(path: Path) -> Holder | None:
     try:
-        return Holder(**json.loads(path.read_text()))
+        return Holder(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

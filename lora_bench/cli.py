@@ -9,6 +9,8 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
+from .program import program
+
 # name -> module whose ``main`` does it, the words that go before the user's, what it does
 COMMANDS: dict[str, tuple[str, list[str], str]] = {
     "run": ("lora_bench.__main__", [], "train one method on one task (default); --help: settings"),
@@ -23,6 +25,7 @@ COMMANDS: dict[str, tuple[str, list[str], str]] = {
 COMPLETING = "_ARGCOMPLETE"  # argcomplete's: the number of the word where a program's own begin
 
 
+@program
 def main() -> None:
     """Do the command that the first word names; ``run`` where it names none."""
     if COMPLETING in os.environ:

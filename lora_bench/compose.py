@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import importlib.resources
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -198,7 +199,7 @@ def with_presets_of(folder: str | None, overrides: list[str]) -> list[str]:
     """
     if folder is None:
         return overrides
-    if not Path(folder).is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"--config-dir={folder}: no such folder")
     given = [word for word in overrides if path_of(word) == SEARCHPATH]
     paths = [f"file://{Path(folder).resolve()}"]
@@ -258,7 +259,7 @@ def _is_available(place: str) -> bool:
     """Whether there is a folder of presets: file:///folder, a plain path, or pkg://package."""
     kind, _, name = place.rpartition("://")
     if kind in ("", "file"):
-        return Path(name).is_dir()
+        return os.path.isdir(name)
     try:
         return kind == "pkg" and importlib.resources.files(name).is_dir()
     except (ImportError, TypeError, ValueError):  # no package, or no name of one

@@ -62,6 +62,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     _flush(folder.parent)
 
 
+def try_folder(folder: Path) -> None:
+    """Make and remove what ``whole_folder`` makes first.
+
+    Raises:
+        OSError: ``whole_folder`` could not write there.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = _part_of(folder)
+    part.mkdir()
+    part.rmdir()
+
+
 def remove_parts(folder: Path) -> None:
     """Remove what processes of this host left unfinished in ``folder`` when they were killed.
 

@@ -7,7 +7,6 @@ right or wrong, the p of McNemar's test.
 """
 
 import argparse
-import sys
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from . import record as records
+from .program import program
 from .record import Record, suffix_of
 from .report.statistics import CONFIDENCE, RESAMPLES, mcnemar
 from .spec import UserError
@@ -194,6 +194,7 @@ def _same_examples(first: Scored, second: Scored) -> bool:
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
+@program
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m lora_bench.items", description=__doc__)
@@ -202,17 +203,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
-    try:
-        if len(args.runs) > 2:
-            raise UserError(f"{len(args.runs)} runs: must be one, or two to compare")
-        found = [read_scored(folder) for folder in args.runs]
-        splits = [split for split in found[0] if all(split in run for run in found)]
-        if not splits:
-            raise UserError(f"{args.runs[0]} and {args.runs[1]}: have no split in common")
-        for split in splits:
-            print("\n".join(describe([run[split] for run in found])))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    if len(args.runs) > 2:
+        raise UserError(f"{len(args.runs)} runs: must be one, or two to compare")
+    found = [read_scored(folder) for folder in args.runs]
+    splits = [split for split in found[0] if all(split in run for run in found)]
+    if not splits:
+        raise UserError(f"{args.runs[0]} and {args.runs[1]}: have no split in common")
+    for split in splits:
+        print("\n".join(describe([run[split] for run in found])))
 
 
 if __name__ == "__main__":

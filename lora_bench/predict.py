@@ -1,7 +1,6 @@
 """``python -m lora_bench.predict RUN ...``: files for the GLUE server from finished runs."""
 
 import argparse
-import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ import argcomplete
 
 from . import record as records
 from .data import DataError, load_split, source_of
+from .program import check_folder, program
 from .spec import DataSpec, Spec, SpecError, UserError
 from .tasks import check_submission, make_task
 
@@ -78,7 +78,7 @@ def write_submission(
         predictions = task.decode(outputs, rows, encoded)
         lines = [f"{i}\t{task.submission_value(value)}" for i, value in enumerate(predictions)]
         path = out / name
-        path.write_text("\n".join(["index\tprediction", *lines]) + "\n")
+        path.write_text("\n".join(["index\tprediction", *lines]) + "\n", encoding="utf-8")
         written.append(path)
     return written
 
@@ -151,6 +151,7 @@ def write_zip(out: Path, files: Iterable[Path]) -> tuple[Path, list[str]]:
     return path, [name for name in EVERY_FILE if f"{name}.tsv" not in names]
 
 
+@program
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m lora_bench.predict", description=__doc__)
@@ -177,15 +178,13 @@ def main(arguments: list[str] | None = None) -> None:
     )
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
+    check_clashes(args.runs, args.data_root)
+    check_folder(f"--out {args.out}", args.out)
     written = []
-    try:
-        check_clashes(args.runs, args.data_root)
-        for folder in args.runs:
-            for path in write_submission(folder, args.out, args.data_root, args.epoch):
-                print(path)
-                written.append(path)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    for folder in args.runs:
+        for path in write_submission(folder, args.out, args.data_root, args.epoch):
+            print(path)
+            written.append(path)
     path, missing = write_zip(args.out, written)
     needs = f" (the server needs {len(missing)} more: {', '.join(missing)})"
     print(f"{path}{needs if missing else ''}")

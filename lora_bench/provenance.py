@@ -61,5 +61,10 @@ def _git(*arguments: str) -> str | None:
     folder = Path(__file__).parent.parent
     if not (folder / ".git").exists():
         return None
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     return done.stdout.strip() if done.returncode == 0 else None

@@ -108,7 +108,7 @@ def write_whole(path: Path, text: str) -> Path:
     """Write a text file, and its folder, so that a reader finds the whole of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("w") as file:
+    with part.open("w", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())

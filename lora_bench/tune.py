@@ -16,10 +16,11 @@ from . import record as records
 from . import tuned
 from .compose import compose, one_line, plan
 from .overrides import command_of, path_of
+from .program import program
 from .record import Record
 from .spec import Spec, UserError
 from .sweep.plan import Sweep
-from .sweep.session import Session, interruptible
+from .sweep.session import Session, check_folders, interruptible
 from .training.prepared import DataCache, Run, prepare
 from .tuned import SETTING, Trial, name_of, settings_behind
 
@@ -121,6 +122,7 @@ class System:
         return [float(f"{rate:.2g}") for rate in middle]
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> None:
     """Search the rate of every system that the words name; write and print what was found."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -130,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with interruptible():
         search, given = split(words)
         systems = systems_of(given, search)
+        check_folders([system.spec for system in systems])
         tune(systems, search, command_of(words, PROGRAM))
         for system in systems:
             path = tuned.FOLDERS[0] / f"{system.name}.yaml"

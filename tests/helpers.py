@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
@@ -147,15 +147,22 @@ def yes_data(n=64) -> Encoded:
     return Encoded.from_lists(ids, [[0] * len(x) for x in ids], labels.astype(np.int64))
 
 
-def command_line(*words: str, module: str = "lora_bench") -> subprocess.CompletedProcess:
+def command_line(
+    *words: str, module: str = "lora_bench", out: TextIO | None = None
+) -> subprocess.CompletedProcess:
     """``python -m <module> <words>`` in this process, which saves the seconds of its imports.
 
     Tests of killed processes, and one of each command, start a real one.
+
+    Args:
+        words: of the command line.
+        module: the program.
+        out: what it prints to; None: it is in the result.
     """
-    out, err, code = io.StringIO(), io.StringIO(), 0
+    read, err, code = io.StringIO(), io.StringIO(), 0
     before, sys.argv = sys.argv, ["-m", *words]
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with contextlib.redirect_stdout(out or read), contextlib.redirect_stderr(err):
             loaded = importlib.import_module(module)
             if hasattr(loaded, "__path__"):  # a package
                 loaded = importlib.import_module(f"{module}.__main__")
@@ -166,7 +173,7 @@ def command_line(*words: str, module: str = "lora_bench") -> subprocess.Complete
             err.write(exit_.code + "\n")
     finally:
         sys.argv = before
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(words, code, read.getvalue(), err.getvalue())
 
 
 # Imports are most of the time of a process that is killed soon: this server has done them.

@@ -47,6 +47,7 @@ def test_a_real_process_answers_as_main_does():
         (["method.rank=[4"], "error: "),
         (["-m", "task.columns=1,2,range(1,4)"], "must list its values, as in 1,2,3 or range(1,4)"),
         (["hydra.searchpath=[pkg://nosuch]"], "pkg://nosuch: no such folder; must be file:///"),
+        (["--config-dir", "a", "--config-dir=b"], "--config-dir: must be one folder"),
         (["hydra.searchpath=[nosuch://x]"], "nosuch://x: no such folder"),
         (["hydra/launcher=processes"], "hydra/launcher=processes: is for a sweep; add -m"),
         (["hydra.launcher.n_jobs=2"], "hydra.launcher.n_jobs=2: is for a sweep; add -m"),

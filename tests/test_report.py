@@ -16,6 +16,7 @@ from lora_bench.report import load_records, pictures
 from lora_bench.report.__main__ import main
 from lora_bench.report.build import Choices, all_tables
 from lora_bench.report.cells import make_cells
+from lora_bench.report.commands import COMMANDS
 from lora_bench.report.formats import fold_constants, to_csv, to_latex, to_markdown, to_terminal
 from lora_bench.report.names import show, telling
 from lora_bench.report.pairs import paired_table
@@ -406,6 +407,24 @@ def test_status_trace_and_export(tmp_path, capsys, monkeypatch):
         )
     with pytest.raises(SystemExit, match="must end in .csv or .parquet"):
         main(["export", "--runs", str(tmp_path), "--out", "runs.xlsx"])
+
+
+def test_control_characters_of_records_and_plans_are_not_printed(tmp_path, capsys):
+    bad = "a\x1b[2Jb\nc"
+    failed = made_up(tmp_path, status="failed", error=bad, command=bad)
+    write_plan(tmp_path, bad, [failed.key])
+    main(["status", "--runs", str(tmp_path)])
+    main(["trace", "task=cola", "--runs", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "\x1b" not in text and text.count("a [2Jb c") == 3
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"compare", "tuning"}))
+@pytest.mark.parametrize("name", ["nowhere", "afile", "n" * 300])
+def test_runs_that_are_no_folder_are_an_error(tmp_path, command, name):
+    (tmp_path / "afile").touch()
+    with pytest.raises(SystemExit, match="^error: --runs .*: no folder, so no runs there yet"):
+        main([command, "--runs", str(tmp_path / name)])
 
 
 def test_the_tables_command_writes_every_format(tmp_path, capsys):

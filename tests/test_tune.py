@@ -139,6 +139,14 @@ def test_a_wrong_word_is_one_line(search, tmp_path, word, message):
     assert not (tmp_path / "tuned").exists() and not records_of(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["out_dir", "cache_dir"])
+def test_a_folder_that_cannot_be_written_is_one_line_before_the_first_run(search, tmp_path, name):
+    (tmp_path / "afile").touch()
+    with pytest.raises(SystemExit, match=f"^error: {name}={tmp_path}/afile: cannot be written"):
+        search(f"{name}={tmp_path}/afile")
+    assert not list((tmp_path).rglob("record.json"))
+
+
 def test_every_setting_but_the_named_ones_has_a_rate_of_its_own():
     """A new setting of Spec is covered: its rate must be tuned again."""
     spec = compose([*WORDS, "train.lr=1"])

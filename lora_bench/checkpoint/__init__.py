@@ -7,6 +7,7 @@ imported by the functions that need it: what an adapter is can be read without i
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,11 +43,11 @@ def adapter_of(folder: Path, epoch: str | None = None) -> Path:
     Raises:
         AdapterError: the run has no adapter of that epoch, or an adapter is of one epoch only.
     """
-    found = [name for name in EPOCHS.values() if (folder / name).is_dir()]
+    found = [name for name in EPOCHS.values() if os.path.isdir(folder / name)]
     if not found and epoch is None:
         return folder
     chosen = folder / EPOCHS[epoch or "last"]
-    if not chosen.is_dir():
+    if not os.path.isdir(chosen):
         needs = "must be the folder of a run" if not found else f"it has {', '.join(found)}"
         raise AdapterError(f"{folder}: no {chosen.name} in it for epoch {epoch or 'last'}; {needs}")
     return chosen
@@ -114,7 +115,9 @@ def write(
             "versions": provenance(spec.device, 0)["versions"],
             "weights_sha256": file_hash(part / WEIGHTS),
         }
-        (part / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+        (part / FACTS).write_text(
+            json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
     return (folder / WEIGHTS).stat().st_size
 
 

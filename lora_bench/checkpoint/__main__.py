@@ -4,12 +4,13 @@ import argparse
 import json
 import math
 import os
-import sys
 from pathlib import Path
 
 import argcomplete
 
+from ..files import try_folder
 from ..presets import task_preset
+from ..program import program, reason_of
 from ..spec import ModelSpec, UserError
 from . import EPOCHS, adapter_of, check_hash
 from .facts import WEIGHTS, read_facts
@@ -33,15 +34,13 @@ OPTIONS = {
 }
 
 
+@program
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = _parser()
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
-    try:
-        print({"inspect": _inspect, "merge": _merge, "convert": _convert}[args.command](args))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    print({"inspect": _inspect, "merge": _merge, "convert": _convert}[args.command](args))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -172,15 +171,12 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _refuse_existing(out: Path) -> None:
-    if out.exists():
+    if os.path.lexists(out):  # a link to nowhere too: no folder can replace it
         raise UserError(f"--out {out}: exists already; choose another folder")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        writable = os.access(out.parent, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise UserError(f"--out {out}: cannot be written there")
+        try_folder(out)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({reason_of(error)})") from None
 
 
 if __name__ == "__main__":

@@ -94,7 +94,8 @@ def export_peft(folder: Path, out: Path) -> None:
         base = _base(spec, part)
         _as_peft(peft, model, spec, base).save_pretrained(part)
         for path in (part / "adapter_config.json", part / "README.md"):  # they name a base inside
-            path.write_text(path.read_text().replace(str(part), str(out)))
+            text = path.read_text(encoding="utf-8").replace(str(part), str(out))
+            path.write_text(text, encoding="utf-8")
         with _peft_quiet():
             again = peft.PeftModel.from_pretrained(_loaded(spec, base), part)
         check_same(out, expected, again)

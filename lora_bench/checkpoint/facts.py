@@ -67,7 +67,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
         facts = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AdapterError(f"{folder}: no {FACTS} there; {HERE}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise AdapterError(f"{folder}: cannot be read ({error.strerror}); {HERE}") from None
+    except ValueError as error:
         raise AdapterError(f"{path}: is damaged ({error}); run again or convert again") from None
     number = facts.get("format") if isinstance(facts, dict) else None
     if type(number) is not int or number < 1:

@@ -5,6 +5,7 @@ with invisible characters, and names the files that are not the official ones.
 """
 
 import argparse
+import os
 import sys
 import unicodedata
 from collections import Counter
@@ -17,6 +18,7 @@ import pandas as pd
 
 from ..model.encoder import load_tokenizer
 from ..presets import task_presets
+from ..program import program
 from ..report.formats import to_markdown
 from ..report.tables import Table
 from ..spec import DataSpec, ModelSpec, TaskSpec, UserError
@@ -119,6 +121,7 @@ def check(root: Path, model: str) -> tuple[pd.DataFrame, list[str]]:
     return table.astype({"also in train": "Int64"}) if rows else table, problems
 
 
+@program
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -136,12 +139,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
-    if not args.root.is_dir():
+    if not os.path.isdir(args.root):
         sys.exit(f"error: {args.root}: no such folder; {EXPECTED}")
-    try:
-        table, problems = check(args.root, args.tokenizer)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    table, problems = check(args.root, args.tokenizer)
     if len(table):
         print(to_markdown(Table("check", "What is in the folder", table)))
     for problem in problems:

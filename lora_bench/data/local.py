@@ -1,5 +1,6 @@
 """``data=local``: the official files, unchanged, in a folder of this machine."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ def file_of(task: TaskSpec, root: Path, split: str) -> Path:
     Raises:
         DataError: there is no such split, folder or file.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         content = task.local.folder or "the official files"
         raise DataError(f"data.root={root}: no such folder; must hold {content}/")
     if split not in task.local.files:

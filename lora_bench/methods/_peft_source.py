@@ -13,7 +13,7 @@ BASE = "PeftConfig"
 
 def peft_types() -> list[str]:
     """The types that PEFT implements, as ``peft.PeftType`` names them."""
-    tree = ast.parse((_root() / "utils" / "peft_types.py").read_text())
+    tree = ast.parse((_root() / "utils" / "peft_types.py").read_text(encoding="utf-8"))
     (enum,) = (node for node in tree.body if getattr(node, "name", "") == "PeftType")
     assert isinstance(enum, ast.ClassDef)
     names = [node.targets[0].id for node in enum.body if isinstance(node, ast.Assign)]  # type: ignore[attr-defined]
@@ -32,7 +32,7 @@ def config_fields(peft_type: str) -> dict[str, str]:
         PeftConfig has are left out.
     """
     module = f"tuners.{peft_type.lower()}"
-    for node in ast.parse(_config_file(module).read_text()).body:
+    for node in ast.parse(_config_file(module).read_text(encoding="utf-8")).body:
         names = [part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)]
         if isinstance(node, ast.ClassDef) and peft_type in names:  # self.peft_type = PeftType.X
             return _fields(module, node.name)
@@ -43,7 +43,7 @@ def _fields(module: str, name: str) -> dict[str, str]:
     """Annotated fields of a class and its bases, by the imports of its file."""
     if name == BASE:
         return {}
-    body = ast.parse(_config_file(module).read_text()).body
+    body = ast.parse(_config_file(module).read_text(encoding="utf-8")).body
     classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
     imports = [node for node in body if isinstance(node, ast.ImportFrom) and node.module]
     homes = {alias.name: node.module for node in imports for alias in node.names}

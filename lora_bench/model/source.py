@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def of_hub(source: str) -> bool:
     return not (
         source.startswith(("package:", "random:", ".", "/", "~"))
         or source.count("/") > 1
-        or Path(source).is_dir()
+        or os.path.isdir(source)
     )
 
 
@@ -68,7 +69,7 @@ def locate(model: ModelSpec) -> Path:
     if kind == "package":
         return _in_package(source, name)
     path = Path(source).expanduser()
-    if source and path.is_dir():
+    if source and os.path.isdir(path):
         return _with_config(source, path)
     if not of_hub(source) or not source:
         raise UserError(f"model.source={source}: no such folder; must be {FORMS}")

@@ -1,6 +1,7 @@
 """``python -m lora_bench.report``: tables, pictures and a page from the records of runs."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import argcomplete
 import pandas as pd
 
+from ..program import check_folder, program
 from ..spec import UserError
 from .commands import COMMANDS
 from .formats import FORMATS
@@ -15,10 +17,13 @@ from .layout import CHOICES, load_layout, renames
 from .pairs import BASELINE
 from .runs import PROTOCOLS, load_records, without_collections
 
+RUNS = Path("outputs")
 SHOWN = ("tables", "best", "curve", "tuning", "compare")  # commands that print tables
+WRITING = ("tables", "curve", "tuning", "plots", "page")  # below --runs where there is no --out
 WITHOUT_RUNS = ("tuning", "compare")  # commands that do not read the runs of --runs
 # option -> commands that read it
 READERS = {
+    "runs": tuple(name for name in COMMANDS if name != "compare"),  # tuning writes there
     "which": ("trace", "compare"),
     "over": ("best",),
     "x": ("curve",),
@@ -64,6 +69,7 @@ examples:
 
 
 # Tables read texts one by one, which pandas' Arrow strings make slow.
+@program
 @without_collections()
 @pd.option_context("mode.string_storage", "python")
 def main(arguments: list[str] | None = None) -> None:
@@ -71,22 +77,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _parser()
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
-    try:
-        _refuse_without_effect(args)
-        args.layout = load_layout(args.layout, _choices(args))
-        args.protocol, args.statistic = args.protocol or "last", args.statistic or "mean"
-        args.format = args.format or ("terminal" if sys.stdout.isatty() else "markdown")
-        runs = pd.DataFrame() if args.command in WITHOUT_RUNS else load_records(args.runs)
-        if runs.empty and args.command not in ("status", *WITHOUT_RUNS):
-            raise UserError(
-                f"--runs {args.runs}: no runs there yet; python -m lora_bench makes one"
-            )
-        COMMANDS[args.command](args, runs)
-    except BrokenPipeError:  # as in `... | head`
-        sys.stderr.close()
-        sys.exit(141)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    _refuse_without_effect(args)
+    args.layout = load_layout(args.layout, _choices(args))
+    args.protocol, args.statistic = args.protocol or "last", args.statistic or "mean"
+    args.format = args.format or ("terminal" if sys.stdout.isatty() else "markdown")
+    args.runs = args.runs or RUNS
+    if args.command not in WITHOUT_RUNS and not os.path.isdir(args.runs):
+        raise UserError(
+            f"--runs {args.runs}: no folder, so no runs there yet; python -m lora_bench makes one"
+        )
+    runs = pd.DataFrame() if args.command in WITHOUT_RUNS else load_records(args.runs)
+    if runs.empty and args.command not in ("status", *WITHOUT_RUNS):
+        raise UserError(f"--runs {args.runs}: no runs there yet; python -m lora_bench makes one")
+    _check_out(args)
+    COMMANDS[args.command](args, runs)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,8 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("which", nargs="*", help="trace: setting=value, or run keys; compare: the two folders")
     add(
-        "--runs", type=Path, default=Path("outputs"),
-        help="folder with runs, at any depth (default: %(default)s)",
+        "--runs", type=Path, help=f"folder with runs, at any depth (default: {RUNS})",
     )  # fmt: skip
     add("--out", type=Path, help="where to write (default: the folder of --runs)")
     add(
@@ -147,6 +150,20 @@ def _choices(args: argparse.Namespace) -> dict[str, Any]:
     """The options of the layout, None where they were not given."""
     names = ("tasks", "methods", "columns", "sort", "best", "spread")
     return {**{name: getattr(args, name) for name in names}, "rename": renames(args.rename)}
+
+
+def _check_out(args: argparse.Namespace) -> None:
+    """Refuse a folder that cannot be written to, before what takes time.
+
+    Raises:
+        UserError: names the option and the folder.
+    """
+    if args.command == "export":  # a file, which is soon written
+        return
+    if args.out:
+        check_folder(f"--out {args.out}", args.out)
+    elif args.command in WRITING:
+        check_folder(f"--runs {args.runs}", args.runs)
 
 
 def _refuse_without_effect(args: argparse.Namespace) -> None:

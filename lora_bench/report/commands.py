@@ -62,7 +62,7 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
         _write_each(found, published, out / "tables", protocol, args.layout.caption)
         heading = f"{MEANING[protocol]}. {READING.format(statistic=args.statistic)}"
         text = "\n\n".join([heading, *(to_block(table, "markdown") for table in published)])
-        (out / f"table_{protocol}.md").write_text(f"{text}\n")
+        (out / f"table_{protocol}.md").write_text(f"{text}\n", encoding="utf-8")
         if protocol == args.protocol:
             print(text if args.format == "markdown" else _printed(published, args.format, heading))
     print(
@@ -87,8 +87,8 @@ def _write_each(
         shown = replace(shown, name=f"{stem}_{protocol}")
         if table.name == "methods" and caption:
             shown = replace(shown, title=caption, notes=[])
-        (folder / f"{stem}_{protocol}.csv").write_text(to_csv(table))
-        (folder / f"{stem}_{protocol}.tex").write_text(to_latex(shown))
+        (folder / f"{stem}_{protocol}.csv").write_text(to_csv(table), encoding="utf-8")
+        (folder / f"{stem}_{protocol}.tex").write_text(to_latex(shown), encoding="utf-8")
 
 
 def _best(args: argparse.Namespace, runs: pd.DataFrame) -> None:

@@ -57,7 +57,7 @@ def load_layout(path: Path | None, options: dict[str, Any]) -> Layout:
     content: Any = {}
     if path is not None:
         try:
-            content = yaml.safe_load(path.read_text()) or {}
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, ValueError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"--layout {path}: cannot be read: {reason}") from None
@@ -133,7 +133,7 @@ def fits(entry: str, label: str) -> bool:
 @cache
 def published_names() -> dict[str, dict[str, str]]:
     """Kind (methods, tasks, metrics, columns) -> our name -> that of papers."""
-    return yaml.safe_load(NAMES.read_text())
+    return yaml.safe_load(NAMES.read_text(encoding="utf-8"))
 
 
 def as_published(table: Table, layout: Layout) -> Table:

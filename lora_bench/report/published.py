@@ -27,7 +27,7 @@ COMPARED = [
 @cache
 def load_published() -> pd.DataFrame:
     """One row of COLUMNS for each number; value and spread in percent, start mnli or plain."""
-    found = yaml.safe_load(PATH.read_text())
+    found = yaml.safe_load(PATH.read_text(encoding="utf-8"))
     rows = []
     for entry in found["results"]:
         facts = {name: entry.get(name) for name in FACTS}

@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from .. import record as records
+from ..program import reason_of
 from ..spec import UserError
 from .formats import guarded
 from .names import counted, short_names, show
 from .runs import NESTED, PROTOCOLS
+from .table import as_text
 
 STATES = {"ok": "done", "failed": "failed", "missing": "missing"}
 
@@ -29,10 +31,11 @@ def print_status(runs: pd.DataFrame, root: Path) -> None:
         states = {key: found.get(key, "missing") for key in plan.keys}
         counts = Counter(states.values())
         listed = ", ".join(f"{counts[state]} {name}" for state, name in STATES.items())
-        print(f"{plan.command}\n  {counted(len(states), 'run')}: {listed}")
+        print(f"{as_text(plan.command)}\n  {counted(len(states), 'run')}: {listed}")
         for key, state in states.items():
             if state != "ok":
-                print(f"  {state} {key}" + (f": {errors[key]}" if key in errors else ""))
+                reason = f": {errors[key]}" if key in errors else ""
+                print(as_text(f"  {state} {key}{reason}"))
     others = Counter(state for key, state in found.items() if key not in planned)
     print(f"not part of a sweep: {others['ok']} done, {others['failed']} failed")
     if len(runs) and runs.core_seconds.notna().any():
@@ -83,8 +86,9 @@ def print_runs(runs: pd.DataFrame, protocol: str) -> None:
     for run in runs.itertuples():
         scores = getattr(run, protocol) or {}
         shown = ", ".join(f"{name} {100 * value:.2f}" for name, value in scores.items())
-        print(f"\n{run.key}\n  {shown or f'{run.status}: {run.error}'}")
-        print(f"  {run.command}\n  commit {run.commit}")
+        outcome = shown or f"{run.status}: {run.error}"
+        lines = [run.key, f"  {outcome}", f"  {run.command}", f"  commit {run.commit}"]
+        print("\n".join(["", *map(as_text, lines)]))
 
 
 def export(runs: pd.DataFrame, out: Path) -> pd.DataFrame:
@@ -98,7 +102,7 @@ def export(runs: pd.DataFrame, out: Path) -> pd.DataFrame:
         The table.
 
     Raises:
-        UserError: another kind of file.
+        UserError: another kind of file, or it cannot be written.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"--out {out}: must end in .csv or .parquet")
@@ -108,9 +112,12 @@ def export(runs: pd.DataFrame, out: Path) -> pd.DataFrame:
     for protocol in PROTOCOLS:
         scores = pd.DataFrame([found or {} for found in runs[protocol]], flat.index)
         flat = flat.join(scores.add_prefix(f"{protocol}."))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".parquet":
-        flat.to_parquet(out)
-    else:
-        guarded(flat).to_csv(out, index=False)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".parquet":
+            flat.to_parquet(out)
+        else:
+            guarded(flat).to_csv(out, index=False)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({reason_of(error)})") from None
     return flat

@@ -46,7 +46,7 @@ def update_readme(runs: pd.DataFrame, folder: Path, readme: Path = README) -> Pa
     """
     replaced = with_block(readme, NAME, headline(runs, folder.as_posix()))
     draw(make_cells(runs, "last"), runs, folder / "pictures")
-    readme.write_text(replaced)
+    readme.write_text(replaced, encoding="utf-8")
     return readme
 
 
@@ -56,7 +56,7 @@ def with_block(readme: Path, name: str, block: str) -> str:
     Raises:
         ValueError: the marks are not there.
     """
-    text = readme.read_text()
+    text = readme.read_text(encoding="utf-8")
     start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
     if start not in text or end not in text:
         raise ValueError(f"{readme}: lacks {start} ... {end}")

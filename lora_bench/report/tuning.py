@@ -60,7 +60,7 @@ def _read(path: Path) -> dict[str, Any]:
         UserError: it is no tuning curve.
     """
     try:
-        return _row(yaml.safe_load(path.read_text()))
+        return _row(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path}: is no tuning curve: {reason}") from None

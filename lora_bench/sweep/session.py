@@ -5,14 +5,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from ..claims import FILE as CLAIM
 from ..claims import Claimed, holder_of
 from ..compose import completed, one_line
-from ..spec import UserError
+from ..program import check_folder
+from ..spec import Spec, UserError
 from ..training.prepared import DataCache, Planned, prepare
 from ..training.run import Outcome, announce, execute
 from ..training.stop import REQUEUE, Stopped, StopSignals
@@ -219,6 +221,17 @@ class Session:
         return record.error or "" if record else "left no record"
 
 
+def check_folders(specs: Collection[Spec]) -> None:
+    """Refuse a folder of the settings that no file can be written to, before any run.
+
+    Raises:
+        UserError: names the setting and the folder.
+    """
+    for setting in ("out_dir", "cache_dir"):
+        for folder in sorted({getattr(spec, setting) for spec in specs}):
+            check_folder(f"{setting}={folder}", Path(folder))
+
+
 def _requeue(stop: StopSignals) -> None:
     """Leave a process of a launcher so that its scheduler does the job again.
 
@@ -244,8 +257,6 @@ def interruptible() -> Iterator[None]:
     """Inside the block, what ends the command early is one line and the right exit status."""
     try:
         yield
-    except UserError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept, the same command does what is missing")
     except Stopped as error:

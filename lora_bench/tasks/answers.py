@@ -98,4 +98,5 @@ def write_files(folder: Path, answers: dict[str, Answer], threshold: float | Non
         files["answers"] = {i: a.text for i, a in answers.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False) + "\n")
+        text = json.dumps(content, ensure_ascii=False) + "\n"
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")

@@ -100,7 +100,7 @@ class Member:
         spec, cell = self.planned.spec, self.planned.identity.cell
         record.adapter_bytes = save_adapter(self.folder / ADAPTER, trainee.model, spec, cell)
         record.parameters = parameter_counts(trainee.model)
-        (self.folder / "parameters.md").write_text(parameter_text(trainee.model))
+        (self.folder / "parameters.md").write_text(parameter_text(trainee.model), encoding="utf-8")
         record.epochs, record.last = trainee.epochs, trainee.epochs[-1]
         record.best = trainee.epochs[self.keeper.index]
         record.streams = trainee.streams.used

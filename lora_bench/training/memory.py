@@ -77,7 +77,7 @@ def free_bytes(device: str) -> int | None:
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
@@ -104,7 +104,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             return self
         try:
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         except OSError:
             self.valid = False
         return self
@@ -113,5 +113,5 @@ class PeakMemory:
         if self.cuda:
             self.bytes = torch.cuda.max_memory_allocated()
         elif self.valid:
-            status = Path("/proc/self/status").read_text()
+            status = Path("/proc/self/status").read_text(encoding="utf-8")
             self.bytes = int(status.split("VmHWM:")[1].split()[0]) * 1024

@@ -1,5 +1,6 @@
 """Prepared: a run's data, read and encoded once for all runs that share it. No model yet."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -182,7 +183,7 @@ def adapter_behind(spec: Spec) -> Path:
 
     assert spec.init_from is not None
     given = Path(spec.init_from)
-    if given.is_dir():
+    if os.path.isdir(given):
         return adapter_of(given)
     for found in (Path(spec.out_dir) / "runs").glob(f"*/{given.name}"):
         return adapter_of(found)

@@ -77,7 +77,7 @@ class Outcome:
         if found is None or found.status != "ok":
             records.write(self.folder, self.record)
             text = "".join(traceback.format_exception(error))
-            (self.folder / "traceback.txt").write_text(text)
+            (self.folder / "traceback.txt").write_text(text, encoding="utf-8")
 
 
 def execute(

@@ -25,11 +25,11 @@ def write_page(runs: pd.DataFrame, path: Path) -> None:
     # no text of a run can open or close an element: "<!--<script>" too would end the page
     text = json.dumps(content(runs), allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     parts = {
-        "/*STYLE*/": (FOLDER / "page.css").read_text(),
-        "/*SCRIPT*/": "\n".join((FOLDER / name).read_text() for name in SCRIPTS),
+        "/*STYLE*/": (FOLDER / "page.css").read_text(encoding="utf-8"),
+        "/*SCRIPT*/": "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS),
         "/*DATA*/": text.replace("<", "\\u003c"),  # last: it may hold any text
     }
-    page = (FOLDER / "page.html").read_text()
+    page = (FOLDER / "page.html").read_text(encoding="utf-8")
     for mark, part in parts.items():
         page = page.replace(mark, part)
     path.parent.mkdir(parents=True, exist_ok=True)

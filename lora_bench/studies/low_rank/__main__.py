@@ -9,8 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ... import record as records
+from ...program import program
 from ...record import Record
-from ...spec import UserError
 from .compose import CONF, MODULE, command, from_config, plan, portable, without_rank
 from .run import Run, execute, prepare
 
@@ -50,6 +50,7 @@ class Command:
             sys.exit("\n".join([counted, *reasons]))
 
 
+@program
 def main() -> None:
     """Check the whole command, do its runs, and after a sweep show what was found."""
     args = get_args_parser().parse_args()
@@ -57,15 +58,12 @@ def main() -> None:
         _hydra(lambda config: None)
         return
     words = list(args.overrides)
-    try:
-        doing = Command(prepare(plan(words, sweep=args.multirun)), sweep=args.multirun)
-        if args.multirun:
-            text = " ".join([f"python -m {MODULE} -m", *portable(words)])
-            for out_dir in {run.out_dir for run in doing.runs.values()}:
-                records.write_plan(out_dir, text, list(doing.runs))
-            print(f"sweep: {len(doing.runs)} runs", file=sys.stderr)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    doing = Command(prepare(plan(words, sweep=args.multirun)), sweep=args.multirun)
+    if args.multirun:
+        text = " ".join([f"python -m {MODULE} -m", *portable(words)])
+        for out_dir in {run.out_dir for run in doing.runs.values()}:
+            records.write_plan(out_dir, text, list(doing.runs))
+        print(f"sweep: {len(doing.runs)} runs", file=sys.stderr)
     try:
         _hydra(doing.job)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,9 +159,9 @@ def _find(root: Path, name: str) -> Path:
     """The file of that name, plain or gzipped, also as ``...images.idx3-ubyte``."""
     names = [f"{base}{end}" for base in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
     for candidate in names:
-        if (root / candidate).is_file():
+        if os.path.isfile(root / candidate):
             return root / candidate
-    reason = "no such folder" if not root.is_dir() else f"lacks {name} or {name}.gz"
+    reason = "no such folder" if not os.path.isdir(root) else f"lacks {name} or {name}.gz"
     raise DataError(f"root={root}: {reason}")
 
 

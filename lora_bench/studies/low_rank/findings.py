@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ...program import program
 from ...report import load_records
 from ...spec import UserError
 from .settings import STUDY
@@ -63,6 +64,7 @@ QUESTIONS = {
 }
 
 
+@program
 def main(arguments: list[str] | None = None) -> None:
     """Write the findings of one folder of runs."""
     parser = argparse.ArgumentParser(
@@ -75,15 +77,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder to write to (default: that of --runs)")
     args = parser.parse_args(arguments)
-    try:
-        everything = load_records(args.runs)
-        runs = measured(everything, args.runs)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    everything = load_records(args.runs)
+    runs = measured(everything, args.runs)
     out = args.out or args.runs
     out.mkdir(parents=True, exist_ok=True)
     text = describe(runs, failures(everything))
-    (out / "findings.md").write_text(f"{text}\n")
+    (out / "findings.md").write_text(f"{text}\n", encoding="utf-8")
     print(text)
     from .pictures import draw
 

@@ -97,7 +97,9 @@ def execute(run: Run, command: str) -> Record:
         record.status = "failed"
         record.error = " ".join(str(error).split()) or type(error).__name__
         records.write(folder, record)
-        (folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+        (folder / "traceback.txt").write_text(
+            "".join(traceback.format_exception(error)), encoding="utf-8"
+        )
     else:
         (folder / "traceback.txt").unlink(missing_ok=True)
     return record

@@ -6,12 +6,12 @@ Words are overrides of the defaults below, as in ``optimizer=sgd layer=full``.
 """
 
 import argparse
-import sys
 
 import pandas as pd
 from tqdm import tqdm
 
 from ... import record as records
+from ...program import program
 from ...spec import UserError
 from .compose import CONF, command, plan, portable
 from .run import Run, execute, prepare
@@ -28,6 +28,7 @@ DEFAULTS = {
 }
 
 
+@program
 def main(arguments: list[str] | None = None) -> None:
     """Train with every rate, and print, and if asked write, the best of each layer type."""
     parser = argparse.ArgumentParser(
@@ -40,23 +41,20 @@ def main(arguments: list[str] | None = None) -> None:
         "--write", action="store_true", help="make the best rates the presets of the study"
     )
     args = parser.parse_intermixed_args(arguments)
-    try:
-        words = complete(args.words)
-        runs = {run.key: run for run in prepare(plan(words, sweep=True))}
-        scores = measure(list(runs.values()))
-        text = " ".join([f"python -m {MODULE}", *portable(args.words)])
-        out_dir = next(iter(runs.values())).out_dir
-        records.write_plan(out_dir, text, list(runs))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    words = complete(args.words)
+    runs = {run.key: run for run in prepare(plan(words, sweep=True))}
+    scores = measure(list(runs.values()))
+    text = " ".join([f"python -m {MODULE}", *portable(args.words)])
+    out_dir = next(iter(runs.values())).out_dir
+    records.write_plan(out_dir, text, list(runs))
     (optimizer,) = scores.optimizer.unique()
     best = choose(scores)
     shown = describe(scores, best, text)
-    (out_dir / f"rates_{optimizer}.md").write_text(f"{shown}\n")
+    (out_dir / f"rates_{optimizer}.md").write_text(f"{shown}\n", encoding="utf-8")
     print(shown)
     for layer, rate in best.items() if args.write else ():
         path = CONF / "learning_rate" / f"{layer}_{optimizer}.yaml"
-        path.write_text(preset(text, rate, scores))
+        path.write_text(preset(text, rate, scores), encoding="utf-8")
         print(path)
 
 

@@ -1,0 +1,115 @@
+"""What every program does alike: a mistake is one line, and nobody need read what it prints."""
+
+import contextlib
+import functools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from .spec import UserError
+
+CLOSED = 141  # exit status of a process that SIGPIPE ends: what it printed went to no reader
+
+P = ParamSpec("P")
+
+
+class Output:
+    """A standard stream that can be written to when it is closed, full, or of ASCII alone.
+
+    Attributes:
+        failure: why what is written is lost; None where it is not.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+        self.failure: OSError | None = None
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # ± in an ASCII locale
+
+    def write(self, text: str) -> int:
+        """Write a text, or lose it."""
+        self._do(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, or lose it."""
+        self._do(self._stream.flush)
+
+    def _do(self, step: Callable[..., object], *arguments: str) -> None:
+        try:
+            step(*arguments)
+        except OSError as error:
+            self.failure = error
+            with open(os.devnull, "wb") as nowhere:  # also for what is buffered
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def program(main: Callable[P, None]) -> Callable[P, None]:
+    """A ``main`` whose mistakes end in one line, and whose work goes on without a reader."""
+
+    @functools.wraps(main)
+    def whole(*args: P.args, **kwargs: P.kwargs) -> None:
+        with _lasting_output():
+            try:
+                main(*args, **kwargs)
+            except UserError as error:
+                sys.exit(f"error: {error}")
+            except OSError as error:  # of a file or a folder that nothing else has named
+                sys.exit(f"error: {_place_of(error)}{reason_of(error)}")
+
+    return whole
+
+
+@contextlib.contextmanager
+def _lasting_output() -> Iterator[None]:
+    """Inside the block what is printed may be lost; the exit status tells then."""
+    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (a stream may be None)
+    out, err = Output(sys.stdout or nowhere), Output(sys.stderr or nowhere)
+    try:
+        with nowhere, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):  # type: ignore[type-var]
+            try:
+                yield
+            finally:
+                out.flush()
+                err.flush()
+    except SystemExit as end:
+        if end.code or not (out.failure or err.failure):
+            raise
+    failure = out.failure or err.failure
+    if isinstance(failure, BrokenPipeError):  # as in `... | head`
+        sys.exit(CLOSED)
+    if failure:
+        sys.exit(f"error: standard output: cannot be written ({reason_of(failure)})")
+
+
+def reason_of(error: Exception) -> str:
+    """What the system says of a file, in one line."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+def _place_of(error: OSError) -> str:
+    return "" if error.filename is None else f"{error.filename2 or error.filename}: "
+
+
+def check_folder(given: str, folder: Path) -> None:
+    """Make a folder, and refuse one that no file can be written to, before there is any work.
+
+    Args:
+        given: how the user named it, as in ``--out afile``.
+        folder: to be written to.
+
+    Raises:
+        UserError: names it and the reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        raise UserError(f"{given}: cannot be written ({reason_of(error)})") from None
