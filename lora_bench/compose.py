@@ -75,11 +75,11 @@ class Composer:
             given = _is_given(error.path, overrides)
             origin = "the command line" if given else "a preset or default"
             raise UserError(f"{error} (set by {origin})") from None
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"a preset cannot be read: {one_line(error)}") from None
         except (HydraException, OmegaConfBaseException) as error:
             line = _unknown_argument(overrides) or _wrong_type(overrides) or one_line(error)
             raise UserError(line) from None
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"a preset cannot be read: {one_line(error)}") from None
         except (ValueError, TypeError, RecursionError) as error:  # Hydra's and OmegaConf's own
             line = " ".join(overrides)
             raise UserError(f"{line}: cannot be composed: {one_line(error)}") from None

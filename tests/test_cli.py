@@ -34,7 +34,7 @@ def test_a_real_process_answers_as_main_does():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["task=nosuch"], "Available options in 'task': cola mnli mrpc"),
+        (["task=nosuch"], "error: In 'config': Could not find 'task/nosuch' Available options in"),
         (["method.rnak=4"], "did you mean method.rank?"),
         (
             ["method=relora", "method.args.evry=4"],
