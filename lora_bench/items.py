@@ -100,9 +100,7 @@ def read_scored(folder: Path) -> dict[str, Scored]:
     Raises:
         UserError: there is no finished run, or its predictions are not there.
     """
-    record = records.read(folder)
-    if record is None or record.status != "ok":
-        raise UserError(f"{folder}: holds no finished run ({records.FILE} with status ok)")
+    record = records.read_finished(folder)
     files = sorted((folder / "predictions").glob("*.parquet"))
     if not files:
         raise UserError(

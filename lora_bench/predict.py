@@ -90,9 +90,7 @@ def _planned(folder: Path, root: str | None) -> tuple[records.Record, Spec, dict
         UserError: there is no finished run, its record names a file elsewhere, or the data has no
             test split.
     """
-    record = records.read(folder)
-    if record is None or record.status != "ok":
-        raise UserError(f"{folder}: holds no finished run ({records.FILE} with status ok)")
+    record = records.read_finished(folder)
     spec = records.spec_of(record)
     try:
         check_submission(spec.task)

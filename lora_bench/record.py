@@ -173,6 +173,18 @@ def _of_any_format(path: Path | str, text: bytes) -> Record:
         raise RecordError(f"{path}: is malformed for format {number}: {reason}") from None
 
 
+def read_finished(folder: Path) -> Record:
+    """The record of a run that has ended well.
+
+    Raises:
+        UserError: there is none in ``folder``.
+    """
+    record = read(folder)
+    if record is None or record.status != "ok":
+        raise UserError(f"{folder}: holds no finished run ({FILE} with status ok)")
+    return record
+
+
 def spec_of(record: Record) -> Spec:
     """The settings of a run.
 

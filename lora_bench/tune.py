@@ -136,7 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tune(systems, search, command_of(words, PROGRAM))
         for system in systems:
             path = tuned.FOLDERS[0] / f"{system.name}.yaml"
-            path.parent.mkdir(parents=True, exist_ok=True)
             records.write_whole(path, content(system, search, command_of(words, PROGRAM)))
             print(f"{path}\n{table(system)}\n")
 

@@ -66,7 +66,8 @@ def tuned_rate(spec: Spec) -> float:
     Raises:
         SpecError: there is none.
     """
-    path = files().get(name_of(spec))
+    name = f"{name_of(spec)}.yaml"
+    path = next((folder / name for folder in FOLDERS if (folder / name).exists()), None)
     if path is None:
         raise SpecError(
             SETTING,
