@@ -452,7 +452,7 @@ def test_every_command_of_the_report_shows_the_study(finished, tmp_path, capsys)
     names = {path.stem for path in (tmp_path / "plots" / "pictures").glob("*.svg")}
     assert {"over_rank_digits", "epochs_digits", "pareto_parameters_digits"} <= names
     report(["trace", "method=low_rank", "rank=4", "init=rank_aware", "--runs", str(finished)])
-    assert "3 runs of 1 systems" in capsys.readouterr().out
+    assert "3 runs of 1 system," in capsys.readouterr().out
 
 
 def test_a_record_of_the_study_claims_no_setting_of_the_benchmark(finished):
