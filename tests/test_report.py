@@ -18,6 +18,7 @@ from lora_bench.report.build import Choices, all_tables
 from lora_bench.report.cells import make_cells
 from lora_bench.report.commands import COMMANDS
 from lora_bench.report.formats import fold_constants, to_csv, to_latex, to_markdown, to_terminal
+from lora_bench.report.methods_table import methods_table
 from lora_bench.report.names import show, telling
 from lora_bench.report.pairs import paired_table
 from lora_bench.report.pictures import draw, pareto
@@ -25,7 +26,6 @@ from lora_bench.report.published import load_published, published_table
 from lora_bench.report.readme import PICTURE, README, headline, update_readme
 from lora_bench.report.sweeps import sweeps
 from lora_bench.report.table import Number, Table
-from lora_bench.report.tables import methods_table
 from lora_bench.spec import PROCEDURE, Identity, Spec, Start, UserError, part_of, settings
 from tests.report_records import composed, grid, made_of, made_up, seeded, tables_of
 

@@ -11,10 +11,10 @@ import pytest
 from lora_bench.report import load_records
 from lora_bench.report.__main__ import main
 from lora_bench.report.cells import make_cells
+from lora_bench.report.methods_table import methods_table
 from lora_bench.report.page import write_page
 from lora_bench.report.page.content import MOST_EPOCHS, content
 from lora_bench.report.statistics import compare
-from lora_bench.report.tables import methods_table
 from lora_bench.spec import Identity
 from tests.helpers import mostly_slow, seeds_of_fuzz
 from tests.report_records import composed, grid, made_of, made_up

@@ -7,19 +7,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lora_bench.report.aggregates import compare_over_tasks, interquartile_means, mean_ranks
+from lora_bench.report.power import _power, seeds_needed
 from lora_bench.report.statistics import (
     EXACT_SEEDS,
-    _power,
     bootstrap,
     compare,
     compare_all,
-    compare_over_tasks,
     expected_best,
     holm,
-    interquartile_means,
     mcnemar,
-    mean_ranks,
-    seeds_needed,
     sign_flip,
     summarize,
 )

@@ -20,7 +20,7 @@ from ..model.encoder import load_tokenizer
 from ..presets import task_presets
 from ..program import program
 from ..report.formats import to_markdown
-from ..report.tables import Table
+from ..report.table import Table
 from ..spec import DataSpec, ModelSpec, TaskSpec, UserError
 from ..tasks import Task, make_task
 from . import DataError

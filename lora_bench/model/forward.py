@@ -5,14 +5,12 @@ that share their frozen parameters go through one pass: what they share is compu
 all runs at once, what is a run's own on its own rows.
 
 Where a part of a layer is as transformers or :mod:`lora_bench.model.lora` made it, its parameters
-go through the functions of :mod:`lora_bench.model.affine` and :mod:`lora_bench.model.functions`;
-where a method has replaced it (an adapter, a PEFT layer, a 4-bit weight), the forward of that
-module is called.
+go through the functions of :mod:`lora_bench.model.projection` and
+:mod:`lora_bench.model.functions`; where a method has replaced it (an adapter, a PEFT layer, a 4-bit
+weight), the forward of that module is called.
 """
 
-import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -30,28 +28,14 @@ from transformers.models.roberta.modeling_roberta import (
     RobertaSelfOutput,
 )
 
-from .affine import Affine, Segment, affine, stacked_bias
 from .attention import attend
 from .dropout import Dropout, DropoutStream, keep, rescale
 from .functions import ResidualNorm
-from .lora import LoraLinear, LoraRobertaSelfAttention
+from .lora import LoraRobertaSelfAttention
 from .packing import Batch, Layout
-from .product import Product
+from .projection import Projection, Share, cat, each, hooked, rate, shared, shares_of
 
 Output = RobertaSelfOutput | RobertaOutput
-
-
-@dataclass(frozen=True)
-class Share:
-    """A run's rows of the activations, and the stream of its dropout masks."""
-
-    rows: slice
-    stream: DropoutStream | None
-
-    @property
-    def alone(self) -> "Share":
-        """The share in its own rows, cut out."""
-        return Share(slice(0, self.rows.stop - self.rows.start), self.stream)
 
 
 class EncoderPass:
@@ -76,12 +60,8 @@ class EncoderPass:
         *,
         checkpointing: bool = False,
     ):
-        self.encoders, self.dtype, self.checkpointing = list(encoders), dtype, checkpointing
-        self._made: dict[tuple[int, ...], _Made] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy makes its products itself: those in the CPU's own order cannot be copied."""
-        return {**vars(self), "_made": {}}
+        self.encoders, self.checkpointing = list(encoders), checkpointing
+        self.project = Projection(dtype)
 
     def __call__(
         self,
@@ -101,7 +81,7 @@ class EncoderPass:
             (T, D) of each run, or (B, D) of its first tokens.
         """
         chosen = [None] * len(self.encoders) if streams is None else streams
-        shares = _shares(batch.layout, chosen)
+        shares = shares_of(batch.layout, chosen)
         depth = len(self.encoders[0].encoder.layer)
         again = self.checkpointing and torch.is_grad_enabled()
         layer = self._checkpointed if again else self._layer
@@ -117,7 +97,7 @@ class EncoderPass:
 
     def lower(self, batch: Batch, depth: int) -> Tensor:
         """The output of the first ``depth`` layers of one run without dropout (T, D)."""
-        shares = _shares(batch.layout, [None])
+        shares = shares_of(batch.layout, [None])
         x = _with_spare_rows(self._lowest(batch, [None]), batch.layout)
         for i in range(depth):
             x = self._layer(i, x, batch.layout, shares)
@@ -130,13 +110,13 @@ class EncoderPass:
         tables = [encoder.embeddings for encoder in self.encoders]
         counts = [part.tokens for part in batch.layout.parts]
         x = _embed(tables, batch, counts)
-        p = _rate(tables[0].dropout)
+        p = rate(tables[0].dropout)
         ends = accumulate(counts)
         rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
         mask = keep(x.shape, p, x, list(zip(rows, streams, strict=True)))
         if mask is not None:
             x = x * (mask * rescale(p))
-        return x.to(self.dtype or x.dtype)
+        return x.to(self.project.dtype or x.dtype)
 
     def _layer(
         self,
@@ -153,7 +133,7 @@ class EncoderPass:
             return self._whole(layers, x, layout, shares, first_only)
         x, mixed = self._attend(attentions, x, layout, shares, first_only)
         if first_only:
-            shares = _shares(layout.first, [share.stream for share in shares])
+            shares = shares_of(layout.first, [share.stream for share in shares])
         x = self._output([layer.attention.output for layer in layers], mixed, x, shares)
         wide = self._intermediate([layer.intermediate for layer in layers], x, shares)
         return self._output([layer.output for layer in layers], wide, x, shares)
@@ -191,7 +171,7 @@ class EncoderPass:
         """A layer whose attention a method has replaced, by its own forward."""
         if len(layers) > 1:
             raise TypeError("a method that replaces the attention cannot be trained in a group")
-        with self._autocast(x):
+        with self.project.autocast(x):
             out = layers[0](x[None], layout=layout, stream=shares[0].stream)[0]
         return (out[layout.first_rows] if first_only else out).to(x.dtype)
 
@@ -207,22 +187,22 @@ class EncoderPass:
         rows, keys_values = x, None
         if first_only:
             rows = x[layout.first_rows]  # (B, D)
-            firsts = _shares(layout.first, [share.stream for share in shares])
-            queries = self._project([[a.query] for a in attentions], rows, firsts)
-            keys_values = self._project([[a.key, a.value] for a in attentions], x, shares)
+            firsts = shares_of(layout.first, [share.stream for share in shares])
+            queries = self.project([[a.query] for a in attentions], rows, firsts)
+            keys_values = self.project([[a.key, a.value] for a in attentions], x, shares)
         else:
-            queries = self._project([[a.query, a.key, a.value] for a in attentions], x, shares)
+            queries = self.project([[a.query, a.key, a.value] for a in attentions], x, shares)
         a = attentions[0]
-        heads, p = a.num_attention_heads, _rate(a.dropout)
+        heads, p = a.num_attention_heads, rate(a.dropout)
         streams = [share.stream for share in shares]
         return rows, attend(queries, keys_values, layout, heads, a.scaling, p, streams)
 
     def _intermediate(
         self, blocks: Sequence[RobertaIntermediate], x: Tensor, shares: Sequence[Share]
     ) -> Tensor:
-        if any(type(block) is not RobertaIntermediate or _hooked(block) for block in blocks):
-            return self._each(blocks, shares, lambda block, rows: self._call(block, x[rows]))
-        wide = self._project([[block.dense] for block in blocks], x, shares)
+        if any(type(block) is not RobertaIntermediate or hooked(block) for block in blocks):
+            return each(blocks, shares, lambda block, rows: self.project.call(block, x[rows]))
+        wide = self.project([[block.dense] for block in blocks], x, shares)
         return blocks[0].intermediate_act_fn(wide)
 
     def _output(
@@ -230,15 +210,17 @@ class EncoderPass:
     ) -> Tensor:
         """h (R, D or intermediate), residual (R, D) -> (R, D), or B rows for R."""
         if not all(map(_standard_output, blocks)):
-            return self._each(
-                blocks, shares, lambda block, rows: self._call(block, h[rows], residual[rows])
+            return each(
+                blocks,
+                shares,
+                lambda block, rows: self.project.call(block, h[rows], residual[rows]),
             )
-        h = self._project([[block.dense] for block in blocks], h, shares)
+        h = self.project([[block.dense] for block in blocks], h, shares)
         if not all(map(_standard_end, blocks)):
-            return self._each(
+            return each(
                 blocks, shares, lambda block, rows: self._end(block, h[rows], residual[rows])
             )
-        p = _rate(blocks[0].dropout)
+        p = rate(blocks[0].dropout)
         mask = keep(h.shape, p, h, [(share.rows, share.stream) for share in shares])
         norms = [block.LayerNorm for block in blocks]
         if _shared_norm(norms):
@@ -258,90 +240,8 @@ class EncoderPass:
 
     def _end(self, block: Output, h: Tensor, residual: Tensor) -> Tensor:
         """What follows the linear layer of an output block, by its own modules."""
-        with self._autocast(h):
+        with self.project.autocast(h):
             return block.LayerNorm(block.dropout(h) + residual).to(residual.dtype)
-
-    def _project(
-        self, modules: Sequence[Sequence[nn.Module]], x: Tensor, shares: Sequence[Share]
-    ) -> Tensor:
-        """Linear layers of one input, side by side: x (T, in) -> (T, sum of their outs).
-
-        Args:
-            modules: of each run, the linear layers.
-            x: of all runs.
-            shares: of each run.
-        """
-        if not all(_fusible(module) for own in modules for module in own):
-            return self._each(
-                modules,
-                shares,
-                lambda own, rows: stacked_outputs([self._call(m, x[rows]) for m in own]),
-            )
-        layers = [
-            [_affine_of(module, x[share.rows], share.stream) for module in own]
-            for own, share in zip(modules, shares, strict=True)
-        ]
-        places = list(zip(*layers, strict=True))  # the layers of all runs at each place
-        if not all(_shared([layer.weight for layer in place]) for place in places):
-            outs = [
-                affine(
-                    x[share.rows],
-                    [Segment(share.alone.rows, own)],
-                    self._product(own, x.dtype),
-                    self._bias(own, x.dtype),
-                )
-                for own, share in zip(layers, shares, strict=True)
-            ]
-            return torch.cat(outs)
-        shared = all(_shared([layer.bias for layer in place]) for place in places)
-        segments = [
-            Segment(share.rows, own, None if shared else self._bias(own, x.dtype))
-            for own, share in zip(layers, shares, strict=True)
-        ]
-        bias = self._bias(layers[0], x.dtype) if shared else None
-        return affine(x, segments, self._product(layers[0], x.dtype), bias)
-
-    def _each(
-        self,
-        modules: Sequence[Any],
-        shares: Sequence[Share],
-        function: Callable[[Any, slice], Tensor],
-    ) -> Tensor:
-        """What each run's own module gives for its rows, one run after the other."""
-        pairs = zip(modules, shares, strict=True)
-        outs = [function(module, share.rows) for module, share in pairs]
-        return outs[0] if len(outs) == 1 else torch.cat(outs)
-
-    def _call(self, module: nn.Module, *inputs: Tensor) -> Tensor:
-        with self._autocast(inputs[0]):
-            return module(*inputs).to(inputs[0].dtype)
-
-    def _autocast(self, x: Tensor) -> torch.autocast:
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16)
-
-    def _product(self, layers: Sequence[Affine], dtype: torch.dtype) -> Product:
-        weights = [layer.weight for layer in layers]
-        return self._once(weights, lambda frozen: Product(weights, dtype, frozen))
-
-    def _bias(self, layers: Sequence[Affine], dtype: torch.dtype) -> Tensor | None:
-        biases = [layer.bias for layer in layers if layer.bias is not None]
-        return self._once(biases, lambda _: stacked_bias(layers, dtype))
-
-    def _once(self, parameters: Sequence[Tensor], make: Callable[[bool], Any]) -> Any:
-        """What ``make`` gives of the parameters; of frozen ones it is kept until they change.
-
-        Args:
-            parameters: whose values decide.
-            make: is told whether its result will be kept.
-        """
-        if any(p.requires_grad for p in parameters):
-            return make(False)
-        name = tuple(id(p) for p in parameters)
-        state = [(p._version, p.data_ptr()) for p in parameters]
-        held = self._made.get(name)
-        if held is None or held.state != state or any(map(operator.is_not, held.of, parameters)):
-            held = self._made[name] = _Made(list(parameters), state, make(True))
-        return held.result
 
 
 def _embed(tables: Sequence[RobertaEmbeddings], batch: Batch, counts: Sequence[int]) -> Tensor:
@@ -354,7 +254,7 @@ def _embed(tables: Sequence[RobertaEmbeddings], batch: Batch, counts: Sequence[i
     """
     ids = torch.stack([batch.input_ids, batch.position_ids, batch.token_type_ids])  # (3, T)
     weights = [list(table.parameters()) for table in tables]
-    if all(map(_shared, zip(*weights, strict=True))):
+    if all(map(shared, zip(*weights, strict=True))):
         return _embed_one(tables[0], ids)
     pairs = zip(tables, ids.split(counts, 1), strict=True)
     return torch.cat([_embed_one(table, own) for table, own in pairs])
@@ -366,19 +266,9 @@ def _embed_one(table: RobertaEmbeddings, ids: Tensor) -> Tensor:
     return table.LayerNorm(total + table.token_type_embeddings(types))
 
 
-def stacked_outputs(outs: Sequence[Tensor]) -> Tensor:
-    """(T, out_i) of layers side by side (T, N)."""
-    return outs[0] if len(outs) == 1 else torch.cat(list(outs), 1)
-
-
 def _restore(streams: Sequence[DropoutStream], states: Sequence[Any]) -> None:
     for stream, state in zip(streams, states, strict=True):
         stream.restore(state)
-
-
-def _shares(layout: Layout, streams: Sequence[DropoutStream | None]) -> list[Share]:
-    pairs = zip(layout.parts, streams, strict=True)
-    return [Share(part.rows, stream) for part, stream in pairs]
 
 
 def _with_spare_rows(x: Tensor, layout: Layout) -> Tensor:
@@ -388,33 +278,11 @@ def _with_spare_rows(x: Tensor, layout: Layout) -> Tensor:
         F.pad(piece, (0, 0, 0, part.spare.stop - part.spare.start))
         for piece, part in zip(pieces, layout.parts, strict=True)
     ]
-    return padded[0] if len(padded) == 1 else torch.cat(padded)
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A result, the parameters that it is of, and their state at that time."""
-
-    of: list[Tensor]
-    state: list[tuple[int, int]]
-    result: Any
-
-
-def _shared(parameters: Sequence[Tensor | None]) -> bool:
-    """Whether the parameters of all runs are one and the same; that of a single run is."""
-    first = parameters[0]
-    if len(parameters) == 1:
-        return True
-    if first is None:
-        return all(p is None for p in parameters)
-    return all(
-        p is not None and not p.requires_grad and p.data_ptr() == first.data_ptr()
-        for p in parameters
-    )
+    return cat(padded)
 
 
 def _shared_norm(norms: Sequence[nn.LayerNorm]) -> bool:
-    return _shared([norm.weight for norm in norms]) and _shared([norm.bias for norm in norms])
+    return shared([norm.weight for norm in norms]) and shared([norm.bias for norm in norms])
 
 
 def _residual_norm(
@@ -428,33 +296,9 @@ def _residual_norm(
     return ResidualNorm.apply(h, residual, mask, rescale(p), weight, bias, norm.eps)
 
 
-def _fusible(module: nn.Module) -> bool:
-    """Whether the fused function can compute a linear layer."""
-    return type(module) in (nn.Linear, LoraLinear) and not _hooked(module)
-
-
 def _standard_output(block: Output) -> bool:
-    return type(block) in (RobertaSelfOutput, RobertaOutput) and not _hooked(block)
+    return type(block) in (RobertaSelfOutput, RobertaOutput) and not hooked(block)
 
 
 def _standard_end(block: Output) -> bool:
     return type(block.dropout) in (nn.Dropout, Dropout) and type(block.LayerNorm) is nn.LayerNorm
-
-
-def _affine_of(module: Any, x: Tensor, stream: DropoutStream | None) -> Affine:
-    """What the fused function needs of a linear layer whose input is x (T, in)."""
-    if type(module) is nn.Linear or module.merged or not module.enabled:
-        return Affine(module.weight, module.bias)
-    p = _rate(module.lora_dropout)
-    mask = keep(x.shape, p, x, [(slice(0, len(x)), stream)])
-    update = (module.lora_a, module.lora_b, module.lora_scaling)
-    return Affine(module.weight, module.bias, *update, mask, rescale(p))
-
-
-def _hooked(module: nn.Module) -> bool:
-    """Whether somebody listens to the module's forward, which would not be called."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def _rate(module: nn.Dropout) -> float:
-    return module.p if module.training else 0.0

@@ -23,7 +23,7 @@ class Group:
         self.models = list(models)
         first = models[0].encode
         self._encode = EncoderPass(
-            [m.encoder for m in models], first.dtype, checkpointing=first.checkpointing
+            [m.encoder for m in models], first.project.dtype, checkpointing=first.checkpointing
         )
 
     def __call__(self, batches: Sequence[Batch]) -> list[Tensor]:

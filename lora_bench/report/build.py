@@ -6,10 +6,11 @@ import pandas as pd
 
 from .costs import cost_table
 from .layout import DEFAULT, Layout
+from .methods_table import methods_table
 from .overall import overall_table
 from .pairs import paired_table, pairs_table
 from .table import Table
-from .tables import alpha_tables, methods_table, older_procedure, span_table, sweep_tables
+from .tables import alpha_tables, older_procedure, span_table, sweep_tables
 
 
 @dataclass(frozen=True)

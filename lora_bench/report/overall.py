@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .aggregates import interquartile_means, mean_ranks
 from .layout import DEFAULT, Layout
+from .methods_table import over_tasks, row_order
 from .pairs import clear_best, name_some
-from .statistics import interquartile_means, mean_ranks
 from .table import Number, Table
-from .tables import common, over_tasks, row_order
+from .tables import common
 
 FEWEST = 2  # systems, and tasks
 COLUMNS = ["method", "average", "IQM", "IQM interval", "mean rank", "rank interval"]

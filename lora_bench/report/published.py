@@ -12,7 +12,8 @@ import pandas as pd
 import yaml
 
 from .cells import IDS, median_costs
-from .tables import Table, older_procedure
+from .table import Table
+from .tables import older_procedure
 
 PATH = Path(__file__).resolve().parent / "published.yaml"
 FACTS = ["source", "model", "method", "rank", "parameters", "protocol", "statistic", "n", "note"]

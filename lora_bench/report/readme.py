@@ -7,8 +7,8 @@ import pandas as pd
 from .cells import make_cells
 from .formats import escape_markdown, to_markdown
 from .layout import DEFAULT, as_published
+from .methods_table import methods_table
 from .pictures import draw
-from .tables import methods_table
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 NAME = "results"  # of the block

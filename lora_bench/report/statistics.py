@@ -8,22 +8,18 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from scipy import stats
 
+from .power import seeds_needed
+
 CONFIDENCE = 0.95
-POWER = 0.8  # of the test that ``seeds_needed`` plans for
 RESAMPLES = 1000
 EXACT_SEEDS = 14  # sign flips are all tried up to here, and sampled beyond
 SAMPLED_FLIPS = 20_000
 BLOCK = 500  # samples computed at once: bounds the memory
 FLIPS_AT_ONCE = 500
-TIE_DIGITS = 9  # after the decimal point: means that agree to so many are equal
-MOST_SEEDS = 1000  # beyond this, "how many seeds" has no useful answer
-# numbers of seeds that are tried: exact up to 100, then 2 % apart
-SEEDS = np.unique(np.r_[2:101, np.geomspace(101, MOST_SEEDS, 120).astype(int)])
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Paired:
     ``low`` and ``high`` bound the 95 % BCa interval of the mean; None for one common seed. ``p`` is
     that of the two-sided sign-flip test, ``floor`` the least that it can be with so many seeds.
     ``seeds_needed`` would show a difference of this size; None where that is more than
-    MOST_SEEDS, or where no spread is known.
+    ``power.MOST_SEEDS``, or where no spread is known.
     """
 
     n: int
@@ -220,84 +216,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def interquartile_means(scores: Sequence[np.ndarray]) -> list[tuple[float, float, float]]:
-    """Mean of the middle half of all scores, with its 95 % stratified bootstrap interval.
-
-    Seeds are resampled within each task, the same ones for all systems (Agarwal et al. 2021,
-    arXiv 2108.13264).
-
-    Args:
-        scores: of each task, (systems, seeds), at least one seed; tasks on one scale.
-
-    Returns:
-        Mean, lower and upper bound of each system.
-    """
-    rng = np.random.default_rng(0)
-    sizes = [own.shape[1] for own in scores]
-    seeds = [rng.integers(size, size=(RESAMPLES, size)) for size in sizes]
-    found = []
-    for systems in zip(*scores, strict=True):
-        drawn = [own[at] for own, at in zip(systems, seeds, strict=True)]  # (resamples, seeds)
-        middle = stats.trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1)
-        low, high = np.quantile(middle, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        mean = stats.trim_mean(np.concatenate(systems), 0.25)
-        found.append((float(mean), float(low), float(high)))
-    return found
-
-
-def mean_ranks(scores: Sequence[np.ndarray]) -> list[tuple[float, float, float]]:
-    """Mean over tasks of the rank of each system, with its 95 % stratified bootstrap interval.
-
-    Within a task, systems are ranked by their mean over seeds: 1 is the best, and equal ones share
-    the mean of their ranks (Demšar 2006, section 3.2.2). Seeds are resampled within each task, the
-    same ones for all systems; tasks are not resampled.
-
-    Args:
-        scores: of each task, (systems, seeds).
-
-    Returns:
-        Mean rank, lower and upper bound of each system.
-    """
-    rng = np.random.default_rng(0)
-    found, drawn = [], []
-    for own in scores:
-        n = own.shape[1]
-        times = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)  # that each seed is drawn
-        found.append(_ranks(own.mean(axis=1, keepdims=True)))
-        drawn.append(_ranks(own @ times.T / n))
-    bounds = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    low, high = np.quantile(np.mean(drawn, axis=0), bounds, axis=1)
-    means = np.mean(found, axis=0)[:, 0]
-    return [(float(m), float(a), float(b)) for m, a, b in zip(means, low, high, strict=True)]
-
-
-def _ranks(means: np.ndarray) -> np.ndarray:
-    """Ranks in each column; rounded, so that equal means are equal however they were summed."""
-    return stats.rankdata(-means.round(TIE_DIGITS), axis=0)
-
-
-def compare_over_tasks(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """p of every two systems over all blocks of task and seed, after Holm over the pairs.
-
-    The sign-flip test of the difference of their means of task means: if neither is better on any
-    task, each difference in a block could as well have the other sign.
-
-    Args:
-        scores: of each task, (systems, seeds); at least two blocks in all.
-
-    Returns:
-        (systems, systems), 1 on the diagonal.
-    """
-    # divided, so that a task with more seeds does not count more than another
-    weighted = np.concatenate([own / own.shape[1] for own in scores], axis=1)
-    size = len(weighted)
-    found = np.ones((size, size))
-    first, second = np.triu_indices(size, 1)
-    corrected = holm(sign_flip(weighted[first] - weighted[second]).tolist())
-    found[first, second] = found[second, first] = corrected
-    return found
-
-
 def expected_best(scores: Sequence[float]) -> list[float]:
     """Expected best score of k random trials, for k from 1 to all of them.
 
@@ -328,47 +246,3 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     if only_first + only_second == 0:
         return 1.0
     return float(stats.binomtest(only_first, only_first + only_second).pvalue)
-
-
-def seeds_needed(difference: float, spread: float) -> int | None:
-    """Number of seeds with which a paired t-test would show a difference.
-
-    Two-sided at 5 %, in 80 % of cases.
-
-    Args:
-        difference: to be shown.
-        spread: standard deviation of the paired differences.
-
-    Returns:
-        None where it is more than MOST_SEEDS, or where difference or spread is 0.
-    """
-    if spread == 0 or difference == 0:
-        return None
-    enough = SEEDS[_least_effects() <= abs(difference) / spread]
-    return int(enough[0]) if len(enough) else None
-
-
-@cache
-def _least_effects() -> np.ndarray:
-    """For each number in SEEDS the least difference, in standard deviations, that is shown."""
-    low, high = np.zeros(len(SEEDS)), np.full(len(SEEDS), 100.0)
-    for _ in range(50):  # bisection: power grows with the effect
-        middle = (low + high) / 2
-        shown = _power(middle, SEEDS) >= POWER
-        low, high = np.where(shown, low, middle), np.where(shown, middle, high)
-    return high
-
-
-def _power(effect: np.ndarray | float, n: np.ndarray) -> np.ndarray:
-    """Chance that a two-sided paired t-test over n pairs rejects.
-
-    The noncentral t beyond both critical values.
-
-    Args:
-        effect: difference in standard deviations.
-        n: numbers of pairs.
-    """
-    critical = stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)
-    shift = effect * np.sqrt(n)
-    power = stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
-    return np.nan_to_num(power, nan=1.0)  # SciPy answers NaN where the power is 1 to all digits

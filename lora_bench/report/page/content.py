@@ -13,13 +13,13 @@ import pandas as pd
 
 from ..cells import IDS, make_cells, median_costs
 from ..costs import MIB
+from ..methods_table import TASK_ORDER
 from ..names import counted
 from ..pairs import clear_best
 from ..published import published_pairs
 from ..runs import PROTOCOLS, REFERENCES
 from ..statistics import Paired, compare_all
 from ..sweeps import sweeps
-from ..tables import TASK_ORDER
 
 COSTS = ("trained_parameters", "adapter_bytes", "train_seconds", "peak_memory_bytes")
 MOST_EPOCHS = 60  # points of a curve

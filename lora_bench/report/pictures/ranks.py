@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ..aggregates import compare_over_tasks, mean_ranks
 from ..overall import Blocks, complete_blocks
 from ..pairs import LEVEL
-from ..statistics import EXACT_SEEDS, compare_over_tasks, mean_ranks
+from ..statistics import EXACT_SEEDS
 from .style import COLOURS, WIDTH, Named, short_names, write_title
 
 MOST_SYSTEMS = 20
