@@ -12,7 +12,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from . import record as records
-from .compose import completed, one_line, plan, with_presets_of
+from .compose import completed, hydra_reason, plan, with_presets_of
 from .overrides import command_of, is_search, parsed, path_of
 from .presets import CONF
 from .program import program
@@ -134,7 +134,7 @@ def _hydra(job: Callable[[DictConfig], object], words: Sequence[str]) -> None:
     except Exception as error:
         if wanted:
             traceback.print_exc()
-        raise UserError(one_line(error) or type(error).__name__) from error
+        raise UserError(hydra_reason(error)) from error
     finally:
         sys.argv = before
         if wanted is None:

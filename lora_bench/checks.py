@@ -14,6 +14,11 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 TARGETS = ("query", "key", "value", "attention_output", "intermediate", "output")
 
 
+def one_line(error: BaseException) -> str:
+    """The message of an exception in one line; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class UserError(Exception):
     """A mistake of the user: its message is one line, printed without a traceback.
 

@@ -5,7 +5,7 @@ import dataclasses
 import importlib.resources
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from .methods import check_method
 from .model.source import check_model, source_name
 from .overrides import check_number, expected, groups, in_dict, parsed, path_of, setting_paths
 from .presets import CONF
-from .spec import Spec, SpecError, UserError
+from .spec import Spec, SpecError, UserError, one_line
 from .tasks import check_task
 from .tuned import SETTING as TUNED_SETTING
 from .tuned import tuned_rate
@@ -76,13 +76,13 @@ class Composer:
             origin = "the command line" if given else "a preset or default"
             raise UserError(f"{error} (set by {origin})") from None
         except (HydraException, OmegaConfBaseException) as error:
-            line = _unknown_argument(overrides) or _wrong_type(overrides) or one_line(error)
+            line = _unknown_argument(overrides) or _wrong_type(overrides) or hydra_reason(error)
             raise UserError(line) from None
         except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"a preset cannot be read: {one_line(error)}") from None
+            raise UserError(f"a preset cannot be read: {hydra_reason(error)}") from None
         except (ValueError, TypeError, RecursionError) as error:  # Hydra's and OmegaConf's own
             line = " ".join(overrides)
-            raise UserError(f"{line}: cannot be composed: {one_line(error)}") from None
+            raise UserError(f"{line}: cannot be composed: {hydra_reason(error)}") from None
 
     def _config(self, overrides: list[str]) -> DictConfig:
         values = [word for word in overrides if _is_value(word, overrides)]
@@ -145,6 +145,25 @@ def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
     return spec
 
 
+def check_same(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse two runs of one key with other settings: one of them would be dropped.
+
+    Args:
+        key: of both.
+        before: settings of the first by their names.
+        now: those of the second.
+
+    Raises:
+        UserError: names the first setting that differs.
+    """
+    for path in before:
+        if before[path] != now[path]:
+            raise UserError(
+                f"{path}={before[path]} and {path}={now[path]}: must be one value; the setting "
+                f"changes no score, so both are the run {key}"
+            )
+
+
 def completed(overrides: list[str]) -> list[str]:
     """The overrides as Hydra needs them: dicts may get entries that no preset writes."""
     return [
@@ -173,7 +192,7 @@ def plan(overrides: list[str], *, sweep: bool) -> list[tuple[list[str], Spec]]:
         choices = {word.get_key_element(): _alternatives(word) for word in words}  # the last wins
         jobs = [list(job) for job in itertools.product(*choices.values())]
     except HydraException as error:
-        raise UserError(one_line(error)) from None
+        raise UserError(hydra_reason(error)) from None
     composer = Composer()
     return [(job, composer.compose(job)) for job in jobs]
 
@@ -210,9 +229,9 @@ def with_presets_of(folder: str | None, overrides: list[str]) -> list[str]:
     return [f"{SEARCHPATH}=[{quoted}]", *(word for word in overrides if word not in given)]
 
 
-def one_line(error: Exception) -> str:
-    """Hydra's message without its search path and type names."""
-    text = " ".join(f"{error} {error.__cause__ or ''}".split())
+def hydra_reason(error: Exception) -> str:
+    """What Hydra says and what caused it, without its search path and type names."""
+    text = " ".join(map(one_line, filter(None, (error, error.__cause__))))
     for more in (" Config search path:", " full_key:", " See https:"):
         text = text.split(more)[0]
     return text

@@ -26,7 +26,7 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 
 from .presets import CONF
-from .spec import NOT_RECORDED, Spec, UserError
+from .spec import NOT_RECORDED, Spec, UserError, one_line
 
 MOST_RUNS = 10_000  # of one command: each of them is composed and checked before the first starts
 SWEEPER = "hydra.sweeper"
@@ -62,7 +62,7 @@ def parsed(word: str, *, searching: bool = False) -> Override:
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
-        reason = " ".join(str(error).split()).partition(" See https:")[0]
+        reason = one_line(error).partition(" See https:")[0]
         raise UserError(f"{word}: must be setting=value or group=name ({reason})") from None
     key = override.key_or_group
     if key.startswith(("hydra.", "hydra/")) or key == "hydra":

@@ -6,7 +6,7 @@ from typing import Any, cast
 import yaml
 from omegaconf import OmegaConf
 
-from .spec import SpecError, TaskSpec, UserError
+from .spec import SpecError, TaskSpec, UserError, one_line
 
 _PACKAGE = Path(__file__).resolve().parent
 _IN_WHEEL = _PACKAGE / "conf"  # in a wheel; in the repository they are beside the package
@@ -23,7 +23,7 @@ def load_yaml(path: Path) -> Any:
     try:
         return OmegaConf.load(path)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
 
 
 def task_presets() -> dict[str, TaskSpec]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from .spec import UserError
+from .spec import UserError, one_line
 
 CLOSED = 141  # exit status of a process that SIGPIPE ends: what it printed went to no reader
 
@@ -90,7 +90,7 @@ def _lasting_output() -> Iterator[None]:
 
 def reason_of(error: Exception) -> str:
     """What the system says of a file, in one line."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return getattr(error, "strerror", None) or one_line(error)
 
 
 def _place_of(error: OSError) -> str:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import record as records
 from . import tuned
-from .compose import compose, one_line, plan
+from .compose import compose, hydra_reason, plan
 from .overrides import command_of, path_of
 from .program import program
 from .record import Record
@@ -162,7 +162,7 @@ def split(words: Sequence[str]) -> tuple[Search, list[str]]:
         search: Any = OmegaConf.to_object(found)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         given_here = " ".join(f"{PREFIX}{word}" for word in own)
-        raise UserError(f"{given_here}: {one_line(error)}") from None
+        raise UserError(f"{given_here}: {hydra_reason(error)}") from None
     search.check()
     return search, given
 

@@ -231,6 +231,15 @@ def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, words, message)
     assert not list(tmp_path.rglob("record.json"))
 
 
+def test_a_sweep_over_a_setting_that_changes_no_score_is_refused(tmp_path):
+    """Its runs are one run: two folders were made, one was filled."""
+    done = cli("-m", "layer=full", *SMALL, f"out_dir={tmp_path}/a,{tmp_path}/b")
+    assert done.returncode == 1
+    line = f"out_dir={tmp_path}/a and out_dir={tmp_path}/b: must be one value"
+    assert done.stderr.startswith(f"error: {line}") and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_sweep_trains_full_rank_once_resumes_and_ends_in_tables_and_pictures(tmp_path):
     words = ["-m", "layer=full,low_rank", "rank=1,4", *SMALL, f"out_dir={tmp_path}"]

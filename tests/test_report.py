@@ -745,6 +745,16 @@ def test_a_baseline_is_found_or_named_as_wrong(tmp_path):
             main(["--runs", str(tmp_path), "--baseline", wrong])
 
 
+def test_a_baseline_that_is_there_is_not_called_wrong(tmp_path):
+    """Alone, or with no seed in common: nothing to compare is no mistake."""
+    made_up(tmp_path, "method=full", "seed=0")
+    alone = paired_table(cells_of(tmp_path), "full")
+    assert alone.rows.empty and alone.notes == []
+    made_up(tmp_path, "method=bitfit", "seed=1")
+    (note,) = paired_table(cells_of(tmp_path), "full").notes
+    assert note == "Fewer than 2 common seeds, so no interval: bitfit (cola matthews)."
+
+
 def test_all_pairs_are_compared_on_request(tmp_path, capsys):
     for seed in (0, 1):
         for rank in (1, 2, 4):

@@ -85,13 +85,15 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise AdapterError(f"{path}: {place}: {one_line(first['msg'])}") from None
+        raise AdapterError(f"{path}: {place}: {first_line(first['msg'])}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise AdapterError(f"{path}: format {number} lacks or garbles {one_line(error)}") from None
+        raise AdapterError(
+            f"{path}: format {number} lacks or garbles {first_line(error)}"
+        ) from None
     return facts
 
 
-def one_line(error: object) -> str:
+def first_line(error: object) -> str:
     """The first line of a message; the type of an exception without one."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 

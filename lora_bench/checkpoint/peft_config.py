@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..files import parse_json
-from .facts import AdapterError, one_line
+from .facts import AdapterError, first_line
 
 CONFIG = "adapter_config.json"
 BIASES = {"none": "none", "lora_only": "adapted", "all": "all"}  # PEFT's name -> method.biases
@@ -140,7 +140,7 @@ def _typed(path: Path, found: dict[str, Any]) -> LoraFacts:
         first = error.errors()[0]
         place = str(first["loc"][0]) if first["loc"] else "its text"
         value = _shown(found[place]) if place in found else "missing"
-        raise AdapterError(f"{path}: {place}={value}: {one_line(first['msg'])}") from None
+        raise AdapterError(f"{path}: {place}={value}: {first_line(first['msg'])}") from None
 
 
 def _check(path: Path, facts: LoraFacts) -> None:
@@ -157,7 +157,7 @@ def _check(path: Path, facts: LoraFacts) -> None:
         try:
             re.compile(names if isinstance(names, str) else "")
         except (re.error, OverflowError, RecursionError) as error:
-            raise AdapterError(f"{path}: {key}={_shown(names)}: {one_line(error)}") from None
+            raise AdapterError(f"{path}: {key}={_shown(names)}: {first_line(error)}") from None
 
 
 def check_modules(path: Path, facts: LoraFacts, held: Iterable[str], known: Iterable[str]) -> None:

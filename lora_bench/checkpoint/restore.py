@@ -16,7 +16,7 @@ from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec, SpecError, TaskSpec
 from ..tasks import Stock, make_task
 from . import load_adapter
-from .facts import FACTS, WEIGHTS, AdapterError, one_line, spec_of
+from .facts import FACTS, WEIGHTS, AdapterError, first_line, spec_of
 from .tensors import read_safetensors
 
 
@@ -59,7 +59,9 @@ def build_model(spec: Spec, origin: Path) -> tuple[LoraWrapperRoberta, Method]:
     except SpecError as error:
         raise AdapterError(f"{origin}: {error}") from None
     except (RuntimeError, MemoryError, OverflowError) as error:
-        raise AdapterError(f"{origin}: no model can be built from it: {one_line(error)}") from None
+        raise AdapterError(
+            f"{origin}: no model can be built from it: {first_line(error)}"
+        ) from None
 
 
 def stock_of(task: TaskSpec) -> Stock:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .facts import HERE, AdapterError, one_line
+from .facts import HERE, AdapterError, first_line
 
 # Types of floating-point numbers that torch can turn into float32; float4 has no conversion.
 FLOATS = (
@@ -40,7 +40,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         state = load_file(path)
     # KeyError: a type of numbers that torch does not have
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise AdapterError(f"{path}: is damaged ({one_line(error)})") from None
+        raise AdapterError(f"{path}: is damaged ({first_line(error)})") from None
     for name, tensor in state.items():
         if tensor.dtype.is_floating_point and tensor.dtype not in FLOATS:
             raise _not_numbers(path, name, tensor)
@@ -65,13 +65,13 @@ def read_torch(path: Path, other: tuple[str, ...] = ()) -> dict[str, Any]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not _is_pickle(path):
-            raise AdapterError(f"{path}: is damaged ({one_line(error)})") from None
+            raise AdapterError(f"{path}: is damaged ({first_line(error)})") from None
         raise AdapterError(
             f"{path}: holds more than tensors and plain values; refused, nothing in it was run"
         ) from None
     # what a damaged file raises is not documented: the unpickler takes any byte as an instruction
     except Exception as error:
-        raise AdapterError(f"{path}: is damaged ({one_line(error)})") from None
+        raise AdapterError(f"{path}: is damaged ({first_line(error)})") from None
     if not isinstance(loaded, dict) or not loaded:
         raise AdapterError(f"{path}: must be a dict of tensors")
     for name, value in loaded.items():

@@ -11,7 +11,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..spec import Spec, SpecError
+from ..spec import Spec, SpecError, one_line
 from . import POLICY, Method, one_of, require
 from ._peft_source import config_fields, peft_types
 
@@ -198,9 +198,8 @@ class Peft(Method):
                 tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
                 self.tuner = tuner(model.encoder, config, ADAPTER)
             except REFUSALS as error:
-                kind, reason = spec.method.peft_type, " ".join(str(error).split())
-                allowed = f"cannot go into {spec.model.name}: {reason}"
-                raise SpecError("method.peft_type", kind, allowed) from None
+                allowed = f"cannot go into {spec.model.name}: {one_line(error)}"
+                raise SpecError("method.peft_type", spec.method.peft_type, allowed) from None
         _declare_adapter(model.encoder)
         super().prepare(model, spec)
         if spec.method.biases == "adapted":
@@ -243,7 +242,7 @@ class Peft(Method):
         try:
             return config_class(**{**chosen, **self.config_arguments(spec)})
         except REFUSALS as error:
-            raise SpecError("method.args", m.args, " ".join(str(error).split())) from None
+            raise SpecError("method.args", m.args, one_line(error)) from None
 
     def config_arguments(self, spec: Spec) -> dict[str, Any]:
         """The arguments of the PeftConfig that ``method.args`` gives."""

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from ..spec import UserError
+from ..spec import UserError, one_line
 from .cells import IDS
 from .table import Number, Table, mapped
 
@@ -59,8 +59,7 @@ def load_layout(path: Path | None, options: dict[str, Any]) -> Layout:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, ValueError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"--layout {path}: cannot be read: {reason}") from None
+            raise UserError(f"--layout {path}: cannot be read: {one_line(error)}") from None
         if not isinstance(content, dict):
             raise UserError(f"--layout {path}: must map {_allowed()} to values")
     given = {name: value for name, value in options.items() if value is not None}

@@ -40,6 +40,7 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
     alone: list[str] = []
     absent: list[str] = []
     unclear: dict[str, None] = {}
+    is_found = False
     for _, place in first.groupby("where_id", sort=False):
         base = find_baseline(place, name)
         if len(base) > 1:
@@ -47,18 +48,17 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
         elif base.empty:
             absent.append(str(place.place.iloc[0]))
         else:
+            is_found = True
             label = base.label.iloc[0]
             others = place[place.label != label]
             found = list(_compared(others, base.iloc[0], alone))
             if len(others) and label != name:
                 notes[f"The baseline {name} is {label}."] = None
             rows += found
+    if baseline and not is_found:
+        raise _no_baseline(baseline, list(unclear), first)
     for labels in unclear:
         notes[f"The baseline {name} is ambiguous: {labels}."] = None
-    if baseline and not rows and not notes:
-        raise UserError(f"--baseline {baseline}: must be one of {'; '.join(systems_of(first))}")
-    if baseline and unclear and not rows:
-        raise UserError(f"--baseline {baseline}: is any of {'; '.join(unclear)}; name one of them")
     if absent:
         where = name_some(absent)
         notes[f"No system {name} to compare with in {where}; --baseline names another."] = None
@@ -68,6 +68,14 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
     columns = ["task", "metric", "system", *FACTS]
     title = f"Difference from {name} over common seeds"
     return Table("paired", title, pd.DataFrame(rows, columns=columns, dtype=object), notes=listed)
+
+
+def _no_baseline(baseline: str, unclear: Sequence[str], cells: pd.DataFrame) -> UserError:
+    if unclear:
+        reason = f"is any of {'; '.join(unclear)}; name one of them"
+    else:
+        reason = f"must be one of {'; '.join(systems_of(cells))}"
+    return UserError(f"--baseline {baseline}: {reason}")
 
 
 def pairs_table(cells: pd.DataFrame) -> Table:

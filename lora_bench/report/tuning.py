@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ..spec import PROCEDURE, UserError, part_of
+from ..spec import PROCEDURE, UserError, one_line, part_of
 from ..tuned import SETTING, Trial
 from .cells import IDS, places
 from .layout import Layout, choose
@@ -62,7 +62,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return _row(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{path}: is no tuning curve: {reason}") from None
 
 

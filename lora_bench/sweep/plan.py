@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import record as records
+from ..compose import check_same
 from ..presets import CONF, load_yaml
 from ..record import Record
 from ..spec import UserError, settings
@@ -58,7 +59,8 @@ class Sweep:
     def __init__(self, runs: list[Run]):
         self.runs: dict[str, Planned] = {}
         for run in runs:
-            _check_same(self.runs.setdefault(run.key, run.planned), run.planned)
+            first = self.runs.setdefault(run.key, run.planned)
+            check_same(run.key, settings(first.spec), settings(run.planned.spec))
         self.done: dict[str, Record] = {}
         self.failed: dict[str, Record] = {}
         for key, planned in self.runs.items():
@@ -151,17 +153,6 @@ class Sweep:
         parts += [f"{todo} to do"]
         parts += [f"about {duration(left)} left"] if todo and left is not None else []
         return ", ".join(parts)
-
-
-def _check_same(first: Planned, second: Planned) -> None:
-    """Refuse two runs of one key with other settings: one of them would be dropped."""
-    before, now = settings(first.spec), settings(second.spec)
-    for path in before:
-        if before[path] != now[path]:
-            raise UserError(
-                f"{path}={before[path]} and {path}={now[path]}: must be one value; the setting "
-                f"changes no score, so both are the run {first.key}"
-            )
 
 
 def _seconds(record: Record) -> float:

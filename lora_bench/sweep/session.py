@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ..claims import FILE as CLAIM
 from ..claims import Claimed, holder_of
-from ..compose import completed, one_line
+from ..compose import completed, hydra_reason
 from ..program import check_folder
 from ..spec import Spec, UserError
 from ..training.prepared import DataCache, Planned, prepare
@@ -120,7 +120,7 @@ class Session:
             with self._watched():
                 launch(groups)
         except Exception as error:
-            reason = one_line(error) or type(error).__name__
+            reason = hydra_reason(error)
             changed = len(self._open()) < len(left)
             begun = any((self.sweep.runs[key].folder / CLAIM).exists() for key in left)
             if not (changed or begun):

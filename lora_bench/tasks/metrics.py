@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spec import SpecError, UserError
+from ..spec import SpecError, UserError, one_line
 
 
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
@@ -107,8 +107,7 @@ def compute(metric: str, predictions: np.ndarray, references: np.ndarray) -> flo
         module = evaluate.load(path, keep_in_memory=True)
         found = module.compute(predictions=predictions, references=references)
     except Exception as error:  # of the metric's own code, or of the way to the hub
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"task.metrics={metric}: {reason}") from error
+        raise UserError(f"task.metrics={metric}: {one_line(error)}") from error
     value = value or (next(iter(found)) if len(found) == 1 else score_name(metric))
     if value not in found:
         named = ", ".join(f"{EVALUATE}{path}#{name}" for name in found)

@@ -12,7 +12,7 @@ from ..checkpoint import ADAPTER
 from ..claims import Claimed, claims
 from ..compose import validate
 from ..record import Record
-from ..spec import NOT_RECORDED, Spec, UserError
+from ..spec import NOT_RECORDED, Spec, UserError, one_line
 from .compatible import shared_settings
 from .prepared import DataCache, Run, prepare
 from .progress import stage
@@ -72,7 +72,7 @@ class Outcome:
         """Record a failure, unless another process has finished the run meanwhile."""
         self.error = error
         self.record.status = "failed"  # also where the good record could not be written
-        self.record.error = " ".join(str(error).split()) or type(error).__name__
+        self.record.error = one_line(error)
         found = records.read(self.folder)
         if found is None or found.status != "ok":
             records.write(self.folder, self.record)

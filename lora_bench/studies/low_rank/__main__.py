@@ -1,6 +1,7 @@
 """Command line of the study: Hydra -> settings -> run -> record. ``--help`` shows the options."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import hydra
@@ -9,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ... import record as records
+from ...compose import check_same
 from ...program import program
 from ...record import Record
 from .compose import CONF, MODULE, command, from_config, plan, portable, without_rank
@@ -21,10 +23,16 @@ class Command:
     Args:
         runs: what the command asks for; a run that it asks for twice is done once.
         sweep: whether it is a sweep.
+
+    Raises:
+        UserError: runs differ in settings alone that change no score, so that they are one run.
     """
 
     def __init__(self, runs: list[Run], *, sweep: bool):
-        self.runs = {run.key: run for run in runs}
+        self.runs: dict[str, Run] = {}
+        for run in runs:
+            first = self.runs.setdefault(run.key, run)
+            check_same(run.key, asdict(first.settings), asdict(run.settings))
         self.sweep = sweep
         self.met: set[str] = set()  # full-rank layers come again with each rank
 

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ...compose import one_line
+from ...compose import hydra_reason
 from ...spec import UserError
 from .settings import FOLDERS, Settings
 
@@ -45,9 +45,9 @@ def compose(words: list[str]) -> Settings:
     except MissingMandatoryValue:
         raise UserError("lr: no rate was tuned for this layer and optimizer; set it") from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_unknown(words) or one_line(error)) from None
+        raise UserError(_unknown(words) or hydra_reason(error)) from None
     except (ValueError, TypeError, RecursionError) as error:  # Hydra's own
-        raise UserError(f"{' '.join(words)}: cannot be composed: {one_line(error)}") from None
+        raise UserError(f"{' '.join(words)}: cannot be composed: {hydra_reason(error)}") from None
 
 
 def plan(words: list[str], *, sweep: bool) -> list[Settings]:
@@ -68,7 +68,7 @@ def plan(words: list[str], *, sweep: bool) -> list[Settings]:
         parsed = OverridesParser.create().parse_overrides(words)
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except HydraException as error:
-        raise UserError(one_line(error)) from None
+        raise UserError(hydra_reason(error)) from None
     found = [compose(list(job)) for job in jobs]
     ranked = any(settings.kind != "full" for settings in found)
     return [without_rank(settings) for settings in found] if ranked else found

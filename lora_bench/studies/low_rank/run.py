@@ -14,7 +14,7 @@ import numpy as np
 from ... import record as records
 from ...provenance import provenance
 from ...record import Record
-from ...spec import Identity, SpecError
+from ...spec import Identity, SpecError, one_line
 from .data import Images, Splits, load
 from .settings import Settings
 
@@ -95,7 +95,7 @@ def execute(run: Run, command: str) -> Record:
         records.write(folder, record)
     except Exception as error:
         record.status = "failed"
-        record.error = " ".join(str(error).split()) or type(error).__name__
+        record.error = one_line(error)
         records.write(folder, record)
         (folder / "traceback.txt").write_text(
             "".join(traceback.format_exception(error)), encoding="utf-8"
