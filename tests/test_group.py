@@ -90,7 +90,7 @@ def test_members_of_every_kind_equal_their_single_runs(tiny_spec):
 
 
 def test_members_in_bf16_are_near_their_single_runs(tiny_spec):
-    """By the norm of what training changed; Adam makes steps of gradients that are rounding alone."""
+    """By the norm of what training changed; Adam also steps along gradients of rounding alone."""
     names = ("rank 2", "biases", "BitFit")
     specs = [tiny_spec(*RECIPE, *MEMBERS[name], "precision=bf16") for name in names]
 
