@@ -134,6 +134,17 @@ def test_bars_stand_before_the_grid_and_an_unknown_cost_is_a_dash(tmp_path):
     assert sorted(text.get_text() for text in left.texts) == ["20", "–"]
 
 
+def test_costs_leave_out_what_was_trained_in_groups_and_say_so(tmp_path):
+    made_up(tmp_path, train_seconds=20.0)
+    made_up(tmp_path, "method=full", train_seconds=30.0)
+    group = {"size": 4, "train_seconds": 9.0, "eval_seconds": 1.0, "peak_memory_bytes": 1}
+    made_up(tmp_path, "method=bitfit", group=group, peak_memory_bytes=None)
+    picture = figures(load_records(tmp_path), costs)["costs_cola"]
+    names = [label.get_text() for label in picture.axes[0].get_yticklabels()]
+    assert names == ["full", "lora r=8"]
+    assert picture.get_suptitle().endswith("not shown: 1 system trained in groups")
+
+
 def test_wins_count_common_seeds_and_a_tie_is_half():
     shares, texts = grids._wins([{0: 2.0, 1: 2.0, 2: 1.0}, {0: 1.0, 1: 2.0, 3: 9.0}, {2: 1.0}])
     assert texts[0, 1] == "1.5/2" and shares[1, 0] == 0.25

@@ -7,9 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ..cells import IDS, median_costs
 from ..costs import MIB
+from ..names import counted
 from ..sweeps import grids
 from .style import COLOURS, WIDTH, Named, by_place, set_title, short_names, slug
 
@@ -87,7 +89,10 @@ def _wins(scores: list[Mapping[int, float]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
-    """Training time and peak memory of each system, median over seeds."""
+    """Training time and peak memory of each system, median over seeds.
+
+    A member of a group has neither: what it shared is not compared with a run alone.
+    """
     medians = median_costs(runs, ["train_seconds", "peak_memory_bytes"])
     medians["peak_memory_bytes"] /= MIB
     merged = scored.merge(medians.reset_index(), on=IDS)
@@ -99,7 +104,8 @@ def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
         known = [panel for panel in panels if place[panel[0]].notna().any()]
         if not known:
             continue
-        shown = place.sort_values(known[0][0], kind="stable")[:MOST_BARS][::-1]
+        alone = place[place[[column for column, *_ in known]].notna().any(axis=1)]
+        shown = alone.sort_values(known[0][0], kind="stable")[:MOST_BARS][::-1]
         figure, found = plt.subplots(
             1, len(known), figsize=(WIDTH, 0.9 + 0.15 * len(shown)), sharey=True, squeeze=False
         )
@@ -107,8 +113,10 @@ def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
         for axes, (column, title, colour) in zip(found.flat, known, strict=True):
             _bars(axes, [names[label] for label in shown.label], shown[column], colour)
             axes.set_xlabel(title)
-        note = f"{len(shown)} of {len(place)}, by time" if len(place) > len(shown) else ""
-        set_title(figure, place, "cost of training", note)
+        notes = [f"{len(shown)} of {len(alone)}, by time"] if len(alone) > len(shown) else []
+        if grouped := len(place) - len(alone):
+            notes.append(f"not shown: {counted(grouped, 'system')} trained in groups")
+        set_title(figure, place, "cost of training", "\n".join(notes))
         yield f"costs_{stem}", figure
 
 
@@ -119,6 +127,7 @@ def _bars(axes: Axes, names: list[str], values: pd.Series, colour: str) -> None:
     axes.set_yticks(positions, names)
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.set_xlim(0, 1.35 * values.max() or 1)  # room for the numbers
+    axes.xaxis.set_major_locator(MaxNLocator(4, prune="upper"))  # the last one would be cut
     axes.grid(axis="y", visible=False)
     for position, value in zip(positions, values, strict=True):
         text, end = (
