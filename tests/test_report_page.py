@@ -168,6 +168,15 @@ def test_pairs_agree_with_the_tables(filled, opened):
     assert (row[1], row[4]) == (f"{-found.difference:+.2f}", "0 of 3")
 
 
+def test_a_heading_without_pictures_is_hidden_with_its_note(tmp_path, opened):
+    made_up(tmp_path / "runs", "seed=0")
+    made_up(tmp_path / "runs", "seed=0", "method=full")
+    write_page(load_records(tmp_path / "runs"), tmp_path / "index.html")
+    page = opened(tmp_path / "index.html")
+    assert page.locator("#over-title").is_hidden() and page.locator("#over").is_hidden()
+    assert page.locator("#epochs svg").first.is_visible()
+
+
 @pytest.mark.parametrize("seeds", [5, 6])
 def test_bold_is_what_the_table_has_in_bold(tmp_path, opened, seeds):
     """Six seeds in favour can have p below 0.05; five cannot, whatever their interval."""
