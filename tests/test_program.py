@@ -14,7 +14,7 @@ from lora_bench import program, record
 from lora_bench.cli import COMMANDS
 from lora_bench.report.__main__ import READERS
 
-from .helpers import command_line
+from .helpers import command_line, mostly_slow
 from .report_records import made_up
 
 PACKAGE = Path(__file__).parent.parent / "lora_bench"
@@ -46,7 +46,7 @@ LOST = {closed_pipe: "", full_disk: "error: standard output: cannot be written (
 
 
 @pytest.mark.parametrize("lost", LOST)
-@pytest.mark.parametrize("module", MAINS)
+@pytest.mark.parametrize("module", mostly_slow(MAINS, ["lora_bench"]))
 def test_help_that_is_not_read_ends_quietly(module, lost):
     with lost() as stream:
         done = command_line("--help", module=module, out=stream)
@@ -145,7 +145,7 @@ WRITERS = sorted(name for name in READERS["out"] if name != "export")
 
 
 @pytest.mark.parametrize("kind", PLACES)
-@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize("command", mostly_slow(WRITERS, ["plots", "tables"]))
 def test_a_folder_that_no_report_can_be_written_to_is_one_line(tmp_path, command, kind):
     runs = tmp_path / "runs"
     made_up(runs)
