@@ -13,7 +13,7 @@ class Measurements:
     """Lines of JSON, one for each measurement.
 
     Args:
-        path: of the file; it need not exist yet.
+        path: path of the file; it need not exist yet.
     """
 
     def __init__(self, path: Path):

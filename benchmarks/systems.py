@@ -32,7 +32,7 @@ def grouped(work: Workload, size: int = GROUP) -> float:
     """lora-bench, several runs in one pass: seconds of one run, as its share.
 
     Args:
-        work: of each run.
+        work: workload of each run.
         size: number of runs, which differ in their seed.
     """
     keep_freed_memory()

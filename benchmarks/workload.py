@@ -36,9 +36,9 @@ class Workload:
         method: ``lora`` or ``full``.
         rows: number of training rows that are timed.
         batch_size: examples per step.
-        folder: with the official files of the task; None: generated rows.
+        folder: folder with the official files of the task; None: generated rows.
         model: preset of the encoder.
-        rank: of LoRA, alpha is twice as much.
+        rank: rank of LoRA; alpha is twice the rank.
     """
 
     task: str

@@ -22,20 +22,20 @@ from .sweep.search import Search
 from .sweep.session import Session, check_folders, interruptible
 from .training.prepared import DataCache, prepare
 
-# Flags of Hydra's that would make it do other runs than were checked.
+# Flags of Hydra that would make it execute runs other than those that were checked.
 REFUSED_FLAGS = {
     "config_path": "is fixed; --config-dir=folder adds presets",
     "config_name": "is fixed; --config-dir=folder adds presets",
     "package": "is not read",
     "experimental_rerun": "is not read; the same command does what is missing",
 }
-FULL_ERROR = "HYDRA_FULL_ERROR"  # a variable of Hydra's
+FULL_ERROR = "HYDRA_FULL_ERROR"  # an environment variable of Hydra
 ONE_OF = ("run", "multirun", "cfg", "info", "shell_completion")
 
 
 @program
 def main() -> None:
-    """Check the whole command, then do its runs; exit with an error if any of them failed."""
+    """Check the whole command, then execute its runs; exit with an error if any failed."""
     args = _arguments()
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
         with interruptible():
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _search(overrides: list[str], *, multirun: bool) -> None:
-    """Let another sweeper of Hydra's choose the runs; the settings of each are checked then."""
+    """Let another Hydra sweeper choose the runs; the settings of each run are checked then."""
     if not multirun:
         raise UserError("hydra/sweeper: is for a sweep; add -m")
     for word in overrides:
@@ -83,7 +83,7 @@ def _search(overrides: list[str], *, multirun: bool) -> None:
 
 
 def _check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
-    """Refuse a launcher without a sweep, where Hydra does not read it.
+    """Refuse a launcher without a sweep: Hydra would ignore it.
 
     Raises:
         UserError: names the word.
@@ -94,13 +94,13 @@ def _check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
 
 
 def _launched(overrides: Sequence[str]) -> bool:
-    """Whether a launcher does the runs in other processes; Hydra's basic one does not."""
+    """Whether a launcher executes the runs in other processes; Hydra's basic one does not."""
     chosen = [word.partition("=")[2] for word in overrides if path_of(word) == "hydra/launcher"]
     return bool(chosen) and chosen[-1] != "basic"
 
 
 def _arguments() -> argparse.Namespace:
-    """The flags and words of the command line; a wrong flag ends it in one line."""
+    """The flags and words of the command line; a wrong flag ends the program with one line."""
     parser = get_args_parser()
     parser.error = lambda message: sys.exit(  # type: ignore[method-assign, assignment]
         f"error: {message}; flags come before settings (--hydra-help lists them)"
@@ -123,8 +123,8 @@ def _hydra(job: Callable[[DictConfig], object], words: Sequence[str]) -> None:
     """Let Hydra do its part, with ``words`` as the command line.
 
     Raises:
-        UserError: what Hydra cannot do, in one line.
-        Exception: of a launcher.
+        UserError: says in one line what Hydra cannot do.
+        Exception: raised by a launcher.
     """
     wanted, before = os.environ.get(FULL_ERROR), sys.argv
     os.environ[FULL_ERROR] = "1"  # raise, instead of printing several lines and exiting

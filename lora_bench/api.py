@@ -1,4 +1,4 @@
-"""Runs from Python: settings as words of the command line, and the record of what came of them."""
+"""Runs from Python: settings as words of the command line, and the record of the result."""
 
 from .compose import compose
 from .record import Record
@@ -22,10 +22,10 @@ def run_spec(spec: Spec) -> Record:
     """Train, score, save and record one run; a run that was done before is not repeated.
 
     Args:
-        spec: of ``make_spec``; its fields may have been changed since.
+        spec: settings from ``make_spec``; its fields may have been changed since.
 
     Raises:
-        UserError: a setting or the data is wrong, or another process is doing the run.
+        UserError: a setting or the data is wrong, or another process is executing the run.
         Exception: what made the run fail; it is in the record too.
     """
     return run(spec)

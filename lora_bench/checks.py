@@ -7,9 +7,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
-LARGEST = 2**31 - 1  # of a count: what the arrays and seeds of every library take
+LARGEST = 2**31 - 1  # the largest count that the arrays and seeds of every library accept
 LONGEST = 1500  # characters of a message
-# A name is a part of the name of a folder.
+# A name becomes part of a folder name.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 TARGETS = ("query", "key", "value", "attention_output", "intermediate", "output")
 
@@ -22,8 +22,8 @@ def one_line(error: BaseException) -> str:
 class UserError(Exception):
     """A mistake of the user: its message is one line, printed without a traceback.
 
-    Line ends and other characters that a terminal does not print are escaped, and of a very long
-    message, as a long value makes it, the middle is left out.
+    Line breaks and other characters that a terminal does not print are escaped. The middle of a
+    very long message, such as one with a long value, is left out.
     """
 
     def __str__(self) -> str:
@@ -126,11 +126,11 @@ def _check_sizes(spec: Any) -> None:
 
 
 def check_count(path: str, value: int, low: int) -> None:
-    """Refuse a number below ``low``, or above what every library takes.
+    """Refuse a number below ``low``, or above what every library accepts.
 
     Args:
         path: dotted name of the setting.
-        value: of the setting.
+        value: value of the setting.
         low: the lowest value that is allowed.
 
     Raises:
@@ -191,7 +191,7 @@ def _check_choices(spec: Any) -> None:
 
 
 def _check_method(method: Any) -> None:
-    """What holds for every method; lora_bench/methods/ checks what one method reads and needs."""
+    """Check what holds for every method; lora_bench/methods/ checks what each reads and needs."""
     if unknown := [target for target in method.targets if target not in TARGETS]:
         raise SpecError("method.targets", unknown, f"must be among {', '.join(TARGETS)}")
     if method.rank is not None:

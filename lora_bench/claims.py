@@ -1,8 +1,8 @@
-"""Claims: which process does which run, so that several share a sweep without doing a run twice.
+"""Claims: which process executes which run, so that several can share a sweep without repeats.
 
 A claim is a file in the run's folder that names its holder. Creating it is atomic, on network file
-systems too. The holder touches it again and again; a claim that was not touched for EXPIRY seconds,
-or whose process on this machine is gone, has expired and can be taken over. No torch.
+systems too. The holder touches it regularly; a claim that was not touched for EXPIRY seconds, or
+whose process on this machine is gone, has expired and can be taken over. Does not need torch.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ EXPIRY = 120.0  # seconds without a touch after which a claim has expired
 
 
 class Claimed(UserError):
-    """Another process is doing the run; the message names it."""
+    """Another process is executing the run; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class Holder:
 
     host: str
     process: int
-    started: float  # of the process, in seconds since 1970: process numbers come back
-    token: str  # of this claim alone
+    started: float  # start of the process, in seconds since 1970: process ids are reused
+    token: str  # unique to this claim
 
     @classmethod
     def this_process(cls) -> "Holder":
-        """With a new token."""
+        """This process, with a new token."""
         process = psutil.Process()
         return cls(socket.gethostname(), process.pid, process.create_time(), uuid.uuid4().hex)
 
     def is_gone(self) -> bool:
-        """Whether the process ran on this machine and has ended; False: it may be alive."""
+        """Whether the process ran on this machine and has ended; if False, it may be alive."""
         if self.host != socket.gethostname():
             return False
         try:
@@ -60,11 +60,11 @@ class Holder:
         return f"process {self.process} on {self.host}"
 
 
-UNKNOWN = Holder("an unknown host", 0, 0.0, "")  # of a claim that cannot be read
+UNKNOWN = Holder("an unknown host", 0, 0.0, "")  # holder of a claim that cannot be read
 
 
 def holder_of(folder: Path) -> Holder | None:
-    """Who is doing the run of a folder; None: nobody, or the claim has expired."""
+    """The process that executes a folder's run; None: no claim, or it has expired."""
     path = folder / FILE
     held = _read(path)
     return None if held is None or _expired(path, held) else held
@@ -72,13 +72,13 @@ def holder_of(folder: Path) -> Holder | None:
 
 @contextlib.contextmanager
 def claims(folders: Sequence[Path]) -> Iterator[dict[Path, Holder | None]]:
-    """Claim runs for the time of the block.
+    """Claim runs for the duration of the block.
 
     Args:
-        folders: of the runs.
+        folders: folders of the runs.
 
     Yields:
-        For each folder None, where this process now holds the claim, or else the holder.
+        For each folder None if this process now holds the claim, else the holder.
     """
     mine = Holder.this_process()
     found = {folder: _take(folder, mine) for folder in folders}
@@ -105,7 +105,7 @@ def _touch(paths: Sequence[Path], mine: Holder, ended: threading.Event) -> None:
 
 
 def _take(folder: Path, mine: Holder) -> Holder | None:
-    """Claim a run; returns the other holder where that fails."""
+    """Claim a run; return the other holder if that fails."""
     path = folder / FILE
     folder.mkdir(parents=True, exist_ok=True)
     if _create(path, mine):
@@ -117,11 +117,11 @@ def _take(folder: Path, mine: Holder) -> Holder | None:
 
 
 def _take_over(path: Path, held: Holder | None, mine: Holder) -> Holder | None:
-    """Replace an expired claim; of several processes that try, one succeeds.
+    """Replace an expired claim; if several processes try, one succeeds.
 
     Args:
-        path: of the claim.
-        held: its content when it had expired.
+        path: path of the claim.
+        held: content of the claim when it had expired.
         mine: the new holder.
 
     Returns:
@@ -144,7 +144,7 @@ def _take_over(path: Path, held: Holder | None, mine: Holder) -> Holder | None:
 
 
 def _create(path: Path, holder: Holder) -> bool:
-    """Write a file that does not exist yet, whole; False: it exists."""
+    """Write a whole file that does not exist yet; return False if it exists."""
     part = path.with_suffix(f".{uuid.uuid4().hex}.part")
     part.write_text(json.dumps(asdict(holder)), encoding="utf-8")
     try:
@@ -183,7 +183,7 @@ def _expired(path: Path, held: Holder) -> bool:
 
 
 def _old(path: Path) -> bool:
-    """Whether a file was not touched for EXPIRY seconds, by the clock of its file system."""
+    """Whether a file has not been touched for EXPIRY seconds, by its file system's clock."""
     probe = path.with_suffix(f".{uuid.uuid4().hex}.part")
     try:
         probe.touch()

@@ -1,4 +1,4 @@
-"""The console command ``lora-bench``; each of its commands is also a ``python -m`` of its own."""
+"""The console command ``lora-bench``; each subcommand can also be run with ``python -m``."""
 
 import argparse
 import difflib
@@ -11,7 +11,7 @@ from typing import Any
 
 from .program import program
 
-# name -> module whose ``main`` does it, the words that go before the user's, what it does
+# name -> module whose ``main`` runs it, words to put before the user's, help text
 COMMANDS: dict[str, tuple[str, list[str], str]] = {
     "run": ("lora_bench.__main__", [], "train one method on one task (default); --help: settings"),
     "sweep": ("lora_bench.__main__", ["-m"], "train many: comma-separated values, +sweep=<name>"),
@@ -22,12 +22,12 @@ COMMANDS: dict[str, tuple[str, list[str], str]] = {
     "data": ("lora_bench.data.__main__", [], "describe a folder of official files"),
     "checkpoint": ("lora_bench.checkpoint.__main__", [], "inspect, convert and merge adapters"),
 }
-COMPLETING = "_ARGCOMPLETE"  # argcomplete's: the number of the word where a program's own begin
+COMPLETING = "_ARGCOMPLETE"  # set by argcomplete: index of the word where the arguments begin
 
 
 @program
 def main() -> None:
-    """Do the command that the first word names; ``run`` where it names none."""
+    """Run the command that the first word names; ``run`` if it names none."""
     if COMPLETING in os.environ:
         _complete()
         return
@@ -54,7 +54,7 @@ def _do(name: str, words: list[str]) -> None:
 
 
 def _help() -> str:
-    lines = ["usage: lora-bench [command] ...", "", "commands (--help after each tells more):"]
+    lines = ["usage: lora-bench [command] ...", "", "commands (--help after each shows more):"]
     lines += [f"  {name:<11} {meaning}" for name, (_, _, meaning) in COMMANDS.items()]
     examples = [
         "lora-bench task=cola method=lora method.rank=8",
@@ -66,7 +66,7 @@ def _help() -> str:
 
 
 def _complete() -> None:
-    """Print what can stand at the cursor, as argcomplete asks for it."""
+    """Print the completions at the cursor, in argcomplete's protocol."""
     import argcomplete
 
     before = shlex.split(os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])] + "|")[1:]
@@ -85,7 +85,7 @@ def _complete() -> None:
 
 
 def candidates(prefix: str) -> list[str]:
-    """Words of a command line of settings that begin like ``prefix``.
+    """Settings and values that complete ``prefix``.
 
     Args:
         prefix: as in ``tas``, ``task=c`` or ``task=cola,st``.

@@ -27,12 +27,12 @@ from .tasks import check_task
 from .tuned import SETTING as TUNED_SETTING
 from .tuned import tuned_rate
 
-SEARCHPATH = "hydra.searchpath"  # where Hydra looks for presets besides ours
+SEARCHPATH = "hydra.searchpath"  # where Hydra looks for presets in addition to ours
 ConfigStore.instance().store("schema", Spec)
 
 
 def validate(spec: Spec) -> Spec:
-    """Check every setting, those of the task's kind, the data source, model and method too.
+    """Check every setting, including those of the task's kind, data source, model and method.
 
     Returns:
         The same Spec.
@@ -59,7 +59,7 @@ def compose(overrides: list[str]) -> Spec:
 
 
 class Composer:
-    """Composes command lines; those that choose the same presets share Hydra's work."""
+    """Composes command lines; those with the same presets are composed by Hydra once."""
 
     def __init__(self) -> None:
         self._presets: dict[tuple[str, ...], DictConfig] = {}
@@ -80,7 +80,7 @@ class Composer:
             raise UserError(line) from None
         except (OSError, yaml.YAMLError) as error:
             raise UserError(f"a preset cannot be read: {hydra_reason(error)}") from None
-        except (ValueError, TypeError, RecursionError) as error:  # Hydra's and OmegaConf's own
+        except (ValueError, TypeError, RecursionError) as error:  # from Hydra or OmegaConf
             line = " ".join(overrides)
             raise UserError(f"{line}: cannot be composed: {hydra_reason(error)}") from None
 
@@ -99,7 +99,7 @@ class Composer:
 
 
 def _is_value(word: str, overrides: Sequence[str]) -> bool:
-    """Whether a word sets one setting, which no other word of the line sets as a part of more."""
+    """Whether a word sets one setting, and no other word sets the whole section around it."""
     path = path_of(word)
     section = path.partition(".")[0]
     whole = section != path and section not in groups() and section in map(path_of, overrides)
@@ -114,22 +114,22 @@ def _by_hydra(overrides: Sequence[str]) -> DictConfig:
 def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
     """The Spec of a composed configuration, not validated yet.
 
-    A recipe that leaves the learning rate open takes that of ``conf/tuned/``. Where the command
-    line chooses the source of the model alone, its name follows, and a pinned revision of the
-    preset's source does not apply.
+    A recipe that leaves the learning rate open takes it from ``conf/tuned/``. If the command line
+    sets only the source of the model, the name is derived from it, and the revision that the
+    preset pins does not apply.
 
     Args:
         config: as Hydra composed it.
         overrides: the words that it was composed with.
 
     Raises:
-        UserError: a setting is open, or there is no such setting.
+        UserError: a setting is not set, or does not exist.
     """
     missing = OmegaConf.missing_keys(config)
     untuned = TUNED_SETTING in missing
     if untuned:
         missing.remove(TUNED_SETTING)
-        OmegaConf.update(config, TUNED_SETTING, 1.0)  # until the other settings tell which
+        OmegaConf.update(config, TUNED_SETTING, 1.0)  # until the other settings are known
     for path in (path for path in setting_paths() if path in missing):
         raise UserError(f"{path}: the chosen presets leave it open; set it on the command line")
     _check_known(config, Spec(), "")
@@ -146,12 +146,12 @@ def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
 
 
 def check_same(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse two runs of one key with other settings: one of them would be dropped.
+    """Refuse two runs with one key but different settings: one of them would be dropped.
 
     Args:
-        key: of both.
-        before: settings of the first by their names.
-        now: those of the second.
+        key: key of both runs.
+        before: settings of the first by name.
+        now: settings of the second by name.
 
     Raises:
         UserError: names the first setting that differs.
@@ -165,7 +165,7 @@ def check_same(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> N
 
 
 def completed(overrides: list[str]) -> list[str]:
-    """The overrides as Hydra needs them: dicts may get entries that no preset writes."""
+    """The overrides as Hydra needs them: dicts may get entries that no preset has."""
     return [
         f"++{word}"
         if in_dict(path_of(word)) and not word.startswith(("+", "~", "method.args."))
@@ -198,7 +198,7 @@ def plan(overrides: list[str], *, sweep: bool) -> list[tuple[list[str], Spec]]:
 
 
 def _alternatives(override: Override) -> list[str]:
-    """The words that a word of a sweep stands for, one for each of its values."""
+    """The single-value words that one word of a sweep expands to."""
     if override.is_sweep_override():
         values = list(override.sweep_string_iterator())
     else:
@@ -207,10 +207,10 @@ def _alternatives(override: Override) -> list[str]:
 
 
 def with_presets_of(folder: str | None, overrides: list[str]) -> list[str]:
-    """The overrides with a folder of presets of the user's (``--config-dir``) on the search path.
+    """The overrides, with the user's folder of presets (``--config-dir``) on the search path.
 
     Args:
-        folder: has subfolders such as task/ and method/; None: there is none.
+        folder: has subfolders such as task/ and method/; None without one.
         overrides: words of the command line; a search path among them comes after the folder.
 
     Raises:
@@ -230,7 +230,7 @@ def with_presets_of(folder: str | None, overrides: list[str]) -> list[str]:
 
 
 def hydra_reason(error: Exception) -> str:
-    """What Hydra says and what caused it, without its search path and type names."""
+    """Hydra's message and its cause, without search path and type names."""
     text = " ".join(map(one_line, filter(None, (error, error.__cause__))))
     for more in (" Config search path:", " full_key:", " See https:"):
         text = text.split(more)[0]
@@ -246,7 +246,7 @@ def _is_given(path: str, overrides: Sequence[str]) -> bool:
 
 
 def _check_known(config: DictConfig, section: Any, prefix: str) -> None:
-    """Refuse a key that is no setting: ``+`` and presets can add one.
+    """Refuse a key that is not a setting: ``+`` and presets can add one.
 
     Raises:
         UserError: names the key.
@@ -281,12 +281,12 @@ def _is_available(place: str) -> bool:
         return os.path.isdir(name)
     try:
         return kind == "pkg" and importlib.resources.files(name).is_dir()
-    except (ImportError, TypeError, ValueError):  # no package, or no name of one
+    except (ImportError, TypeError, ValueError):  # no package, or not a package name
         return False
 
 
 def _wrong_type(overrides: Sequence[str]) -> str | None:
-    """The message for the first word whose value is not of its setting's type; None without."""
+    """The message for the first word whose value has the wrong type; None if there is none."""
     for word in overrides:
         path, override = path_of(word), parsed(word)
         if path in setting_paths() and not in_dict(path) and not override.is_sweep_override():
@@ -298,7 +298,7 @@ def _wrong_type(overrides: Sequence[str]) -> str | None:
 
 
 def _unknown_argument(overrides: list[str]) -> str | None:
-    """The message for the first entry of ``method.args`` that the preset lacks; None without."""
+    """The message for the first ``method.args`` entry that the preset lacks; None if none."""
     for override in overrides:
         section, _, name = path_of(override).rpartition(".")
         if section == "method.args":

@@ -1,7 +1,7 @@
 """Files and folders that appear whole or not at all, and JSON that is read strictly.
 
-What is being written has a name of its own that ends in ``.part``, with the host and the process
-that writes it; it is flushed to disk and then renamed.
+A file is first written under a temporary name that ends in ``.part`` and holds the host and the
+process; it is flushed to disk and then renamed.
 """
 
 import json
@@ -18,10 +18,10 @@ PART, NEW, OLD = ".part", "new", "old"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; it becomes ``path``, and replaces it, when the block ends well.
+    """Yield a path to write to; it becomes ``path``, or replaces it, when the block succeeds.
 
     Args:
-        path: in a folder that exists or can be made.
+        path: path in a folder that exists or can be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part_of(path)
@@ -37,7 +37,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it becomes ``folder`` when the block ends well.
+    """Yield an empty folder to fill; it becomes ``folder`` when the block succeeds.
 
     Args:
         folder: replaced if it exists.
@@ -63,7 +63,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def try_folder(folder: Path) -> None:
-    """Make and remove what ``whole_folder`` makes first.
+    """Create and remove the folder that ``whole_folder`` starts with.
 
     Raises:
         OSError: ``whole_folder`` could not write there.
@@ -75,7 +75,7 @@ def try_folder(folder: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what processes of this host left unfinished in ``folder`` when they were killed.
+    """Remove what killed processes of this host left unfinished in ``folder``.
 
     A folder that was moved aside and not yet replaced gets its name back.
     """
@@ -94,7 +94,7 @@ def remove_parts(folder: Path) -> None:
 
 
 def _part_of(path: Path, role: str = NEW) -> Path:
-    """The name under which this process writes ``path``, free to use."""
+    """The temporary name under which this process writes ``path``, free to use."""
     remove_parts(path.parent)
     part = path.with_name(f".{path.name}.{role}@{socket.gethostname()}-{os.getpid()}{PART}")
     if part.is_dir():
@@ -125,17 +125,17 @@ def parse_json(text: str) -> Any:
     """The value that a JSON text holds.
 
     Raises:
-        ValueError: in one line, with line and column where there is one: it is no JSON, names a key
-            twice, is nested too deep, or holds a number of thousands of digits.
+        ValueError: the text is not JSON, names a key twice, is nested too deeply, or holds a number
+            with thousands of digits. The message is one line, with line and column if known.
     """
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno} column {error.colno}: {error.msg}") from None
-    except ValueError as error:  # Python's limit of digits; the rest of the message is its remedy
+    except ValueError as error:  # Python's limit on digits; the rest of the message is a remedy
         raise ValueError(str(error).partition(";")[0]) from None
     except RecursionError:
-        raise ValueError("is nested too deep") from None
+        raise ValueError("is nested too deeply") from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

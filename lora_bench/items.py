@@ -1,9 +1,9 @@
-"""``python -m lora_bench.items RUN [RUN]``: what the choice of validation examples leaves open.
+"""``python -m lora_bench.items RUN [RUN]``: uncertainty from the choice of validation examples.
 
-The interval of a run's first metric when its validation examples are resampled: the spread over
-examples of one trained model, which is another one than the spread over seeds. Of two runs that
-were scored on the same examples also the interval of their difference and, where an example is
-right or wrong, the p of McNemar's test.
+Prints the interval of a run's first metric when its validation examples are resampled: the spread
+over examples of one trained model, which is not the spread over seeds. For two runs that were
+scored on the same examples, it also prints the interval of their difference and, where an example
+is either right or wrong, the p-value of McNemar's test.
 """
 
 import argparse
@@ -30,11 +30,11 @@ class Scored:
     """The stored predictions of a run on one split.
 
     Attributes:
-        key: of the run.
-        task: of the run.
-        split: that was predicted.
-        table: as the task stores it, a line for each example.
-        threshold: that the run has chosen; None without one.
+        key: key of the run.
+        task: task of the run.
+        split: the predicted split.
+        table: as the task stores it, one row for each example.
+        threshold: threshold that the run has chosen; None without one.
         rows: fingerprint of the split's rows; None where it is not known.
     """
 
@@ -66,14 +66,14 @@ class Scored:
             return self.task.score(own, [rows[i] for i in chosen], self.split, self.threshold)
 
     def score(self, chosen: np.ndarray) -> float:
-        """The first metric over some of the examples, indices (n,), repeated ones counted again."""
+        """The first metric over some examples, by indices (n,), which may repeat."""
         if self.of_each is not None:
             return float(self.of_each[chosen].mean())
         return self._scores(chosen)[self.metric]
 
     @cached_property
     def of_each(self) -> np.ndarray | None:
-        """The first metric of each example (n,); None where the whole is not their mean."""
+        """The first metric of each example (n,); None if the metric is not their mean."""
         every = np.arange(len(self.table))
         each = np.array([self._scores(every[i : i + 1])[self.metric] for i in every])
         rng = np.random.default_rng(0)
@@ -86,7 +86,7 @@ class Scored:
 
     @cached_property
     def right(self) -> np.ndarray | None:
-        """Whether each example is right (n,); None where it can be in between."""
+        """Whether each example is right (n,); None if it can be in between."""
         if self.of_each is not None and np.isin(self.of_each, (0.0, 1.0)).all():
             return self.of_each == 1.0
         if isinstance(self.table["reference"].iloc[0], str):  # a label
@@ -98,7 +98,7 @@ def read_scored(folder: Path) -> dict[str, Scored]:
     """The stored predictions of a run by split.
 
     Raises:
-        UserError: there is no finished run, or its predictions are not there.
+        UserError: there is no finished run, or its predictions are missing.
     """
     record = records.read_finished(folder)
     files = sorted((folder / "predictions").glob("*.parquet"))
@@ -114,7 +114,7 @@ def _scored(record: Record, path: Path) -> Scored:
     """The predictions in a file.
 
     Raises:
-        UserError: the file cannot be read, or its scores are not those of the record.
+        UserError: the file cannot be read, or its scores differ from the record.
     """
     spec, split = records.spec_of(record), path.stem
     scores = (record.last or {}).get("scores", {})
@@ -137,7 +137,7 @@ def _scored(record: Record, path: Path) -> Scored:
 
 
 def interval(runs: list[Scored]) -> tuple[float, float]:
-    """95 % interval over resampled examples: of one run's score, or of the difference of two."""
+    """95 % interval over resampled examples, of one run's score or of the difference of two."""
     count = len(runs[0].table)
     draws = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
     values = [runs[0].score(rows) - sum(run.score(rows) for run in runs[1:]) for rows in draws]
@@ -149,7 +149,7 @@ def describe(runs: list[Scored]) -> list[str]:
     """Lines about one split of one or two runs.
 
     Raises:
-        UserError: two runs were scored on other examples.
+        UserError: two runs were scored on different examples.
     """
     lines = []
     every = np.arange(len(runs[0].table))

@@ -10,7 +10,7 @@ TIMEOUT = 3.0  # seconds
 
 @functools.cache
 def hub_reachable() -> bool:
-    """Whether the hub's address accepts a connection; True behind a proxy, which decides itself."""
+    """Whether the hub's address accepts a connection; True behind a proxy, which is not tested."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

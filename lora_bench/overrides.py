@@ -1,7 +1,7 @@
 """The words of a command line, checked before Hydra composes them.
 
-Hydra adds a misspelt setting after ``+`` to the configuration, advises ``+`` for one without it,
-and ends in a traceback on some values.
+Hydra adds a misspelt setting after ``+`` to the configuration, suggests ``+`` for one without it,
+and raises a traceback on some values.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from hydra.errors import HydraException
 from .presets import CONF
 from .spec import NOT_RECORDED, Spec, UserError, one_line
 
-MOST_RUNS = 10_000  # of one command: each of them is composed and checked before the first starts
+MOST_RUNS = 10_000  # in one command: all are composed and checked before the first one starts
 SWEEPER = "hydra.sweeper"
 KINDS: dict[Any, str] = {
     int: "a whole number",
@@ -39,13 +39,13 @@ KINDS: dict[Any, str] = {
     list[str]: "a list, as in [a,b]",
     types.NoneType: "null",
 }
-# Words that would make Hydra do other runs than were checked.
+# Words that would make Hydra execute runs other than those that were checked.
 REFUSED = {
     "hydra.mode": "-m asks for a sweep",
     SWEEPER: "write the values on the command line, or in a preset for +sweep=<name>",
     "hydra.run": "out_dir says where the files of a run go",
     "hydra.sweep": "out_dir says where the files of a run go",
-    "hydra.job.chdir": "folders are relative to where the command was given",
+    "hydra.job.chdir": "folders are relative to the working directory",
 }
 
 
@@ -57,7 +57,7 @@ def parsed(word: str, *, searching: bool = False) -> Override:
         searching: whether a sweeper other than Hydra's basic one chooses the runs.
 
     Raises:
-        UserError: it is no override, or names no group and no setting.
+        UserError: it is not an override, or names neither a group nor a setting.
     """
     try:
         override = OverridesParser.create().parse_override(word)
@@ -72,7 +72,7 @@ def parsed(word: str, *, searching: bool = False) -> Override:
     elif override.package is not None:
         raise UserError(f"{word}: a group has one place; leave out @{override.package}")
     elif key == "sweep" and override.is_add():
-        pass  # presets of settings for many runs, which the command line expands
+        pass  # presets of sweeps, which the command line expands
     elif key in groups():
         _check_group(word, override)
     elif not is_setting(key):
@@ -85,7 +85,7 @@ def parsed(word: str, *, searching: bool = False) -> Override:
 
 
 def check_number(overrides: list[Override]) -> None:
-    """Refuse a sweep without a run, or with too many.
+    """Refuse a sweep with no run or with too many.
 
     Raises:
         UserError: names the number.
@@ -96,7 +96,7 @@ def check_number(overrides: list[Override]) -> None:
 
 
 def groups() -> list[str]:
-    """Names of the groups of presets, but for Hydra's own, those of sweeps and tuned rates."""
+    """Names of the preset groups, except those of Hydra, of sweeps and of tuned rates."""
     found = [path.name for path in sorted(CONF.iterdir()) if path.is_dir()]
     return [name for name in found if name not in ("hydra", "sweep", "tuned")]
 
@@ -107,7 +107,7 @@ def is_setting(path: str) -> bool:
 
 
 def in_dict(path: str) -> bool:
-    """Whether a setting is a dict or an entry of one: Hydra wants ``++`` before new entries."""
+    """Whether a setting is a dict or an entry of one: Hydra needs ``++`` before new entries."""
     return typing.get_origin(_type_of(path)) is dict
 
 
@@ -115,7 +115,7 @@ def expected(path: str) -> str:
     """What a setting takes, in words: "a whole number or null".
 
     Args:
-        path: of a setting that is no section and no part of a dict.
+        path: path of a setting, but not of a section or an entry of a dict.
     """
     type_ = _type_of(path)
     kinds = [type_] if type_ in KINDS else typing.get_args(type_)
@@ -128,13 +128,13 @@ def path_of(word: str) -> str:
 
 
 def is_search(words: Sequence[str]) -> bool:
-    """Whether the words name a sweeper of Hydra's that chooses runs from the scores so far."""
+    """Whether the words name a Hydra sweeper that chooses runs based on earlier scores."""
     chosen = [word.partition("=")[2] for word in words if path_of(word) == "hydra/sweeper"]
     return bool(chosen) and chosen[-1] != "basic"
 
 
 def command_of(words: Sequence[str], program: str = "lora_bench") -> str:
-    """A command line without folders of this machine, and without who launches its runs."""
+    """A command line without folders of this machine and without launcher settings."""
     launching = ("hydra/", "hydra.")
     portable = [
         word
@@ -145,7 +145,7 @@ def command_of(words: Sequence[str], program: str = "lora_bench") -> str:
 
 
 def _type_of(path: str) -> Any:
-    """Type of a setting or section, of a dict's entry that of the dict; None: no such setting."""
+    """Type of a setting or section (for a dict's entry, of the dict); None: no such setting."""
     type_: Any = Spec
     for name in path.split("."):
         if typing.get_origin(type_) is dict:

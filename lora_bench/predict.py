@@ -39,10 +39,10 @@ def write_submission(
     """Predict every test split of a run's task that its data has.
 
     Args:
-        folder: of a finished run.
-        out: where to write a TSV file for each split.
+        folder: folder of a finished run.
+        out: folder for the TSV files, one for each split.
         root: folder of the official files now (data=local); None: as for the run.
-        epoch: whose adapter predicts, ``last`` or ``best``.
+        epoch: epoch of the adapter to use, ``last`` or ``best``.
 
     Returns:
         The files.
@@ -87,8 +87,8 @@ def _planned(folder: Path, root: str | None) -> tuple[records.Record, Spec, dict
     """Record and settings of a run, and the file of each test split that its data has.
 
     Raises:
-        UserError: there is no finished run, its record names a file elsewhere, or the data has no
-            test split.
+        UserError: there is no finished run, its record names a file in another folder, or the data
+            has no test split.
     """
     record = records.read_finished(folder)
     spec = records.spec_of(record)
@@ -108,7 +108,7 @@ def _every_row(task: "Task", data: DataSpec, split: str) -> list[dict[str, Any]]
     """The rows of a test split, whatever ``data.skip_bad`` was for the training data.
 
     Raises:
-        DataError: a row is malformed. Without it the later ones would get another's index.
+        DataError: a row is malformed. Skipping it would shift the index of all later rows.
     """
     found = load_split(task, replace(data, skip_bad=True), split)
     if found.skipped:
@@ -118,7 +118,7 @@ def _every_row(task: "Task", data: DataSpec, split: str) -> list[dict[str, Any]]
 
 
 def check_clashes(folders: Sequence[Path], root: str | None) -> None:
-    """Refuse runs of which one would overwrite the file of another.
+    """Refuse two runs that would write the same file.
 
     Raises:
         UserError: names two runs and their file.
@@ -137,10 +137,10 @@ def write_zip(out: Path, files: Iterable[Path]) -> tuple[Path, list[str]]:
 
     Args:
         out: folder of the zip file.
-        files: what goes into it; others in the folder are of earlier calls and stay out.
+        files: files to include; others in the folder come from earlier calls and are left out.
 
     Returns:
-        The zip file, and the names of the files that the server needs besides.
+        The zip file, and the names of the other files that the server needs.
     """
     path, names = out / "submission.zip", {file.name: file for file in files}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -166,13 +166,13 @@ def main(arguments: list[str] | None = None) -> None:
         help="folder for the files (default: %(default)s)",
     )
     parser.add_argument(
-        "--data-root", help="folder of the official files, if another one than for the run"
+        "--data-root", help="folder of the official files, if not the one that the run used"
     )
     parser.add_argument(
         "--epoch",
         choices=("last", "best"),
         default="last",
-        help="the adapter that predicts: after the last epoch or the best (default: %(default)s)",
+        help="adapter to use: of the last or of the best epoch (default: %(default)s)",
     )
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The folder of the presets, and the tasks in it for code that composes no run."""
+"""The folder of the presets, and access to its tasks without composing a run."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -9,13 +9,13 @@ from omegaconf import OmegaConf
 from .spec import SpecError, TaskSpec, UserError, one_line
 
 _PACKAGE = Path(__file__).resolve().parent
-_IN_WHEEL = _PACKAGE / "conf"  # in a wheel; in the repository they are beside the package
+_IN_WHEEL = _PACKAGE / "conf"  # in a wheel; in the repository, presets are beside the package
 INSTALLED = _IN_WHEEL.is_dir()
 CONF = _IN_WHEEL if INSTALLED else _PACKAGE.parent / "conf"
 
 
 def load_yaml(path: Path) -> Any:
-    """The content of a YAML file, as OmegaConf's containers.
+    """The content of a YAML file, as OmegaConf containers.
 
     Raises:
         UserError: it cannot be read.

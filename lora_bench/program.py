@@ -1,4 +1,4 @@
-"""What every program does alike: a mistake is one line, and nobody need read what it prints."""
+"""What every program shares: a mistake is one line, and closed output does not stop the work."""
 
 import contextlib
 import functools
@@ -11,16 +11,16 @@ from typing import Any, ParamSpec
 
 from .spec import UserError, one_line
 
-CLOSED = 141  # exit status of a process that SIGPIPE ends: what it printed went to no reader
+CLOSED = 141  # exit status of a process that SIGPIPE ended: its output had no reader
 
 P = ParamSpec("P")
 
 
 class Output:
-    """A standard stream that can be written to when it is closed, full, or of ASCII alone.
+    """A standard stream that can be written to even if it is closed, full, or ASCII only.
 
     Attributes:
-        failure: why what is written is lost; None where it is not.
+        failure: why output was lost; None if it was not.
     """
 
     def __init__(self, stream: Any):
@@ -30,12 +30,12 @@ class Output:
             stream.reconfigure(errors="backslashreplace")  # ± in an ASCII locale
 
     def write(self, text: str) -> int:
-        """Write a text, or lose it."""
+        """Write a text, or discard it if that fails."""
         self._do(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered, or lose it."""
+        """Write what is buffered, or discard it if that fails."""
         self._do(self._stream.flush)
 
     def _do(self, step: Callable[..., object], *arguments: str) -> None:
@@ -51,7 +51,7 @@ class Output:
 
 
 def program(main: Callable[P, None]) -> Callable[P, None]:
-    """A ``main`` whose mistakes end in one line, and whose work goes on without a reader."""
+    """Decorate a ``main``: errors become one line, and closed output does not stop the work."""
 
     @functools.wraps(main)
     def whole(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -60,7 +60,7 @@ def program(main: Callable[P, None]) -> Callable[P, None]:
                 main(*args, **kwargs)
             except UserError as error:
                 sys.exit(f"error: {error}")
-            except OSError as error:  # of a file or a folder that nothing else has named
+            except OSError as error:  # about a file or a folder that no other message names
                 sys.exit(f"error: {_place_of(error)}{reason_of(error)}")
 
     return whole
@@ -68,7 +68,7 @@ def program(main: Callable[P, None]) -> Callable[P, None]:
 
 @contextlib.contextmanager
 def _lasting_output() -> Iterator[None]:
-    """Inside the block what is printed may be lost; the exit status tells then."""
+    """Inside the block, output may be lost; the exit status then says so."""
     nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (a stream may be None)
     out, err = Output(sys.stdout or nowhere), Output(sys.stderr or nowhere)
     try:
@@ -89,7 +89,7 @@ def _lasting_output() -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """What the system says of a file, in one line."""
+    """What the system says about a file, in one line."""
     return getattr(error, "strerror", None) or one_line(error)
 
 
@@ -98,11 +98,11 @@ def _place_of(error: OSError) -> str:
 
 
 def check_folder(given: str, folder: Path) -> None:
-    """Make a folder, and refuse one that no file can be written to, before there is any work.
+    """Create a folder, and refuse one that is not writable, before any work is done.
 
     Args:
         given: how the user named it, as in ``--out afile``.
-        folder: to be written to.
+        folder: folder that will be written to.
 
     Raises:
         UserError: names it and the reason.

@@ -35,7 +35,7 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
 
 
 def _launcher() -> str | None:
-    """Hydra's launcher of the run; None where Hydra did not start it."""
+    """Hydra's launcher of the run; None if Hydra did not start it."""
     if not HydraConfig.initialized():
         return None
     return HydraConfig.get().runtime.choices["hydra/launcher"]
@@ -50,14 +50,14 @@ def _version(package: str) -> str | None:
 
 
 def _dirty() -> bool | None:
-    # A rate in conf/tuned/ is in the record of each run that takes it.
+    # A rate in conf/tuned/ is in the record of each run that uses it.
     changes = _git("status", "--porcelain", "--", "lora_bench", "conf", ":!conf/tuned")
     return None if changes is None else bool(changes)
 
 
 @cache
 def _git(*arguments: str) -> str | None:
-    """Output of git in the project's folder; None where it is no checkout."""
+    """Output of git in the project's folder; None if it is not a checkout."""
     folder = Path(__file__).parent.parent
     if not (folder / ".git").exists():
         return None

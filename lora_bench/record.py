@@ -1,4 +1,4 @@
-"""Record: what one run did and how it went, as one JSON file, written whole or not at all."""
+"""Record: what one run did and how it went, as one JSON file, written completely or not at all."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from .spec import Identity, Spec, UserError
 
 FORMAT = 2
 FILE = "record.json"
-TAIL = f'"format": {FORMAT}\n}}\n'.encode()  # of a file that ``write`` wrote
+TAIL = f'"format": {FORMAT}\n}}\n'.encode()  # end of a file that ``write`` wrote
 PLANS = "sweeps"
 
 
@@ -34,13 +34,13 @@ class Record:
     where: dict[str, Any]  # what was solved: dotted path of a setting -> value (spec.Identity)
     system: dict[str, Any]  # how it was solved, in the same form
     seed: int
-    spec: dict[str, Any]  # every setting, folders of the machine excluded
+    spec: dict[str, Any]  # every setting, except folders of the machine
     command: str  # reproduces the run, from the project's folder
     started: str  # UTC, ISO 8601
     provenance: dict[str, Any]
-    start: dict[str, Any] | None = None  # the adapter it started from: task, cell, fingerprint
-    streams: list[str] = field(default_factory=list)  # random streams that it drew from
-    # split -> source, fingerprint, rows, skipped; of scored splits also ceiling, chance ...
+    start: dict[str, Any] | None = None  # the adapter that it started from: task, cell, fingerprint
+    streams: list[str] = field(default_factory=list)  # the random streams that it used
+    # split -> source, fingerprint, rows, skipped; for scored splits also ceiling, chance ...
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     epochs: list[dict[str, Any]] = field(default_factory=list)  # epoch, loss, scores
     best: dict[str, Any] | None = None  # the epoch with the best first metric
@@ -52,9 +52,9 @@ class Record:
     eval_seconds: float | None = None
     examples_per_second: float | None = None  # training
     tokens_per_second: float | None = None  # training, real tokens
-    peak_memory_bytes: int | None = None  # None where the run was trained in a group
-    # size, train_seconds, eval_seconds, peak_memory_bytes of the group that it was trained in, and
-    # which its own seconds are a share of; None: it was trained alone
+    peak_memory_bytes: int | None = None  # None if the run was trained in a group
+    # size, train_seconds, eval_seconds, peak_memory_bytes of the group that it was trained in; its
+    # own seconds are a share of the group's; None: it was trained alone
     group: dict[str, Any] | None = None
     error: str | None = None  # one line; the traceback is beside the record
     format: int = FORMAT
@@ -67,9 +67,9 @@ class Record:
 
     @property
     def core_seconds(self) -> float | None:
-        """Seconds of training and scoring times threads, of a group the run's share.
+        """Seconds of training and scoring times threads; in a group, the run's share.
 
-        None: not known, or on another device than a CPU.
+        None: not known, or the device is not a CPU.
         """
         threads = self.provenance.get("threads")
         if self.train_seconds is None or threads is None or self.provenance.get("device") != "cpu":
@@ -100,12 +100,12 @@ def now() -> str:
 
 
 def write(folder: Path, record: Record) -> Path:
-    """Write ``record.json`` into ``folder``: a reader finds the whole file or none."""
+    """Write ``record.json`` into ``folder``: readers see the whole file or none."""
     return write_whole(folder / FILE, json.dumps(asdict(record), indent=1, allow_nan=False))
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write a text file, and its folder, so that a reader finds the whole of it or none."""
+    """Write a text file, creating its folder: readers see the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("w", encoding="utf-8") as file:
@@ -117,10 +117,10 @@ def write_whole(path: Path, text: str) -> Path:
 
 
 def read(folder: Path) -> Record | None:
-    """The record in ``folder``, brought to the current format; None where there is none.
+    """The record in ``folder``, upgraded to the current format; None if there is none.
 
     Raises:
-        RecordError: it is damaged, of a newer format, or has fields of another type.
+        RecordError: it is damaged, has a newer format, or has fields of the wrong type.
     """
     return _read(folder / FILE)
 
@@ -143,7 +143,7 @@ def _read(path: Path | str) -> Record | None:
 
 
 def _of_today(text: bytes) -> Record | None:
-    """A record as ``write`` wrote it; None for any other, whose fault is then found and named."""
+    """A record as ``write`` wrote it; None for any other, which ``_of_any_format`` checks."""
     try:
         return _schema.validate_json(text) if text.endswith(TAIL) else None
     except ValidationError:
@@ -174,7 +174,7 @@ def _of_any_format(path: Path | str, text: bytes) -> Record:
 
 
 def read_finished(folder: Path) -> Record:
-    """The record of a run that has ended well.
+    """The record of a run that finished successfully.
 
     Raises:
         UserError: there is none in ``folder``.
@@ -189,7 +189,7 @@ def spec_of(record: Record) -> Spec:
     """The settings of a run.
 
     Raises:
-        RecordError: this version does not know them.
+        RecordError: this version does not know a setting.
     """
     try:
         return Spec.from_dict(record.spec)
@@ -198,10 +198,10 @@ def spec_of(record: Record) -> Spec:
 
 
 def walk(root: Path, problems: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Every folder below ``root`` once, also behind symbolic links, and the names of its files.
+    """Every folder below ``root`` once, following symbolic links, and the names of its files.
 
     Args:
-        root: to start at, itself among the folders.
+        root: folder to start at; it is included.
         problems: gets one line for each folder that cannot be read.
     """
     seen = set()
@@ -217,7 +217,7 @@ def walk(root: Path, problems: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_all(root: Path) -> tuple[list[Record], list[str]]:
-    """Every record below ``root`` by key, and one line for each that cannot be read."""
+    """Every record below ``root``, sorted by key, and a line for each that cannot be read."""
     found: list[Record | None] = []
     problems: list[str] = []
     paths = [os.path.join(folder, FILE) for folder, names in walk(root, problems) if FILE in names]
@@ -242,7 +242,7 @@ def find(root: Path, identity: Identity) -> tuple[Path, Record | None]:
     identity, so that renaming a setting repeats no run.
 
     Raises:
-        UserError: the record under this key was made with another default of a setting.
+        UserError: the record under this key was written when a setting had another default.
         RecordError: the record under this key cannot be read.
     """
     folder = folder_of(root, identity)
@@ -280,10 +280,10 @@ def _changes(record: Record, identity: Identity) -> list[str]:
 
 
 def write_plan(root: Path, command: str, keys: list[str]) -> None:
-    """Note which runs a sweep's command asks for: only a plan tells which ones are missing.
+    """Record which runs a sweep's command asks for: only a plan shows which ones are missing.
 
     Raises:
-        UserError: it cannot be written, as where a folder has its name.
+        UserError: it cannot be written, for example because a folder has its name.
     """
     name = hashlib.sha256(command.encode()).hexdigest()[:10]
     content = json.dumps({"command": command, "keys": keys}, indent=1)
@@ -295,7 +295,7 @@ def write_plan(root: Path, command: str, keys: list[str]) -> None:
 
 
 def read_plans(root: Path) -> tuple[list[Plan], list[str]]:
-    """The plans below ``root`` by command, and one line for each that cannot be read."""
+    """The plans below ``root``, sorted by command, and a line for each that cannot be read."""
     plans: list[Plan] = []
     problems: list[str] = []
     paths = [

@@ -1,4 +1,4 @@
-"""Records of older formats, brought to the current one step by step; what every record holds."""
+"""Upgrades records of older formats step by step; checks the fields that every record has."""
 
 import copy
 import hashlib
@@ -13,12 +13,12 @@ from .spec import Spec
 Step = Callable[[dict[str, Any]], dict[str, Any]]
 
 SPAN_SETTINGS = ("unanswerable", "held_out", "stride", "max_question", "max_answer")
-PEFT_COPIES = {"r": "rank", "lora_alpha": "alpha"}  # args that repeated a setting of the method
+PEFT_COPIES = {"r": "rank", "lora_alpha": "alpha"}  # args that duplicated a method setting
 # PEFT's constant defaults, which procedure 1 used for every seed: type -> (arg, value)
 PEFT_SEEDS = {"VERA": ("projection_prng_key", 0), "FOURIERFT": ("random_loc_seed", 777)}
 Types = tuple[type, ...]
 NUMBER: Types = (int, float)  # JSON's; a bool is of neither type
-# entries that no record lacks, and their types; a study has settings of its own beside them
+# entries that every record has, and their types; a study adds settings of its own
 HELD: dict[str, dict[str, Types]] = {
     "where": {
         "task.name": (str,), "task.kind": (str,), "task.metrics": (list,),
@@ -42,9 +42,9 @@ OPTIONAL: dict[str, dict[str, Types]] = {
     "group": {"size": (int,)},
 }
 EPOCH: dict[str, Types] = {"epoch": (int,), "loss": NUMBER, "scores": (dict,)}
-LARGEST = 2**63 - 1  # a larger whole number is none to NumPy
-LONG_NUMBER = re.compile(rb"\d{19}")  # any other is smaller
-REFERENCES = ("chance", "bag_of_words", "ceiling")  # scores of a split that no method made
+LARGEST = 2**63 - 1  # NumPy cannot hold a larger whole number
+LONG_NUMBER = re.compile(rb"\d{19}")  # shorter numbers are below LARGEST
+REFERENCES = ("chance", "bag_of_words", "ceiling")  # reference scores of a split
 
 
 def upgrade(record: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def upgrade(record: dict[str, Any]) -> dict[str, Any]:
         record: content of any format up to the current one.
 
     Raises:
-        KeyError, TypeError, AttributeError: it lacks what its format has.
+        KeyError, TypeError, AttributeError: it lacks a field of its format.
     """
     return apply_steps(record, UPGRADES)
 
@@ -63,7 +63,7 @@ def apply_steps(content: dict[str, Any], steps: Sequence[Step]) -> dict[str, Any
     """A file's content after every step from its own ``format`` on.
 
     Args:
-        content: names its format, from 1.
+        content: states its format, from 1.
         steps: the first one upgrades format 1.
     """
     for step in steps[content["format"] - 1 :]:
@@ -72,10 +72,10 @@ def apply_steps(content: dict[str, Any], steps: Sequence[Step]) -> dict[str, Any
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 had no identity: it is computed from the settings and the fingerprints of the data.
+    """Upgrade format 1: compute the identity from the settings and the data's fingerprints.
 
-    It ran by procedure 1 and named no fingerprint of the encoder; span settings were fields of
-    the task, and what a run started from was a key or a folder.
+    Format 1 has no identity, was written under procedure 1 and has no fingerprint of the encoder;
+    span settings were fields of the task, and a run's start was a key or a folder.
     """
     settings = copy.deepcopy(record["spec"])
     task, method = settings["task"], settings["method"]
@@ -92,10 +92,10 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def method_from_1(method: dict[str, Any]) -> dict[str, Any]:
-    """The method's settings of a record or an adapter of format 1.
+    """The method settings of a record or an adapter of format 1, upgraded.
 
-    LoRA+'s ratio was a setting of every method, PEFT's args repeated our settings, and the seeds of
-    PEFT's random projections were its constant defaults.
+    LoRA+'s ratio was a setting of every method, PEFT's args duplicated our settings, and the seeds
+    of PEFT's random projections were its constant defaults.
     """
     method = dict(method)
     ratio = method.pop("lr_ratio", None)
@@ -110,7 +110,7 @@ def method_from_1(method: dict[str, Any]) -> dict[str, Any]:
 
 
 def _start_of_1(init_from: str | None) -> dict[str, Any] | None:
-    """What format 1 knew of a start: a key or a folder that ends in one, with seed and hash."""
+    """The start in format 1: a key, or a folder whose name is one, with seed and hash."""
     if init_from is None:
         return None
     place = PurePath(init_from)
@@ -128,20 +128,20 @@ UPGRADES = (_from_1,)
 
 
 def fault_of(record: Mapping[str, Any]) -> str | None:
-    """What a record's nested fields lack, in one line; None where they are as they must be.
+    """The first fault in a record's nested fields, in one line; None if there is none.
 
     Args:
-        record: its fields, each of the type that ``Record`` states.
+        record: the record's fields, each of the type that ``Record`` declares.
     """
     return next(filter(None, _faults(record)), None)
 
 
 def too_large(part: Any, place: str = "") -> str | None:
-    """The place of a whole number that is too large to compute with, in one line; None without.
+    """A line about a whole number that is too large to compute with; None if there is none.
 
     Args:
-        part: of a record, or the whole.
-        place: of the part.
+        part: a part of a record, or all of it.
+        place: path of the part, for messages.
     """
     if type(part) is int:
         wrong = abs(part) > LARGEST
@@ -156,7 +156,7 @@ def too_large(part: Any, place: str = "") -> str | None:
 
 
 def _faults(record: Mapping[str, Any]) -> Iterator[str | None]:
-    """One for each check, the first ones of what later ones read; None where it holds."""
+    """One fault for each check, None if it passes; later checks rely on earlier ones."""
     for name, entries in HELD.items():
         if record[name] is not None:
             yield _wrong(record[name], entries, name)

@@ -50,13 +50,13 @@ class HubLayout:
     path: str = ""  # dataset repository
     name: str | None = None  # configuration
     revision: str = ""  # commit of the repository, pinned
-    # split of ours -> configuration that holds it as `test`
+    # our split -> configuration that has it as `test`
     other: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class TaskSpec:
-    """The facts of one task. A preset under ``conf/task/`` sets them; a user rarely does."""
+    """The facts of one task. A preset under ``conf/task/`` sets them; users rarely do."""
 
     name: str = MISSING  # as tables show it
     version: int = 1  # raise it when the same predictions would score differently
@@ -71,7 +71,7 @@ class TaskSpec:
     optional: dict[str, list[str]] = field(default_factory=dict)
     # test split -> file that the GLUE server takes
     submission: dict[str, str] = field(default_factory=dict)
-    official_rows: dict[str, int] = field(default_factory=dict)  # split -> rows of the official one
+    official_rows: dict[str, int] = field(default_factory=dict)  # split -> its official row count
     args: dict[str, Any] = field(default_factory=dict)  # settings that only this kind has
     local: LocalLayout = field(default_factory=LocalLayout)
     hub: HubLayout = field(default_factory=HubLayout)
@@ -112,13 +112,13 @@ class DataSpec:
 
     source: str = MISSING  # a file under lora_bench/data/
     root: str | None = None  # local: the folder that holds CoLA/, MNLI/ ...
-    skip_bad: bool = False  # leave malformed rows out, counted in the record, instead of stopping
-    train_rows: int | None = None  # use that many random training rows; null: all
-    validation_rows: int | None = None  # score that many random rows of each split; null: all
-    # score that many random training rows, which are not trained on, instead of the validation
-    # splits: what tuning selects by; null: score the validation splits
+    skip_bad: bool = False  # skip malformed rows and count them in the record, instead of stopping
+    train_rows: int | None = None  # number of random training rows to use; null: all
+    validation_rows: int | None = None  # number of random rows of each split to score; null: all
+    # number of random training rows to score instead of the validation splits; they are not trained
+    # on, and tuning selects by them; null: score the validation splits
     tuning_rows: int | None = None
-    seed: int = 0  # of the generated data, and of every random choice of rows or articles
+    seed: int = 0  # seed of generated data and of every random choice of rows or articles
     toy_train: int = 1000  # toy: generated training examples
     toy_validation: int = 300  # toy: generated validation examples
 
@@ -129,7 +129,7 @@ class TrainSpec:
 
     epochs: int = MISSING  # passes over the training rows
     batch_size: int = MISSING  # examples per step
-    # parts in which the gradient of a step is computed, one after the other: bounds the memory
+    # parts in which the gradient of a step is computed, one after the other, to limit memory
     accumulate: int = 1
     lr: float = MISSING  # peak learning rate of AdamW
     warmup: float = 0.06  # share of all steps with linear warm-up; linear decay to 0 follows
@@ -138,13 +138,13 @@ class TrainSpec:
     max_grad_norm: float = 1.0  # clip the global gradient norm to this
     max_length: int = 128  # tokens, special ones included; longer examples are truncated
     dropout: float = 0.1  # hidden, attention and head dropout
-    # stop after that many epochs without a better first metric; null: never
+    # stop after this many epochs without a better first metric; null: never
     patience: int | None = None
     # compute | cache (the layers below the lowest trained one run once, without dropout)
     frozen_prefix: str = "compute"
-    # keep each layer's input alone, and compute the layer again for its gradient: less memory
+    # keep only each layer's input, and recompute the layer for its gradient, to save memory
     gradient_checkpointing: bool = False
-    checkpoint_minutes: float = 10.0  # training time between two checkpoints inside a run
+    checkpoint_minutes: float = 10.0  # training time between two checkpoints of a run
 
 
 @dataclass
@@ -159,23 +159,23 @@ class Spec:
     head: str = "standard"  # standard: transformers' own | article: LayerNorm, dropout, linear
     # key or folder of another run whose adapter this one starts from, head excluded; null: none
     init_from: str | None = None
-    seed: int = 0  # weights of head and adapter, order of examples, dropout
+    seed: int = 0  # seed of the weights of head and adapter, order of examples, dropout
     precision: str = "fp32"  # fp32 | bf16 (autocast)
     device: str = "cpu"  # cpu | cuda | cuda:N
     eval_batch_size: int = 64  # examples per forward pass while scoring
     out_dir: str = "outputs"  # runs go to <out_dir>/runs/<task>/<key>/
     cache_dir: str = ".cache"  # encoded data
-    # runs of a sweep that are trained in one pass, at most; null: as many as are worth it
+    # maximum number of a sweep's runs that are trained in one pass; null: chosen automatically
     group: int | None = None
     progress: bool = True  # progress bars
-    logger: str = "none"  # none | tensorboard | wandb: training curves, beside the record
+    logger: str = "none"  # none | tensorboard | wandb: where training curves go, beside the record
 
     @classmethod
     def from_dict(cls, nested: dict[str, Any]) -> "Spec":
-        """The Spec whose ``to_dict`` gave ``nested``; settings that it lacks have their default.
+        """The Spec whose ``to_dict`` gave ``nested``; missing settings have their default.
 
         Raises:
-            TypeError: a setting that no Spec has.
+            TypeError: a setting does not exist.
         """
         return _from_dict(cls, nested)
 
@@ -236,7 +236,7 @@ class Identity:
     start: str | None = None
 
     def __eq__(self, other: object) -> bool:
-        """Whether both are the same run; a setting that one of them lacks has its default."""
+        """Whether both are the same run; a setting missing in one of them has its default."""
         return isinstance(other, Identity) and self._content() == other._content()
 
     @property
@@ -290,8 +290,8 @@ def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
-# What cannot change a score beyond float noise: these settings say where files are, how they are
-# checked, or what is printed. The content of the files is in the fingerprints of the identity.
+# Settings that cannot change a score beyond float noise: where files are, how they are checked, or
+# what is printed. The content of the files enters the identity through fingerprints.
 NOT_IN_IDENTITY = (
     "task.official_rows",
     "task.submission",
@@ -313,7 +313,7 @@ NOT_IN_IDENTITY = (
 )
 WHERE = ("task", "model", "data")
 
-# Folders of one machine, and how a sweep is done, have no place in the record of a run.
+# Not in the record of a run: folders of one machine, and how a sweep is executed.
 NOT_RECORDED = ("out_dir", "cache_dir", "group")
 
 
@@ -327,11 +327,11 @@ def part_of(path: str) -> str | None:
 
 
 def chosen(part: dict[str, Any]) -> dict[str, Any]:
-    """The entries of a part of the identity whose value is not the setting's default."""
+    """The entries of a part of the identity that differ from the setting's default."""
     default = settings(Spec())
     return {path: v for path, v in part.items() if path not in default or v != default[path]}
 
 
 def digest(content: Any) -> str:
-    """A short hash of what JSON can hold."""
+    """A short hash of JSON-serializable content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]

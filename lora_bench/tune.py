@@ -31,12 +31,12 @@ where recipe=tuned takes it.
 
   python -m {PROGRAM} recipe=tuned task=stsb method=lora,full method.rank=4,8
 
-Words are those of a sweep, and settings of the search:
+Arguments are those of a sweep, and settings of the search:
 %s
-The rates are trained first, then two more around the best one. What decides is the first metric
-after the last epoch, mean over the seeds, on rows held out of the training data; a rate at which a
-run fails is never chosen. Repeated, the command does what is missing; in several shells at once it
-divides the work."""
+The rates are trained first, then two more around the best one. The best rate has the highest first
+metric after the last epoch, averaged over the seeds, on rows held out of the training data; a rate
+at which a run fails is never chosen. Run the command again to complete what is missing, or run it
+in several shells at once to divide the work."""
 
 # What the search sets itself, and how to say it instead.
 SET_HERE = {
@@ -48,19 +48,19 @@ SET_HERE = {
 
 @dataclass
 class Search:
-    """What is tried, for every system alike."""
+    """What is tried, the same for every system."""
 
-    # over three and a half decades: full fine-tuning wants the low end, VeRA the high one
+    # three and a half decades: full fine-tuning needs the low end, VeRA the high one
     rates: list[float] = field(
         default_factory=lambda: [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
     )
-    seeds: list[int] = field(default_factory=lambda: [1000, 1001])  # that no reported run has
-    rows: int = 500  # of the training data, held out to decide on
+    seeds: list[int] = field(default_factory=lambda: [1000, 1001])  # not used by any reported run
+    rows: int = 500  # training rows, held out to select the rate
     refine: bool = True  # two more rates, half a step of the grid below and above the best
-    halving: bool = False  # the worse half of the rates drops out after 1/4 of the epochs, and 1/2
+    halving: bool = False  # drop the worse half of the rates after 1/4 of the epochs, and 1/2
 
     def check(self) -> None:
-        """Check what no run checks.
+        """Check the settings of the search, which no run checks.
 
         Raises:
             UserError: names the setting, its value and what is allowed.
@@ -72,17 +72,17 @@ class Search:
             raise UserError(f"tune.seeds={self.seeds}: must be one or more different seeds")
 
     def rungs(self, epochs: int) -> list[int]:
-        """Numbers of epochs after each of which, but for the last, half of the rates drop out."""
+        """Numbers of epochs; after each except the last, half of the rates are dropped."""
         shares = (1 / 4, 1 / 2, 1) if self.halving else (1,)
         return sorted({math.ceil(epochs * share) for share in shares})
 
 
 class System:
-    """A system in one place, and what was tried.
+    """A system on one task, model and data, and what was tried.
 
     Args:
-        words: of the command line, for this system alone.
-        spec: with any learning rate.
+        words: words of the command line, for this system alone.
+        spec: settings of the system, with any learning rate.
     """
 
     def __init__(self, words: Sequence[str], spec: Spec):
@@ -92,7 +92,7 @@ class System:
 
     @property
     def name(self) -> str:
-        """Of its file in ``conf/tuned/``."""
+        """Name of its file in ``conf/tuned/``."""
         return name_of(self.spec)
 
     def words_of(self, lr: float, epochs: int, seed: int) -> list[str]:
@@ -103,14 +103,14 @@ class System:
         return [word for word in words if path_of(word) != EPOCHS] + [f"{EPOCHS}={epochs}"]
 
     def best(self, epochs: int) -> list[Trial]:
-        """The trials of so many epochs that did not fail, the best first, then the lower rate."""
+        """Trials with that many epochs that did not fail, best first; ties: lower rate first."""
         found = [t for t in self.trials if t.epochs == epochs and t.mean is not None]
         return sorted(found, key=lambda trial: (-(trial.mean or 0.0), trial.lr))
 
     def around_best(self, rates: Sequence[float]) -> list[float]:
-        """The rates in the middle between the best one and its neighbours, in logarithms.
+        """The rates midway between the best one and its neighbours, on a log scale.
 
-        Where it has none, as far away as on the other side.
+        Without a neighbour on one side, the distance is that of the other side.
         """
         ranked = self.best(self.spec.train.epochs)
         if not ranked:
@@ -124,7 +124,7 @@ class System:
 
 @program
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Search the rate of every system that the words name; write and print what was found."""
+    """Search the rate of every system on the command line; write and print the result."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or {"-h", "--help"} & set(words):
         print(USAGE % _settings_text())
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def split(words: Sequence[str]) -> tuple[Search, list[str]]:
-    """The settings of the search, and the words of the runs.
+    """The settings of the search, and the words for the runs.
 
     Raises:
         UserError: names the word and what is allowed.
@@ -168,7 +168,7 @@ def split(words: Sequence[str]) -> tuple[Search, list[str]]:
 
 
 def systems_of(words: Sequence[str], search: Search) -> list[System]:
-    """The systems that a command line names, each once.
+    """The distinct systems that a command line names.
 
     Raises:
         UserError: see ``compose.plan``.
@@ -182,12 +182,12 @@ def systems_of(words: Sequence[str], search: Search) -> list[System]:
 
 
 def tune(systems: Sequence[System], search: Search, command: str) -> None:
-    """Do every trial. In each stage the runs of all systems are one sweep.
+    """Execute every trial. In each stage, the runs of all systems form one sweep.
 
     Args:
-        systems: get their trials.
+        systems: the systems, which get their trials.
         search: what is tried.
-        command: of the search, for its plans.
+        command: the search's command line, for its plans.
 
     Raises:
         UserError: a setting or the data is wrong.
@@ -216,7 +216,7 @@ def _try(
     cache: DataCache,
     command: str,
 ) -> None:
-    """Do the runs of some rates for each system, and note the scores."""
+    """Execute the runs of some rates for each system, and store the scores."""
     trials: list[tuple[System, float, int, list[Run]]] = []
     for system, rates, epochs in wanted:
         for lr in rates:
@@ -238,7 +238,7 @@ def _try(
 
 
 def _score(record: Record | None) -> float | None:
-    """The first metric after the last epoch; None: the run has failed."""
+    """The first metric after the last epoch; None if the run failed."""
     if record is None or record.status != "ok" or record.last is None:
         return None
     return next(iter(record.last["scores"].values()))

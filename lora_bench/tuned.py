@@ -1,8 +1,8 @@
-"""The tuned learning rates in ``conf/tuned/``: a file for each system and place that has one.
+"""The tuned learning rates in ``conf/tuned/``: one file for each tuned system, task and model.
 
 ``python -m lora_bench.tune`` writes them. A recipe that leaves ``train.lr`` open, as ``tuned``
-does, takes the rate from there. A rate counts for the settings with which it was found, and for no
-others: the name of its file holds a hash of them.
+does, takes the rate from there. A rate applies only to the settings with which it was found: the
+name of its file holds a hash of them.
 """
 
 import statistics
@@ -17,13 +17,13 @@ from .spec import Spec, SpecError, chosen, digest
 
 SETTING = "train.lr"
 SHIPPED = CONF / "tuned"
-# Where rates are looked for; new ones go to the first. An installed package is not written to: a
-# user's own rates are in the working folder then.
+# Where rates are looked up; new ones are written to the first folder. An installed package is not
+# written to: a user's own rates are then in the working folder.
 FOLDERS = (Path("conf", "tuned"), SHIPPED) if INSTALLED else (SHIPPED,)
 
 # Settings for which a rate need not be tuned again: what is scored, and how rows are chosen.
 ANY = ("data.tuning_rows", "data.validation_rows", "data.seed", "procedure", SETTING)
-# The same files, from two places.
+# Two sources of the same files.
 OFFICIAL = ("local", "hub")
 
 
@@ -31,7 +31,7 @@ OFFICIAL = ("local", "hub")
 class Trial:
     """One learning rate with a number of epochs, and the score of each seed.
 
-    ``mean`` is None where a run has failed.
+    ``mean`` is None if a run failed.
     """
 
     lr: float
@@ -40,13 +40,13 @@ class Trial:
 
     @property
     def mean(self) -> float | None:
-        """Over the seeds."""
+        """Mean score over the seeds."""
         found = [score for score in self.scores if score is not None]
         return statistics.mean(found) if len(found) == len(self.scores) else None
 
 
 def settings_behind(spec: Spec) -> dict[str, Any]:
-    """The settings for which a rate is tuned, those at their default left out."""
+    """The settings for which a rate is tuned, without those at their default."""
     settings = {p: v for p, v in {**spec.where(), **spec.system()}.items() if p not in ANY}
     if spec.data.source in OFFICIAL:
         settings["data.source"] = "official"
@@ -54,7 +54,7 @@ def settings_behind(spec: Spec) -> dict[str, Any]:
 
 
 def name_of(spec: Spec) -> str:
-    """Name of the file for the settings of a run, without its ending."""
+    """Name of the file for the settings of a run, without its suffix."""
     rank = "" if spec.method.rank is None else f"-r{spec.method.rank}"
     stem = f"{spec.task.name}-{spec.model.name}-{spec.method.name}{rank}"
     return f"{stem}-{digest(settings_behind(spec))}"
@@ -80,7 +80,7 @@ def tuned_rate(spec: Spec) -> float:
 
 
 def files() -> dict[str, Path]:
-    """The file of each tuned rate by its name; the first folder that has it counts."""
+    """The file of each tuned rate by name; the first folder that has it takes precedence."""
     found = [path for folder in reversed(FOLDERS) for path in sorted(folder.glob("*.yaml"))]
     return {path.stem: path for path in found}
 

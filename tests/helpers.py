@@ -155,7 +155,7 @@ def command_line(
     Tests of killed processes, and one of each command, start a real one.
 
     Args:
-        words: of the command line.
+        words: words of the command line.
         module: the program.
         out: what it prints to; None: it is in the result.
     """
@@ -187,7 +187,7 @@ def forked_command(
     """``python -m lora_bench <words>`` in a process of its own, to be killed.
 
     Args:
-        words: of the command line.
+        words: words of the command line.
         out: file for what the command prints, written at its end.
     """
     process = FORKSERVER.Process(target=_exit_as_the_command, args=(words, out))

@@ -25,7 +25,7 @@ class Installed:
     """An environment with the wheel, and the dependencies of the tests' own environment.
 
     Args:
-        folder: for the environment and an empty working folder.
+        folder: folder for the environment and an empty working folder.
     """
 
     def __init__(self, folder: Path):

@@ -99,9 +99,9 @@ def _target(link: str, uri: str, config: MkDocsConfig, files: Files) -> File | N
 
     Args:
         link: as the page has it.
-        uri: of the page.
-        config: of the site.
-        files: of the site; a file of the repository that is not among them is added.
+        uri: URI of the page.
+        config: configuration of the site.
+        files: files of the site; a file of the repository that is not among them is added.
     """
     if ADDRESS.match(link):
         return None

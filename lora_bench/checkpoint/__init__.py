@@ -37,8 +37,8 @@ def adapter_of(folder: Path, epoch: str | None = None) -> Path:
     """The adapter folder of a run's folder; an adapter folder is returned as it is.
 
     Args:
-        folder: of a run, or an adapter.
-        epoch: of a run: ``last`` or ``best``; None: the last one.
+        folder: folder of a run or of an adapter.
+        epoch: epoch of a run, ``last`` or ``best``; None: the last one.
 
     Raises:
         AdapterError: the run has no adapter of that epoch, or an adapter is of one epoch only.
@@ -59,10 +59,10 @@ def save_adapter(
     """Write every trained parameter, those of the head too.
 
     Args:
-        folder: to write to; an adapter there is replaced.
-        model: whose parameters are written.
-        spec: of the run.
-        cell: of the run.
+        folder: folder to write to; an adapter there is replaced.
+        model: model whose parameters are written.
+        spec: settings of the run.
+        cell: cell of the run.
 
     Returns:
         Size of the weights file in bytes.
@@ -83,11 +83,11 @@ def write(
     """Write an adapter folder, which appears whole or not at all.
 
     Args:
-        folder: to write to; an adapter there is replaced.
+        folder: folder to write to; an adapter there is replaced.
         state: parameters by name.
-        spec: of the run; its recipe is not written.
-        fingerprint: of the base model, see ``base_fingerprint``.
-        cell: of the run that trained it; None for an adapter of another project.
+        spec: settings of the run; its recipe is not written.
+        fingerprint: fingerprint of the base model, see ``base_fingerprint``.
+        cell: cell of the run that trained it; None for an adapter of another project.
 
     Returns:
         Size of the weights file in bytes.
@@ -167,7 +167,7 @@ def check_hash(folder: Path, expected: str | None) -> None:
     """Refuse a weights file that is not the one of its ``adapter.json``.
 
     Args:
-        folder: of the adapter.
+        folder: folder of the adapter.
         expected: SHA-256 of the weights file; None: not known.
 
     Raises:
@@ -188,9 +188,9 @@ def fit(
     """Put tensors in the place of the trained parameters, each of which must have one.
 
     Args:
-        origin: of the tensors, for messages.
+        origin: origin of the tensors, for messages.
         state: tensors by our names.
-        model: that its method has prepared.
+        model: model that its method has prepared.
         wanted: names of the parameters to replace.
 
     Raises:

@@ -34,8 +34,8 @@ def merge(folder: Path, out: Path) -> str:
     What was written is loaded again, and must compute the same, before the folder appears.
 
     Args:
-        folder: of the adapter.
-        out: to write to.
+        folder: folder of the adapter.
+        out: folder to write to.
 
     Returns:
         Name of the class of transformers that loads it.
@@ -69,8 +69,8 @@ def export_peft(folder: Path, out: Path) -> None:
     folder appears.
 
     Args:
-        folder: of the adapter.
-        out: to write to.
+        folder: folder of the adapter.
+        out: folder to write to.
 
     Raises:
         AdapterError: another method than LoRA, trained embeddings, the article's head, or what was

@@ -37,9 +37,9 @@ def import_peft(folder: Path, out: Path, task: TaskSpec, base: ModelSpec | None 
     """A PEFT LoRA folder into ours.
 
     Args:
-        folder: of PEFT.
-        out: to write to.
-        task: of the head.
+        folder: folder that PEFT wrote.
+        out: folder to write to.
+        task: task of the head.
         base: the base model; None: the one that the folder names.
 
     Raises:
@@ -135,9 +135,9 @@ def import_loralib(path: Path, out: Path, task: TaskSpec, base: ModelSpec, alpha
     """A state dict of ``loralib.lora_state_dict`` (microsoft/LoRA's ``.bin`` files) into ours.
 
     Args:
-        path: of the file.
-        out: to write to.
-        task: of the head.
+        path: path of the file.
+        out: folder to write to.
+        task: task of the head.
         base: the base model.
         alpha: not in the file; the released GLUE scripts use 16.
 
@@ -153,9 +153,9 @@ def import_article(path: Path, out: Path, task: TaskSpec, base: ModelSpec | None
     """The article's ``.pth`` file into ours: its head, scaling 1, its base model.
 
     Args:
-        path: of the file.
-        out: to write to.
-        task: of the head.
+        path: path of the file.
+        out: folder to write to.
+        task: task of the head.
         base: the base model; None: the one that the file names.
 
     Raises:
@@ -234,9 +234,9 @@ def write_checked(origin: Path, out: Path, state: dict[str, Tensor], spec: Spec)
 
     Args:
         origin: file that the parameters come from, for messages.
-        out: to write to.
+        out: folder to write to.
         state: parameters by our names.
-        spec: of the adapter.
+        spec: settings of the adapter.
 
     Raises:
         UserError: it does not fit; nothing is written.
@@ -281,7 +281,7 @@ def _method(state: dict[str, Tensor], alpha: float | None, path: Path) -> Method
     Args:
         state: parameters by our names.
         alpha: numerator of the scaling; None: the rank.
-        path: of the file, for messages.
+        path: path of the file, for messages.
 
     Raises:
         AdapterError: the matrices have no rank or several ranks.

@@ -164,7 +164,7 @@ def check_modules(path: Path, facts: LoraFacts, held: Iterable[str], known: Iter
     """Compare the modules that a configuration names with those that a file has matrices of.
 
     Args:
-        path: of the configuration, for messages.
+        path: path of the configuration, for messages.
         facts: the configuration.
         held: modules of which the file has LoRA matrices.
         known: every linear module of the encoder.

@@ -30,7 +30,7 @@ def check_same(out: Path, expected: Tensor, theirs: Any) -> None:
     """Compare a model of transformers or PEFT with ``probe``.
 
     Raises:
-        AdapterError: its outputs are others.
+        AdapterError: its outputs differ.
     """
     ids = _ids(theirs.config.vocab_size)
     found = theirs.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))

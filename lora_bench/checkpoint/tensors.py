@@ -51,7 +51,7 @@ def read_torch(path: Path, other: tuple[str, ...] = ()) -> dict[str, Any]:
     """A file of ``torch.save`` as a dict of float32 tensors; pickled code is refused.
 
     Args:
-        path: of the file.
+        path: path of the file.
         other: names of entries that are plain values.
 
     Raises:
@@ -93,7 +93,7 @@ def check_numbers(path: Path, state: dict[str, Tensor]) -> None:
     """Refuse tensors that are no parameters: of integers, sparse, empty, NaN or infinite.
 
     Args:
-        path: of the file, for messages.
+        path: path of the file, for messages.
         state: tensors by name.
 
     Raises:

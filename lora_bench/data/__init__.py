@@ -98,7 +98,7 @@ def load_split(task: "Task", data: DataSpec, split: str) -> Rows:
     """Rows of one split, ``data.train_rows`` or ``data.validation_rows`` applied.
 
     Args:
-        task: that the rows are for.
+        task: task of the rows.
         data: source and limits.
         split: name; the limits do not apply to test splits.
 

@@ -35,10 +35,10 @@ def describe(task: Task, data: DataSpec, split: str, tokenizer: Any) -> dict[str
     """Facts of one split.
 
     Args:
-        task: that the split belongs to.
+        task: task of the split.
         data: the folder.
         split: name.
-        tokenizer: whose tokens are counted.
+        tokenizer: tokenizer that counts the tokens.
 
     Raises:
         DataError: the file is broken.

@@ -16,8 +16,8 @@ def read(path: Path, name: str, *, unanswerable: bool, skip_bad: bool) -> Rows:
     """Rows as the hub has them.
 
     Args:
-        path: of the file.
-        name: of the task, for messages.
+        path: path of the file.
+        name: name of the task, for messages.
         unanswerable: whether a question may have no answer.
         skip_bad: leave malformed questions out and list them instead of stopping.
 
@@ -50,8 +50,8 @@ def by_article(found: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
 
     Args:
         found: the rows.
-        share: of the articles that go to the second part; each part gets at least one.
-        seed: of the choice.
+        share: share of the articles that go to the second part; each part gets at least one.
+        seed: seed of the choice.
 
     Raises:
         DataError: there is only one article.

@@ -26,9 +26,9 @@ def read(path: Path, task: TaskSpec, split: str, *, skip_bad: bool) -> Rows:
     """Rows of one file.
 
     Args:
-        path: of the file.
-        task: its ``local`` settings say what the columns are and hold.
-        split: that the file holds.
+        path: path of the file.
+        task: the task; its ``local`` settings describe the columns.
+        split: the split in the file.
         skip_bad: leave malformed rows out and list them instead of stopping.
 
     Raises:

@@ -167,7 +167,7 @@ class Method:
         """The optimizer over the trained parameters.
 
         Args:
-            model: after ``prepare``, on its device.
+            model: a model after ``prepare``, on its device.
             spec: settings of the run.
 
         Returns:
@@ -193,7 +193,7 @@ class Method:
         """Called after each optimizer step.
 
         Args:
-            model: after the step.
+            model: the model after the step.
             step: number of the step, from 1.
         """
 
@@ -209,7 +209,7 @@ class Method:
         """Go on from what ``state`` returned; called after ``optimizer``.
 
         Args:
-            state: of the stopped run.
+            state: state of the stopped run.
         """
 
 

@@ -17,11 +17,11 @@ class StreamedForward:
     they were before.
 
     Args:
-        module: whose forward pass is meant.
-        streams: of the run.
+        module: the module whose forward pass draws numbers.
+        streams: random streams of the run.
 
     Attributes:
-        state: of each generator after the last pass; None: there was none.
+        state: state of each generator after the last pass; None: there was none.
     """
 
     def __init__(self, module: nn.Module, streams: Streams):

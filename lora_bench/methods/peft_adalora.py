@@ -96,8 +96,8 @@ def _add_orthogonality(
     Args:
         factor: Q (rank, in), or P (out, rank).
         transposed: whether F is the factor's transpose, as for P.
-        weight: of the penalty.
-        gradient: of the loss, with the shape of ``factor``.
+        weight: weight of the penalty.
+        gradient: gradient of the loss, with the shape of ``factor``.
 
     Returns:
         The sum of both gradients.

@@ -25,7 +25,7 @@ class Affine:
         bias: (out,) or None.
         a: (rank, in) or None: no update.
         b: (out, rank) or None.
-        scaling: of the update.
+        scaling: scaling of the update.
         keep: (T, in), the update's own dropout mask of 0 and 1, or None.
         rescale: c, what kept elements are multiplied by.
     """
@@ -60,8 +60,8 @@ class Segment:
     """The rows of one run, with its linear layers.
 
     Args:
-        rows: of the input.
-        layers: of which layer i has out_i outputs.
+        rows: its rows of the input.
+        layers: its linear layers; layer i has out_i outputs.
         bias: (N,), the biases of the layers, where they are not those of the other runs.
     """
 
@@ -86,9 +86,9 @@ def affine(x: Tensor, segments: Sequence[Segment], product: Product, bias: Tenso
     """Several linear layers of one input, side by side: x (T, in) -> (T, N).
 
     Args:
-        x: in the precision of the products.
+        x: the input, in the precision of the products.
         segments: one for each run, which together hold every row.
-        product: of the weights, which the segments share.
+        product: product with the weights, which the segments share.
         bias: (N,), the biases that they share, in the precision of ``x``; None: there are none.
     """
     trained = [p for segment in segments for layer in segment.layers for p in layer.trained]
@@ -154,7 +154,7 @@ def _gradients(
     """Those of a segment's trained parameters, in their order; adds those of its rows of x.
 
     Args:
-        layers: of the segment.
+        layers: layers of the segment.
         widths: number of outputs of each layer.
         grad: (T, N) of the output.
         x: (T, in), where a parameter's gradient needs it.

@@ -95,12 +95,12 @@ def attend(
     Args:
         queries: (R, 3 D), queries, keys and values of all tokens; or (B, D), queries of first
             tokens only.
-        keys_values: in the second case (R, 2 D), else None.
-        layout: of the batch.
+        keys_values: keys and values of all tokens (R, 2 D) in the second case, else None.
+        layout: layout of the batch.
         heads: h.
-        scaling: of the scores.
+        scaling: factor on the scores.
         p: dropout of the attention weights.
-        streams: of the masks of each run; None: torch's global generator.
+        streams: streams for the masks of each run; None: torch's global generator.
     """
     if keys_values is None:
         flat = _ToGrids.apply(queries, layout, 3, heads)

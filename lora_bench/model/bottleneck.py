@@ -43,7 +43,7 @@ class PfeifferOutput(RobertaOutput):
 
     Args:
         base: the layer's output block.
-        width: of the bottleneck.
+        width: width of the bottleneck.
     """
 
     def __init__(self, base: RobertaOutput, width: int):

@@ -28,10 +28,10 @@ def build(
     """A model with the task's head, made trainable by ``method``, on the spec's device.
 
     Args:
-        spec: of the run.
+        spec: settings of the run.
         task: names the head.
         method: gets the streams, and prepares the model.
-        streams: of the run.
+        streams: random streams of the run.
         shared: the encoder of a group of runs; None: the model has an encoder of its own.
 
     Raises:
@@ -82,7 +82,7 @@ class SharedEncoder:
     """An encoder in whose memory the models of a group have their frozen parameters.
 
     Args:
-        spec: of any of the runs, which have the same encoder, dropout and device.
+        spec: settings of any of the runs, which have the same encoder, dropout and device.
 
     Raises:
         SpecError: the device is missing.

@@ -22,8 +22,8 @@ class DropoutStream:
     """The masks of one run, in the order in which they are asked for.
 
     Args:
-        streams: of the run.
-        device: where the masks are needed.
+        streams: random streams of the run.
+        device: device of the masks.
     """
 
     def __init__(self, streams: Streams, device: str | torch.device = "cpu"):
@@ -80,7 +80,7 @@ def keep(
     """A mask of 0 and 1, each part of its rows from a stream; None where p is 0.
 
     Args:
-        shape: of the mask.
+        shape: shape of the mask.
         p: probability of 0.
         like: has the mask's type and device.
         parts: rows and their stream; None: torch's global generator.

@@ -38,7 +38,7 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
     """The encoder in fp32 on the CPU, without a pooler, attending over packed batches.
 
     Args:
-        model: which one.
+        model: the model to load.
         dropout: probability for hidden states and attention.
 
     Raises:

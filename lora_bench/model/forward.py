@@ -48,7 +48,7 @@ class EncoderPass:
     Args:
         encoders: one for each run, of one architecture and with equal dropout. Their modules are
             read at each call; a method may replace them between two calls.
-        dtype: of the matrix products; None: that of the parameters.
+        dtype: type of the matrix products; None: the type of the parameters.
         checkpointing: keep each layer's input alone for the backward pass, which computes the
             layer again with the same dropout masks (Chen et al. 2016, arXiv 1604.06174).
     """
@@ -74,8 +74,8 @@ class EncoderPass:
 
         Args:
             batch: packed tokens of as many runs as there are encoders.
-            streams: of the dropout masks of each run.
-            first_only: in the last layer, compute the outputs of first tokens only.
+            streams: streams for the dropout masks of each run.
+            first_only: whether the last layer computes the outputs of first tokens only.
 
         Returns:
             (T, D) of each run, or (B, D) of its first tokens.
@@ -248,8 +248,8 @@ def _embed(tables: Sequence[RobertaEmbeddings], batch: Batch, counts: Sequence[i
     """The embeddings of all tokens (T, D).
 
     Args:
-        tables: of each run.
-        batch: of all runs.
+        tables: embedding tables of each run.
+        batch: tokens of all runs.
         counts: number of tokens of each run.
     """
     ids = torch.stack([batch.input_ids, batch.position_ids, batch.token_type_ids])  # (3, T)

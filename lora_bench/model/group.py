@@ -16,7 +16,7 @@ class Group:
     biases, LayerNorms, adapters, heads and dropout masks are each model's own.
 
     Args:
-        models: of one task and encoder, in one precision.
+        models: models with the same task and encoder, in one precision.
     """
 
     def __init__(self, models: Sequence[LoraWrapperRoberta]):

@@ -37,13 +37,13 @@ class LoraLinear(nn.Linear):
         rank: r, number of columns of B.
         alpha: numerator of the scaling, no unit.
         dropout: probability on the input of the low-rank branch; the base branch sees all of it.
-        init: of A. ``kaiming``: uniform with a = sqrt(5), as loralib and PEFT do; ``gaussian``:
+        init: how A is initialised. ``kaiming``: uniform with a = sqrt(5), as in loralib and PEFT;
             N(0, 1), as the article does; ``gaussian_rank``: N(0, 1/rank), which keeps the size of
             ``B A`` over ranks.
         rank_stabilized: scaling alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732) instead
             of alpha / rank.
-        device: of the parameters.
-        dtype: of the parameters.
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Raises:
         ValueError: rank is below 1, or init is unknown.
@@ -167,7 +167,7 @@ class LoraRobertaSelfAttention(RobertaSelfAttention):
     nothing here is called ``scaling`` or ``dropout``.
 
     Args:
-        config: of the encoder.
+        config: configuration of the encoder.
         targets: projections with an update, among query, key and value.
         layer_idx: index of the layer.
         lora: rank, alpha, dropout, init, rank_stabilized of :class:`LoraLinear`.
@@ -261,7 +261,7 @@ def target_modules(
     """Full names of the linear layers behind ``targets``, layer by layer.
 
     Args:
-        encoder: whose layers are meant.
+        encoder: the encoder to look in.
         targets: among query, key, value, attention_output, intermediate, output.
         layers: indices; None: all of them.
 

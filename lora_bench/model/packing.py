@@ -54,8 +54,8 @@ class Part:
     """What belongs to one run of a batch.
 
     Attributes:
-        examples: of the batch.
-        rows: of the hidden states: those of its tokens, then rows that nobody reads.
+        examples: its examples in the batch.
+        rows: its rows of the hidden states: those of its tokens, then unused rows.
         tokens: how many of its rows are tokens.
     """
 
@@ -77,7 +77,7 @@ class Layout:
 
     Attributes:
         lengths: (B,) tokens of each example.
-        parts: of each run.
+        parts: the part of each run.
         starts: (B,) the row of each example's first token.
         grids: each example is in one of them.
         rows: (C,) the row of each cell, R for a padding cell.
@@ -102,7 +102,7 @@ class Layout:
 
         Args:
             lengths: (B,), each 1 or more.
-            device: of the batch.
+            device: device of the batch.
             sizes: number of examples of each run, one run after the other; None: all are of one.
         """
         parts = tuple(_parts(lengths, (len(lengths),) if sizes is None else sizes))
@@ -308,12 +308,12 @@ class Batch:
         """Pack the examples of one run.
 
         Args:
-            input_ids: of each example, (n_i,).
-            token_type_ids: of each example, (n_i,).
+            input_ids: token ids of each example, (n_i,).
+            token_type_ids: token types of each example, (n_i,).
             first_position: position of a first token; RoBERTa counts from ``padding_idx + 1``.
-            labels: of the examples, first axis B.
-            index: of the examples in their dataset, (B,).
-            device: of the batch.
+            labels: labels of the examples, first axis B.
+            index: indices of the examples in their dataset, (B,).
+            device: device of the batch.
         """
         lengths = np.array([len(ids) for ids in input_ids])
         starts = np.repeat(_starts(lengths), lengths)

@@ -15,7 +15,7 @@ class Product:
 
     Args:
         weights: (out_i, in) of each layer; N is the sum of their outs.
-        dtype: of the product.
+        dtype: type of the product.
         frozen: whether the product will be used for more than one step.
     """
 

@@ -43,7 +43,7 @@ class Projection:
     """Linear layers side by side, in one precision.
 
     Args:
-        dtype: of the matrix products; None: that of the parameters.
+        dtype: type of the matrix products; None: the type of the parameters.
     """
 
     def __init__(self, dtype: torch.dtype | None = None):
@@ -60,9 +60,9 @@ class Projection:
         """Linear layers of one input, side by side: x (T, in) -> (T, sum of their outs).
 
         Args:
-            modules: of each run, the linear layers.
-            x: of all runs.
-            shares: of each run.
+            modules: the linear layers of each run.
+            x: the input rows of all runs.
+            shares: the share of each run.
         """
         if not all(_fusible(module) for own in modules for module in own):
             return each(
@@ -115,7 +115,7 @@ class Projection:
         """What ``make`` gives of the parameters; of frozen ones it is kept until they change.
 
         Args:
-            parameters: whose values decide.
+            parameters: the parameters that the result is computed from.
             make: is told whether its result will be kept.
         """
         if any(p.requires_grad for p in parameters):

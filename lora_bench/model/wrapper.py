@@ -64,9 +64,9 @@ class LoraWrapperRoberta(nn.Module):
     Args:
         task_type: ``glue`` (one output row per example), ``squad_v1`` or ``squad_v2`` (one row per
             token).
-        num_classes: of ``glue``: classes, 1 for regression. SQuAD has 2 outputs, the article's head
-            for v2 has 3.
-        dropout_rate: of hidden states, attention and head.
+        num_classes: number of classes for ``glue``, 1 for regression. SQuAD has 2 outputs; the
+            article's head for v2 has 3.
+        dropout_rate: dropout of hidden states, attention and head.
         model_id: hub id or folder, or an encoder that is loaded already.
         lora_rank: rank of the update on query and value, with alpha = rank and A ~ N(0, 1) as in
             the article. None: no update and every parameter trainable.
@@ -126,8 +126,8 @@ class LoraWrapperRoberta(nn.Module):
         Args:
             encoder: attends over packed batches, as ``load_encoder`` returns it.
             head: takes the first token of each example (B, D), or every token (T, D).
-            per_token: which of the two.
-            dtype: of the encoder's matrix products; None: that of the parameters.
+            per_token: whether it takes every token.
+            dtype: type of the encoder's matrix products; None: the type of the parameters.
         """
         model = cls.__new__(cls)
         model._assemble(encoder, head, per_token, dtype)

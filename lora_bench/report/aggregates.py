@@ -18,7 +18,7 @@ def interquartile_means(scores: Sequence[np.ndarray]) -> list[tuple[float, float
     arXiv 2108.13264).
 
     Args:
-        scores: of each task, (systems, seeds), at least one seed; tasks on one scale.
+        scores: scores of each task, (systems, seeds), at least one seed; all tasks on one scale.
 
     Returns:
         Mean, lower and upper bound of each system.
@@ -44,7 +44,7 @@ def mean_ranks(scores: Sequence[np.ndarray]) -> list[tuple[float, float, float]]
     same ones for all systems; tasks are not resampled.
 
     Args:
-        scores: of each task, (systems, seeds).
+        scores: scores of each task, (systems, seeds).
 
     Returns:
         Mean rank, lower and upper bound of each system.
@@ -73,7 +73,7 @@ def compare_over_tasks(scores: Sequence[np.ndarray]) -> np.ndarray:
     task, each difference in a block could as well have the other sign.
 
     Args:
-        scores: of each task, (systems, seeds); at least two blocks in all.
+        scores: scores of each task, (systems, seeds); at least two blocks in all.
 
     Returns:
         (systems, systems), 1 on the diagonal.

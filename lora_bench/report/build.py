@@ -21,7 +21,7 @@ class Choices:
         statistic: ``mean`` or ``median`` of the seeds.
         baseline: the system that others are compared with; None for the default.
         all_pairs: whether every two systems are compared as well.
-        layout: of the table of methods.
+        layout: layout of the table of methods.
     """
 
     statistic: str = "mean"
@@ -34,7 +34,7 @@ def all_tables(cells: pd.DataFrame, runs: pd.DataFrame, choices: Choices) -> lis
     """Every table with rows.
 
     Args:
-        cells: from ``make_cells``.
+        cells: cells from ``make_cells``.
         runs: behind the cells.
         choices: what is shown of them.
 

@@ -25,7 +25,7 @@ def make_cells(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """Runs as cells.
 
     Args:
-        runs: from ``load_records``.
+        runs: runs from ``load_records``.
         protocol: ``last`` (last epoch) or ``best`` (each run's best epoch, chosen on the data
             that it is scored on, as in the LoRA paper).
 

@@ -29,9 +29,9 @@ class Blocks:
     """Scores of systems in every block of task and seed: a complete block design.
 
     Attributes:
-        labels: of the systems.
+        labels: labels of the systems.
         places: the tasks, as columns of tables name them.
-        scores: of each task, score by seed of each system.
+        scores: scores of each task: for each system, its score by seed.
         notes: what was left out.
     """
 
@@ -53,7 +53,7 @@ def complete_blocks(cells: pd.DataFrame) -> Blocks | None:
     left out.
 
     Args:
-        cells: from ``make_cells``.
+        cells: cells from ``make_cells``.
 
     Returns:
         None where fewer than FEWEST systems or tasks are left.
@@ -110,7 +110,7 @@ def overall_table(cells: pd.DataFrame, layout: Layout = DEFAULT) -> Table | None
     """Systems over the tasks and seeds that all of them have; None where there is one task.
 
     Args:
-        cells: from ``make_cells``.
+        cells: cells from ``make_cells``.
         layout: order of the rows.
 
     Returns:

@@ -22,7 +22,7 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
     """Difference of each system from a baseline, by the first metric, over common seeds.
 
     Args:
-        cells: from ``make_cells``.
+        cells: cells from ``make_cells``.
         baseline: a label, or words of one such as ``lora r=8``: of several systems that these
             fit, the one with the fewest settings changed from their default. None: BASELINE.
 
@@ -166,8 +166,8 @@ def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -
     than six seeds.
 
     Args:
-        values: of each system, NaN where it has none.
-        scores: of each system, by seed.
+        values: value of each system, NaN where it has none.
+        scores: scores of each system, by seed.
 
     Returns:
         Those that print as the best value to one digit; empty where some other system is not

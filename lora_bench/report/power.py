@@ -18,7 +18,7 @@ def seeds_needed(difference: float, spread: float) -> int | None:
     Two-sided at 5 %, in 80 % of cases.
 
     Args:
-        difference: to be shown.
+        difference: difference to detect.
         spread: standard deviation of the paired differences.
 
     Returns:

@@ -49,9 +49,9 @@ def published_pairs(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> p
     """Each of our cells with every published number of its task, metric, method and rank.
 
     Args:
-        cells: from ``make_cells``.
+        cells: cells from ``make_cells``.
         runs: behind the cells.
-        protocol: that of the cells.
+        protocol: protocol of the cells.
 
     Returns:
         Columns of cells and of FACTS, the position ``cell`` of our cell, ``origin``, ``ours``,
@@ -83,9 +83,9 @@ def published_table(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> T
     parameters are the same and all official data was used; else it names what differs.
 
     Args:
-        cells: from ``make_cells``.
+        cells: cells from ``make_cells``.
         runs: behind the cells.
-        protocol: that of the cells.
+        protocol: protocol of the cells.
     """
     rows = []
     for pair in published_pairs(cells, runs, protocol).itertuples():
@@ -115,7 +115,7 @@ def _reasons(pair: Any, protocol: str) -> str:
 
     Args:
         pair: has the fields COMPARED.
-        protocol: that of our number.
+        protocol: protocol of our number.
     """
     checks = (
         ("model", pair.model, pair.model_published),

@@ -47,7 +47,7 @@ def select(runs: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
     """The runs that meet all conditions.
 
     Args:
-        runs: from ``load_records``.
+        runs: runs from ``load_records``.
         conditions: run keys, or ``setting=value`` with a column or the last part of its path.
 
     Raises:
@@ -95,7 +95,7 @@ def export(runs: pd.DataFrame, out: Path) -> pd.DataFrame:
     """Write one flat table with scores as columns ``last.accuracy``, ``best.accuracy`` ...
 
     Args:
-        runs: from ``load_records``.
+        runs: runs from ``load_records``.
         out: file to write, .csv or .parquet.
 
     Returns:

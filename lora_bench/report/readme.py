@@ -20,7 +20,7 @@ def headline(runs: pd.DataFrame, folder: str) -> str:
 
     Args:
         runs: what is shown.
-        folder: of the runs, as the README links it.
+        folder: folder of the runs, as the README links it.
     """
     cells = make_cells(runs, "last")
     table = as_published(methods_table(cells, runs, "mean"), DEFAULT)
@@ -38,7 +38,7 @@ def update_readme(runs: pd.DataFrame, folder: Path, readme: Path = README) -> Pa
 
     Args:
         runs: what is shown.
-        folder: of the runs; pictures go below it.
+        folder: folder of the runs; pictures go below it.
         readme: file with the marks.
 
     Raises:

@@ -20,9 +20,9 @@ def best_table(cells: pd.DataFrame, over: Sequence[str], statistic: str) -> Tabl
     """The best value of some settings for each system and task, by the first metric.
 
     Args:
-        cells: from ``make_cells``.
+        cells: cells from ``make_cells``.
         over: settings, by their path or its last part.
-        statistic: of the seeds: ``mean`` or ``median``.
+        statistic: statistic over the seeds: ``mean`` or ``median``.
 
     Returns:
         A row for each system: the best value, its score, all values that were tried, and the

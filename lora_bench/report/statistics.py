@@ -130,7 +130,7 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Paired |
 
     Args:
         first: score by seed of one system.
-        second: that of the other.
+        second: scores of the second system.
 
     Returns:
         None where no seed is common.
@@ -225,7 +225,7 @@ def expected_best(scores: Sequence[float]) -> list[float]:
     choices.
 
     Args:
-        scores: of all trials.
+        scores: scores of all trials.
     """
     ascending, n = sorted(scores), len(scores)
     return [

@@ -23,7 +23,7 @@ class Sweep:
 
     Attributes:
         path: dotted path of the setting.
-        name: its shortest name.
+        name: shortest name of the setting.
         points: cells, ordered by the value, with columns ``x`` (the value), ``tick`` (the same
             as text) and ``line`` (name of the system without the setting). Their ``where_id``
             and ``condition`` leave the setting out too.

@@ -36,7 +36,7 @@ def pivot(
         rows: columns of ``cells``.
         columns: column of ``cells``.
         statistic: ``mean`` or ``median``.
-        order: of the columns; None for the order in which they come.
+        order: order of the columns; None: as they come.
 
     Returns:
         A table without name and title. The best of a column is marked where no other system of

@@ -31,8 +31,8 @@ def load_curves(files: Iterable[Path], layout: Layout) -> pd.DataFrame:
     """Every tuning curve, one row each.
 
     Args:
-        files: that ``python -m lora_bench.tune`` wrote.
-        layout: which tasks and methods.
+        files: files that ``python -m lora_bench.tune`` wrote.
+        layout: selects tasks and methods.
 
     Returns:
         The columns that name a cell (``task``, ``label``, ``condition``, ...), and ``lr`` (the
@@ -109,7 +109,7 @@ def tuning_table(curves: pd.DataFrame) -> Table:
     """The chosen rate of each system, its score, and what a smaller budget would have found.
 
     Args:
-        curves: from ``load_curves``.
+        curves: curves from ``load_curves``.
     """
     rows = []
     for curve in curves.itertuples():

@@ -104,7 +104,7 @@ class Sweep:
         """``run 3 of 24`` or ``runs 3 to 6 of 24``; nothing for a run alone.
 
         Args:
-            group: to be done next.
+            group: the group to run next.
         """
         first = len(self.done) + len(self.failed_now) + 1
         if len(self.runs) == 1:
@@ -117,8 +117,8 @@ class Sweep:
         """Note how long a group took, which tells what loading and encoding cost.
 
         Args:
-            seconds: from the start of its first run to the record of its last.
-            keys: of its runs.
+            seconds: time from the start of its first run to the record of its last.
+            keys: keys of its runs.
         """
         own = sum(_seconds(self.done[key]) for key in keys if key in self.done)
         self._besides.append(max(0.0, seconds - own))

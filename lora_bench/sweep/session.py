@@ -59,7 +59,7 @@ class Session:
         """What Hydra is asked for: one job for each group, however many runs it has.
 
         Args:
-            overrides: of the command line.
+            overrides: words of the command line.
             groups: indexes of the groups.
         """
         if not self.multirun:

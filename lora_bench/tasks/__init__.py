@@ -48,8 +48,8 @@ def check_task(spec: Spec) -> None:
     """Check the settings of the task, and complete ``spec.task.args`` with the kind's defaults.
 
     Args:
-        spec: of the run; its ``task.args`` hold every setting of the kind afterwards, so that the
-            identity of a run never depends on which of them were written down.
+        spec: settings of the run. Afterwards its ``task.args`` hold every setting of the kind, so
+            that the identity of a run never depends on which of them were given.
 
     Raises:
         SpecError: names the setting, its value and what is allowed.

@@ -16,7 +16,7 @@ class Answer:
 
     Attributes:
         text: of the answer, cut from the passage; "" where no span is possible.
-        null_odds: of the question being unanswerable, as a difference of logits.
+        null_odds: odds that the question is unanswerable, as a difference of logits.
         n_best: (text, start logit + end logit) of the best candidates, best first.
     """
 
@@ -84,9 +84,9 @@ def write_files(folder: Path, answers: dict[str, Answer], threshold: float | Non
     threshold, and ``null_odds.json`` reproduce the scripts' ``best_*``.
 
     Args:
-        folder: to write to.
+        folder: folder to write to.
         answers: by the question's id.
-        threshold: for no answer; None: every question is answered (v1.1).
+        threshold: threshold for no answer; None: every question is answered (v1.1).
     """
     limit = np.inf if threshold is None else threshold
     files: dict[str, Any] = {

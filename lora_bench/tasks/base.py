@@ -81,7 +81,7 @@ class Task:
         """Outputs of the head for each example or token.
 
         Args:
-            style: of the head: ``standard`` or ``article``.
+            style: style of the head: ``standard`` or ``article``.
         """
         return len(self.spec.labels)
 
@@ -115,8 +115,8 @@ class Task:
         """Tokenized rows with their labels.
 
         Args:
-            rows: of one split.
-            tokenizer: of the encoder.
+            rows: rows of one split.
+            tokenizer: tokenizer of the encoder.
             max_length: most tokens of an example, special tokens included.
         """
         raise NotImplementedError
@@ -126,7 +126,7 @@ class Task:
 
         Args:
             logits: (B, outputs) or, with a token head, (T, outputs).
-            batch: with its labels.
+            batch: a batch with its labels.
         """
         raise NotImplementedError
 
@@ -143,8 +143,8 @@ class Task:
         """The prediction for each row.
 
         Args:
-            outputs: of each encoded example, as ``split`` gives them.
-            rows: that were encoded.
+            outputs: outputs for each encoded example, as ``split`` gives them.
+            rows: the rows that were encoded.
             encoded: the same rows.
         """
         raise NotImplementedError
@@ -166,7 +166,7 @@ class Task:
 
         Args:
             predictions: one for each row.
-            rows: with their references.
+            rows: the rows with their references.
             split: name of the split; optional splits may have metrics of their own.
             threshold: as ``tune`` chose it.
         """
@@ -225,8 +225,8 @@ class Task:
         """Rows of an official file (``data=local``).
 
         Args:
-            path: of the file.
-            split: that it holds.
+            path: path of the file.
+            split: the split in it.
             skip_bad: leave malformed rows out and list them instead of stopping.
 
         Raises:

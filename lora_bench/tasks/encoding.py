@@ -64,8 +64,8 @@ class Encoded:
         """From what a tokenizer returns.
 
         Args:
-            input_ids: of each example.
-            token_type_ids: of each example; None: all 0.
+            input_ids: token ids of each example.
+            token_type_ids: token types of each example; None: all 0.
             labels: (n, ...), see above.
         """
         starts = np.concatenate([[0], np.cumsum([len(ids) for ids in input_ids])]).astype(np.int64)
@@ -88,7 +88,7 @@ def cached(folder: Path, dependencies: object, build: Callable[[], Encoded]) -> 
     """``build()``, or what an earlier call with equal dependencies stored.
 
     Args:
-        folder: of the cache; a damaged file in it is rebuilt, with a message on stderr.
+        folder: folder of the cache; a damaged file in it is rebuilt, with a message on stderr.
         dependencies: JSON-serializable; everything that the arrays depend on.
         build: encodes the rows.
     """

@@ -138,8 +138,8 @@ def token_f1(prediction: str, references: Sequence[str], *, version: int) -> flo
     Args:
         prediction: answer text.
         references: accepted answer texts.
-        version: of SQuAD, 1 or 2. Where either side has no words, version 2 gives 1.0 if both have
-            none, version 1 gives 0.0.
+        version: version of SQuAD, 1 or 2. Where either side has no words, version 2 gives 1.0 if
+            both have none, version 1 gives 0.0.
     """
     return max(
         _one_f1(normalize_answer(prediction).split(), normalize_answer(r).split(), version)

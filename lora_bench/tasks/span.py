@@ -114,7 +114,7 @@ class SpanTask(Task):
 
         Args:
             logits: (T, 2 or 3).
-            batch: with labels (B, 2).
+            batch: a batch with labels (B, 2).
         """
         import torch.nn.functional as F
         from torch.nn.utils.rnn import pad_sequence

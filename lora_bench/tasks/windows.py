@@ -25,8 +25,8 @@ def encode(
     A window that does not hold the whole answer is labelled (0, 0).
 
     Args:
-        rows: with ``question``, ``context`` and ``answers``.
-        tokenizer: of the encoder.
+        rows: rows with ``question``, ``context`` and ``answers``.
+        tokenizer: tokenizer of the encoder.
         max_length: most tokens of a window, special tokens included.
         stride: tokens that neighbouring windows of one passage share.
         max_question: most tokens of a question; longer ones are cut.

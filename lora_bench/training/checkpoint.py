@@ -19,8 +19,8 @@ def write(folder: Path, key: str, group: Sequence[str], state: dict[str, Any]) -
     """Write a run's checkpoint: a reader finds the whole file or the one before.
 
     Args:
-        folder: of the run.
-        key: of the run.
+        folder: folder of the run.
+        key: key of the run.
         group: keys of the runs that are trained with it, itself among them.
         state: tensors, numbers, strings, and dicts and lists of these.
     """
@@ -37,8 +37,8 @@ def read(folder: Path, key: str) -> dict[str, Any] | None:
     """The checkpoint of a run; None: there is none that this version can read.
 
     Args:
-        folder: of the run.
-        key: of the run.
+        folder: folder of the run.
+        key: key of the run.
     """
     try:
         found = torch.load(folder / FILE, map_location="cpu", weights_only=True)

@@ -42,8 +42,8 @@ def predict(group: Group, task: Task, data: Encoded, spec: Spec) -> list[list[Te
     """The output of each model for each example, in the order of ``data``.
 
     Args:
-        group: whose models all predict the same examples.
-        task: of the models.
+        group: models that all predict the same examples.
+        task: task of the models.
         data: encoded examples.
         spec: examples per forward pass, of all models together.
     """
@@ -83,8 +83,8 @@ def score(outputs: Outputs, prepared: Prepared) -> Evaluation:
     A score's name ends in the split's suffix, as in ``accuracy_mismatched``.
 
     Args:
-        outputs: of the model, see ``outputs_of``.
-        prepared: its data.
+        outputs: outputs of the model, see ``outputs_of``.
+        prepared: data of the run.
     """
     task, splits = prepared.task, prepared.splits
 
@@ -116,7 +116,7 @@ class BestEpoch:
 
     Args:
         planned: the run.
-        folder: of its record.
+        folder: folder of its record.
     """
 
     def __init__(self, planned: Run, folder: Path):
@@ -129,8 +129,8 @@ class BestEpoch:
         """The scores of the trainee's model now.
 
         Args:
-            trainee: of the run.
-            outputs: of its model.
+            trainee: trainee of the run.
+            outputs: outputs of its model.
         """
         planned = self.planned
         found = score(outputs, planned.prepared)
@@ -163,9 +163,9 @@ def write_predictions(planned: Run, folder: Path, last: Evaluation, best: Evalua
 
     Args:
         planned: the run.
-        folder: of its record.
-        last: of the last epoch.
-        best: of the best epoch.
+        folder: folder of its record.
+        last: evaluation of the last epoch.
+        best: evaluation of the best epoch.
     """
     task, splits = planned.prepared.task, planned.prepared.splits
     folder = folder / PREDICTIONS

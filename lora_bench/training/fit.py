@@ -48,9 +48,9 @@ def fit(
 
     Args:
         trainees: one; or several with equally many steps and epochs, built on one shared encoder.
-        scoring: after each epoch.
-        name: of the progress bar.
-        states: of each trainee, after the same step, from which to go on; None: from the start.
+        scoring: what to do after each epoch.
+        name: label of the progress bar.
+        states: state of each trainee, after the same step, to continue from; None: start afresh.
 
     Raises:
         ValueError: the numbers of epochs or of steps differ.
@@ -81,7 +81,7 @@ class Loop:
     """The state of ``fit``: the trainees of each pass, which are all in one until memory runs out.
 
     Args:
-        trainees: of the group.
+        trainees: trainees of the group.
         scoring: see ``fit``.
     """
 
@@ -165,8 +165,8 @@ class Loop:
 
         Args:
             members: the trainees.
-            batches: of each.
-            shares: of each batch in its step.
+            batches: batches of each trainee.
+            shares: share of each batch in its step.
         """
         logits = self._group(members)(batches)
         losses = torch.stack(
@@ -206,7 +206,7 @@ class Loop:
         """What ``function`` gives for each of the members, or the error that it raised.
 
         Args:
-            members: of a pass, which is divided where memory runs out.
+            members: members of a pass, which is split where memory runs out.
             function: returns a list with an entry for each trainee.
         """
         try:

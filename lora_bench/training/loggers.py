@@ -71,9 +71,9 @@ def make_logger(spec: Spec, key: str, folder: Path) -> Logger:
     """The logger of a run.
 
     Args:
-        spec: of the run.
-        key: of the run.
-        folder: of the run.
+        spec: settings of the run.
+        key: key of the run.
+        folder: folder of the run.
 
     Raises:
         UserError: the logger's package is not installed.

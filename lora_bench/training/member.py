@@ -35,7 +35,7 @@ class Member:
     """A run of a group.
 
     Args:
-        outcome: of the run, to be filled in.
+        outcome: outcome of the run, to be filled in.
     """
 
     trainee: Trainee  # from ``begin`` on, as is the next
@@ -119,10 +119,10 @@ class Member:
         """Write predictions and record.
 
         Args:
-            outputs: of the reloaded model.
+            outputs: outputs of the reloaded model.
 
         Raises:
-            RuntimeError: its scores are not those of the run.
+            RuntimeError: its scores differ from those of the run.
         """
         record = self.outcome.record
         found = score(outputs, self.planned.prepared)
@@ -152,10 +152,10 @@ class Members(Scoring):
     """The runs of a group.
 
     Args:
-        outcomes: of the runs, to be filled in.
+        outcomes: outcomes of the runs, to be filled in.
         shared: their encoder; None: there is one run, with an encoder of its own.
         stop: signals that ask the process to stop.
-        place: of the runs in their sweep, as the progress bar shows it.
+        place: the runs' place in their sweep, as the progress bar shows it.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Members(Scoring):
         The end of an epoch is a good place: a tenth of the time is enough there.
 
         Raises:
-            Stopped: after the checkpoints were written.
+            Stopped: the process was asked to stop; checkpoints have been written.
         """
         if not trainees:
             return

@@ -53,7 +53,7 @@ def step_bytes(
     """Estimated bytes that a training step of one run keeps for its backward pass.
 
     Args:
-        config: of the encoder.
+        config: configuration of the encoder.
         lengths: tokens of each training example, (n,).
         train: size of a step, and how it is computed.
         precision: ``fp32`` or ``bf16``.
@@ -91,7 +91,7 @@ class PeakMemory:
     None where the system cannot reset its high-water mark, which may be that of an earlier run.
 
     Args:
-        device: of the run.
+        device: device of the run.
     """
 
     def __init__(self, device: str):

@@ -32,7 +32,7 @@ def check_frozen(model: LoraWrapperRoberta, depth: int) -> None:
     """Make sure that the prefix is frozen.
 
     Args:
-        model: after the method has prepared it.
+        model: a model that its method has prepared.
         depth: number of layers of the prefix.
 
     Raises:

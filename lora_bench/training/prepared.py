@@ -23,7 +23,7 @@ class Prepared:
     reference points follow on first use.
 
     Args:
-        spec: of any of the runs.
+        spec: settings of any of the runs.
 
     Raises:
         DataError: the data cannot be read.
@@ -116,9 +116,9 @@ class Planned:
 
     Attributes:
         spec: validated.
-        identity: of the run.
+        identity: identity of the run.
         start: facts of the adapter that it starts from, as the record has them.
-        command: that reproduces the run, for the record.
+        command: command that reproduces the run, for the record.
     """
 
     spec: Spec
@@ -155,7 +155,7 @@ def prepare(spec: Spec, cache: DataCache | None = None, command: str = "") -> Ru
     Args:
         spec: validated.
         cache: shares data with other runs of the process.
-        command: that reproduces the run, for the record.
+        command: command that reproduces the run, for the record.
 
     Raises:
         UserError: the data, the encoder or the adapter to start from cannot be read.

@@ -13,7 +13,7 @@ def bar(name: str, *, shown: bool, **options: Any) -> tqdm:
     Args:
         name: what is being done.
         shown: ``Spec.progress``; a file gets no bar in any case.
-        options: of tqdm, ``total`` and ``unit`` among them.
+        options: options of tqdm, ``total`` and ``unit`` among them.
     """
     return tqdm(
         desc=name, disable=None if shown else True, dynamic_ncols=True, leave=False, **options

@@ -30,7 +30,7 @@ def run(spec: Spec, command: str = "", cache: DataCache | None = None) -> Record
 
     Args:
         spec: the settings.
-        command: that reproduces the run; for the record.
+        command: command that reproduces the run, for the record.
         cache: shares data with other runs of the process.
 
     Raises:
@@ -49,11 +49,11 @@ class Outcome:
 
     Attributes:
         planned: the run.
-        folder: of its record.
+        folder: folder of its record.
         record: as it was found or written.
         error: why it failed; None: it did not.
         trained: whether the run was trained just now; False: its record was found.
-        checkpoint: from which the run goes on; None: it begins.
+        checkpoint: checkpoint to continue from; None: the run starts afresh.
     """
 
     planned: Run
@@ -93,7 +93,7 @@ def execute(
     Args:
         group: a single run, or runs that :mod:`lora_bench.sweep.groups` puts together.
         stop: signals that ask the process to stop; None: there are none.
-        place: of the runs in their sweep, as the progress bar shows it.
+        place: the runs' place in their sweep, as the progress bar shows it.
 
     Returns:
         The outcome of each run, in the order of ``group``.

@@ -45,8 +45,8 @@ class Trainee:
     """One run in training: its model, method, optimizer, schedule, streams and curves.
 
     Args:
-        spec: of the run.
-        task: of the spec.
+        spec: settings of the run.
+        task: task of the spec.
         data: encoded training examples.
         logger: gets the curves.
         shared: the encoder of its group; None: it has one of its own.
@@ -89,7 +89,7 @@ class Trainee:
         """Shuffle the examples and begin again.
 
         Args:
-            prefix: of ``frozen_prefix``, which other runs of the group may share.
+            prefix: output of ``frozen_prefix``, which other runs of the group may share.
         """
         self._begin(self.order.permutation(len(self.data)), 0, prefix)
 
@@ -137,7 +137,7 @@ class Trainee:
 
         Args:
             loss: mean over the batch.
-            batch: that was trained on, in parts.
+            batch: the batch of the step, in parts.
 
         Raises:
             NonFiniteLoss: the loss is NaN or infinite; the weights are those before this step.
@@ -258,7 +258,7 @@ def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
     """Factor on the learning rate before step i (from 0): linear warm-up, then linear decay to 0.
 
     Args:
-        steps: of the whole run.
+        steps: steps of the whole run.
         warmup: share of the steps over which the rate rises.
     """
     rise = round(steps * warmup)

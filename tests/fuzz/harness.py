@@ -38,7 +38,7 @@ def cases(kinds: Sequence[str], faults: Sequence[str], seeds: int) -> pytest.Mar
     """Run a test for each kind of input, class of faults and seed.
 
     Args:
-        kinds: of inputs.
+        kinds: kinds of inputs.
         faults: names of the classes.
         seeds: number of cases of each of them; see ``seeds_of_fuzz``.
     """
@@ -83,7 +83,7 @@ def ask(module: str, *words: str, named: Sequence[Path]) -> Answer:
 
     Args:
         module: the program.
-        words: of its command line.
+        words: words of its command line.
         named: folders that it may write to.
     """
     with watched(named) as written:
@@ -98,8 +98,8 @@ def check(answer: Answer, folder: Path) -> None:
     """Success, or one line and a non-zero exit; nothing executed, nothing written elsewhere.
 
     Args:
-        answer: of a program.
-        folder: in which code of an input would leave a trace.
+        answer: answer of a program.
+        folder: folder in which code of an input would leave a trace.
     """
     assert "Traceback" not in answer.err, answer.err[-3000:]
     assert not answer.written
@@ -269,7 +269,7 @@ def mutated(value: Any, fault: str, rng: random.Random) -> Any:
 
     Args:
         value: an object or a list.
-        fault: of VALUE_FAULTS.
+        fault: one of VALUE_FAULTS.
         rng: chooses the place and the new value.
     """
     changed = json.loads(json.dumps(value))

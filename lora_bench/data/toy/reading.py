@@ -18,9 +18,9 @@ def rows(task: TaskSpec, data: DataSpec, split: str, *, unanswerable: bool) -> l
     """Rows of a split: whole articles, the last one cut; titles differ between splits.
 
     Args:
-        task: its name enters the seed.
+        task: the task; its name enters the seed.
         data: sizes and seed.
-        split: to generate.
+        split: split to generate.
         unanswerable: whether a third of the questions has no answer.
     """
     rng = random.Random(f"{task.name} {data.seed}")
@@ -41,7 +41,7 @@ def article(
 
     Args:
         rng: source of randomness.
-        title: of the article.
+        title: title of the article.
         noise: share of the questions with a wrong answer, another phrase of the passage; their
             ``clean_answer`` is the true one, "" for a question without an answer.
         unanswerable: whether a third of the questions has no answer.

@@ -40,9 +40,9 @@ def rows(task: TaskSpec, data: DataSpec, split: str) -> list[dict[str, Any]]:
     """Rows of a split; no text is in two splits.
 
     Args:
-        task: its name chooses the generator.
+        task: the task; its name selects the generator.
         data: sizes and seed.
-        split: to generate.
+        split: split to generate.
 
     Raises:
         SpecError: there is no generator, or it has fewer different texts.

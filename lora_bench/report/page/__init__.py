@@ -19,8 +19,8 @@ def write_page(runs: pd.DataFrame, path: Path) -> None:
     """Write the page for all these runs; it needs no network and no other file.
 
     Args:
-        runs: from ``load_records``.
-        path: of the file; its folder is made where there is none.
+        runs: runs from ``load_records``.
+        path: path of the file; its folder is created if needed.
     """
     # no text of a run can open or close an element: "<!--<script>" too would end the page
     text = json.dumps(content(runs), allow_nan=False, separators=(",", ":"), ensure_ascii=False)

@@ -43,7 +43,7 @@ def content(runs: pd.DataFrame) -> dict[str, Any]:
     """Everything that the page shows.
 
     Args:
-        runs: from ``load_records``.
+        runs: runs from ``load_records``.
     """
     cells = {protocol: make_cells(runs, protocol) for protocol in PROTOCOLS}
     texts = Texts()

@@ -38,9 +38,9 @@ def draw(cells: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> list[Path]:
     No file is deleted; :func:`left_over` finds those of an earlier call.
 
     Args:
-        cells: from ``make_cells``.
+        cells: cells from ``make_cells``.
         runs: behind the cells.
-        folder: of the pictures; made where there is none.
+        folder: folder of the pictures; it is created if needed.
 
     Returns:
         The files.
@@ -54,7 +54,7 @@ def save(pictures: Named, folder: Path) -> list[Path]:
 
     Args:
         pictures: name and figure of each.
-        folder: of the pictures; made where there is none.
+        folder: folder of the pictures; it is created if needed.
 
     Returns:
         The files.
@@ -83,7 +83,7 @@ def left_over(folder: Path, written: list[Path]) -> list[Path]:
     """SVG files of an earlier :func:`draw` in ``folder`` that the last one did not write.
 
     Args:
-        folder: of the pictures.
+        folder: folder of the pictures.
         written: by the last call.
     """
     mark = f"<dc:title>{CREATOR}</dc:title>".encode()

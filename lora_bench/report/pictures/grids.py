@@ -39,7 +39,7 @@ def _squares(axes: Axes, values: np.ndarray, texts: np.ndarray) -> None:
     """Coloured squares with their text, light on dark ones.
 
     Args:
-        axes: to draw on.
+        axes: axes to draw on.
         values: (rows, columns); NaN is left white.
         texts: (rows, columns).
     """

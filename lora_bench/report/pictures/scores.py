@@ -53,7 +53,7 @@ def score_over(sweep: Sweep, axis: str | None = None) -> Named:
     """Score over one setting, a picture for each place.
 
     Args:
-        sweep: its cells.
+        sweep: the sweep, with its cells.
         axis: ``log`` or ``linear``; None for what suits the values.
     """
     for stem, place in by_place(sweep.points):

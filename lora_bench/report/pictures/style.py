@@ -132,7 +132,7 @@ def label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, st
 
     Args:
         figure: laid out here once, to know the height of the axes.
-        axes: with all lines drawn.
+        axes: axes with all lines drawn.
         ends: x, y, name and colour of the last point of each line.
     """
     figure.draw_without_rendering()

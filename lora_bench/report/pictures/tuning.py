@@ -30,7 +30,7 @@ def tuning_curves(curves: pd.DataFrame) -> Named:
     """Score over the learning rate: a panel for each system, the others in grey behind it.
 
     Args:
-        curves: from ``load_curves``.
+        curves: curves from ``load_curves``.
     """
     for stem, place in by_place(curves):
         shown = place[:MOST_PANELS]
@@ -97,7 +97,7 @@ def expected_best_scores(curves: pd.DataFrame) -> Named:
     """Expected best score of k rates of the grid, drawn at random, for each number k.
 
     Args:
-        curves: from ``load_curves``.
+        curves: curves from ``load_curves``.
     """
     for stem, place in by_place(curves[curves.expected.map(len) > 1]):
         points = place.explode("expected").rename(columns={"expected": "mean"})

@@ -86,7 +86,7 @@ def command(words: list[str], settings: Settings) -> str:
 
     Args:
         words: overrides that the run was started with.
-        settings: of the run.
+        settings: settings of the run.
     """
     words = [word for word in words if settings.kind != "full" or word.split("=")[0] != "rank"]
     if not any(word.startswith("lr=") for word in words):

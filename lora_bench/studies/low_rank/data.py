@@ -32,7 +32,7 @@ class Images:
     Attributes:
         pixels: (N, height * width), float32 in [0, 1].
         labels: (N,), int64, from 0.
-        source: where they come from.
+        source: where the images come from.
     """
 
     pixels: np.ndarray
@@ -58,8 +58,8 @@ class Splits:
     Attributes:
         train: training images.
         scored: the images of ``settings.split``.
-        facts: of both, as a record states them, by the name of the split.
-        fingerprint: of both.
+        facts: facts of both splits, as a record states them, by the name of the split.
+        fingerprint: fingerprint of both splits.
     """
 
     train: Images
@@ -170,7 +170,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 
     Args:
         path: plain or, with the ending .gz, gzipped.
-        dimensions: that it must have.
+        dimensions: number of dimensions that it must have.
 
     Returns:
         An array of unsigned bytes with the sizes that the file states.

@@ -94,7 +94,7 @@ def measured(runs: pd.DataFrame, root: Path) -> pd.DataFrame:
     """The finished runs of the study with a column for each of MEASURES, in percent where scores.
 
     Args:
-        runs: from ``load_records``.
+        runs: runs from ``load_records``.
         root: their folder, for messages.
 
     Raises:
@@ -128,7 +128,7 @@ def failures(runs: pd.DataFrame) -> str:
     """One line: how many runs of each layer type and rank failed, which no mean below contains.
 
     Args:
-        runs: from ``load_records``.
+        runs: runs from ``load_records``.
     """
     ours = runs[runs.study == STUDY]
     failed = (ours.status != "ok").groupby([ours.method, ours["rank"].fillna(0)])
@@ -144,8 +144,8 @@ def describe(runs: pd.DataFrame, failed: str = "") -> str:
     """Everything that the runs say, as Markdown.
 
     Args:
-        runs: from ``measured``.
-        failed: from ``failures``.
+        runs: runs from ``measured``.
+        failed: line from ``failures``.
     """
     seeds = runs.groupby(["method", "rank"]).seed.nunique()
     counted = f"{seeds.min()}" if seeds.nunique() == 1 else f"{seeds.min()} to {seeds.max()}"

@@ -62,10 +62,10 @@ class LowRank(nn.Module):
         in_features: width of the input.
         out_features: width of the output.
         rank: r, number of columns of A and of rows of B.
-        init: of A and B. ``rank_aware``: the product has the variance of a full-rank layer (see
-            the module). ``default``: what ``nn.Linear`` would draw for each factor. ``spectral``:
-            the best approximation of rank r of a full-rank draw (truncated SVD, Eckart and Young
-            1936), its singular values shared equally.
+        init: how A and B are initialised. ``rank_aware``: the product has the variance of a
+            full-rank layer (see the module). ``default``: what ``nn.Linear`` would draw for each
+            factor. ``spectral``: the best rank-r approximation of a full-rank draw (truncated SVD,
+            Eckart and Young 1936), its singular values shared equally.
         generator: draws the weights.
 
     Raises:
@@ -162,8 +162,8 @@ def make_classifier(settings: Settings, pixels: int, generator: torch.Generator)
     Source: pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html
 
     Args:
-        settings: of the run.
-        pixels: of an image.
+        settings: settings of the run.
+        pixels: pixels of an image.
         generator: draws the weights, layer by layer.
     """
     return nn.Sequential(

@@ -23,8 +23,8 @@ def draw(runs: pd.DataFrame, folder: Path) -> list[Path]:
     """Write the pictures as SVG.
 
     Args:
-        runs: from ``findings.measured``.
-        folder: of the pictures; it exists.
+        runs: runs from ``findings.measured``.
+        folder: folder of the pictures; it exists.
 
     Returns:
         The files.
@@ -97,12 +97,12 @@ def _band(
     """A line of means with the 95 % interval (Student t).
 
     Args:
-        axes: to draw on.
+        axes: axes to draw on.
         x: (points,).
         values: (points, seeds); NaN where a seed is missing.
-        label: for the legend.
-        colour: of both.
-        style: of the line.
+        label: label in the legend.
+        colour: colour of line and band.
+        style: style of the line.
     """
     mean, n = np.nanmean(values, axis=1), (~np.isnan(values)).sum(axis=1)
     axes.plot(x, mean, label=label, color=colour, **style)

@@ -75,7 +75,7 @@ def execute(run: Run, command: str) -> Record:
 
     Args:
         run: what to do.
-        command: that reproduces it; for the record.
+        command: command that reproduces the run, for the record.
 
     Returns:
         Its record; with status ``failed`` and the reason where it failed. An interrupt leaves no

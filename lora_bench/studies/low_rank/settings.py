@@ -75,7 +75,7 @@ class Settings:
         """The identity of the run, in the names that records of every study share.
 
         Args:
-            fingerprint: of the images of all splits.
+            fingerprint: fingerprint of the images of all splits.
         """
         parts: dict[str | None, dict[str, Any]] = {"where": {}, "system": {}}
         for name, path in PATHS.items():

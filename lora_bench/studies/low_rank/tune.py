@@ -101,7 +101,7 @@ def describe(scores: pd.DataFrame, best: pd.Series, text: str) -> str:
     """What was tried, as Markdown: the means that decided, and those of each rank.
 
     Args:
-        scores: of the runs.
+        scores: scores of the runs.
         best: rate of each layer type.
         text: the command.
     """
