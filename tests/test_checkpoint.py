@@ -458,5 +458,5 @@ def test_an_adapter_of_format_1_still_loads(adapter, task):
     assert checkpoint.read_facts(folder)["cell"] is None
     del facts["task"]["unanswerable"]
     path.write_text(json.dumps(facts))
-    with pytest.raises(checkpoint.AdapterError, match="format 1 lacks or garbles 'unanswerable'"):
+    with pytest.raises(checkpoint.AdapterError, match="format 1 lacks a valid 'unanswerable'"):
         checkpoint.spec_of(folder)

@@ -159,7 +159,7 @@ def test_code_that_a_model_folder_names_is_never_run_and_never_asked_about(base,
         try:
             load(model)
         except UserError as error:
-            assert "it names code of its own, which is never run" in str(error)
+            assert "it brings code of its own, which is never run" in str(error)
     assert not (base / "executed").exists()
 
 

@@ -208,7 +208,7 @@ def test_what_was_left_out_is_said(theirs, capsys):
     name = "base_model.model.classifier.original_module.dense.bias"
     save_file({**load_file(path), name: torch.zeros(32)}, path)
     convert(folder)
-    assert f"left out, since no output depends on them: {name}\n" in capsys.readouterr().out
+    assert f"left out, because no output depends on them: {name}\n" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_the_scaling_of_an_article_file_is_one_and_options_are_used_or_refused(
     path = article()
     expected = our_outputs(tmp_path / "adapter")
     assert torch.equal(our_outputs(convert(path, origin="article")), expected)
-    left = "left out, since no output depends on them: model.pooler.dense.bias\n"
+    left = "left out, because no output depends on them: model.pooler.dense.bias\n"
     assert left in capsys.readouterr().out
     assert "--alpha 16.0: --from article does not use it" in refused(
         path, "--alpha", "16", origin="article"

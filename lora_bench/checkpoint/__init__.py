@@ -1,7 +1,7 @@
 """Adapter files: the trained parameters as safetensors, and a small JSON that describes them.
 
-Formats of other projects, merging and the command line are the modules beside this one. torch is
-imported by the functions that need it: what an adapter is can be read without it.
+Formats of other projects, merging and the command line are in the modules of this package. torch is
+imported by the functions that need it, so the facts of an adapter can be read without it.
 """
 
 import dataclasses
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from ..model.wrapper import LoraWrapperRoberta
 
 
-ADAPTER = "adapter"  # folder of the last epoch's adapter in that of its run
+ADAPTER = "adapter"  # folder of the last epoch's adapter, in the folder of its run
 BEST_ADAPTER = "adapter_best"
 EPOCHS = {"last": ADAPTER, "best": BEST_ADAPTER}
 
 
 def adapter_of(folder: Path, epoch: str | None = None) -> Path:
-    """The adapter folder of a run's folder; an adapter folder is returned as it is.
+    """The adapter folder in a run's folder; an adapter folder is returned unchanged.
 
     Args:
         folder: folder of a run or of an adapter.
         epoch: epoch of a run, ``last`` or ``best``; None: the last one.
 
     Raises:
-        AdapterError: the run has no adapter of that epoch, or an adapter is of one epoch only.
+        AdapterError: the run has no adapter of that epoch, or ``epoch`` was given for an adapter.
     """
     found = [name for name in EPOCHS.values() if os.path.isdir(folder / name)]
     if not found and epoch is None:
@@ -56,7 +56,7 @@ def adapter_of(folder: Path, epoch: str | None = None) -> Path:
 def save_adapter(
     folder: Path, model: "LoraWrapperRoberta", spec: Spec, cell: str | None = None
 ) -> int:
-    """Write every trained parameter, those of the head too.
+    """Write every trained parameter, including those of the head.
 
     Args:
         folder: folder to write to; an adapter there is replaced.
@@ -80,7 +80,7 @@ def write(
     fingerprint: str | None = None,
     cell: str | None = None,
 ) -> int:
-    """Write an adapter folder, which appears whole or not at all.
+    """Write an adapter folder; it appears complete or not at all.
 
     Args:
         folder: folder to write to; an adapter there is replaced.
@@ -111,7 +111,7 @@ def write(
             "task": {name: getattr(spec.task, name) for name in TASK_FACTS},
             "head": spec.head,
             "method": dataclasses.asdict(spec.method),
-            "seed": spec.seed,  # of random numbers that a method draws and does not save
+            "seed": spec.seed,  # for random numbers that a method draws and does not save
             "versions": provenance(spec.device, 0)["versions"],
             "weights_sha256": file_hash(part / WEIGHTS),
         }
@@ -122,7 +122,7 @@ def write(
 
 
 def base_fingerprint(model: "LoraWrapperRoberta") -> str | None:
-    """Hash of the word embeddings, to tell base models apart; None where they are trained."""
+    """Hash of the word embeddings, to distinguish base models; None if they are trained."""
     words = model.encoder.embeddings.word_embeddings.weight
     if words.requires_grad:
         return None
@@ -159,19 +159,19 @@ def _load(folder: Path, model: "LoraWrapperRoberta", wanted: Callable[[str], boo
             f"{folder}: was trained on another base model (embeddings {before}, here {now})"
         )
     fit(folder, state, model, wanted)
-    # last, so that a message says what differs where names and shapes tell
+    # last, so that a difference of names or shapes is reported first
     check_hash(folder, facts["weights_sha256"])
 
 
 def check_hash(folder: Path, expected: str | None) -> None:
-    """Refuse a weights file that is not the one of its ``adapter.json``.
+    """Refuse a weights file that does not match its ``adapter.json``.
 
     Args:
         folder: folder of the adapter.
         expected: SHA-256 of the weights file; None: not known.
 
     Raises:
-        AdapterError: the file is another one.
+        AdapterError: the file differs.
     """
     if expected is not None and file_hash(folder / WEIGHTS) != expected:
         raise AdapterError(
@@ -185,11 +185,11 @@ def fit(
     model: "LoraWrapperRoberta",
     wanted: Callable[[str], bool] = lambda name: True,
 ) -> None:
-    """Put tensors in the place of the trained parameters, each of which must have one.
+    """Replace the values of the trained parameters; each one must have a tensor.
 
     Args:
         origin: origin of the tensors, for messages.
-        state: tensors by our names.
+        state: tensors by our parameter names.
         model: model that its method has prepared.
         wanted: names of the parameters to replace.
 

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--epoch",
             choices=list(EPOCHS),
-            help="which adapter of a run: after its last epoch (default), or after its best one",
+            help="which adapter of a run: of its last epoch (default) or of its best one",
         )
     for command in (merge, convert):
         command.add_argument(
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         help="hub id or folder of the base model (for loralib; overrides that of peft and article)",
     )
     convert.add_argument(
-        "--alpha", type=float, help="of LoRA's scaling alpha / rank; loralib's files lack it"
+        "--alpha", type=float, help="alpha of the scaling alpha / rank; loralib's files lack it"
     )
     return parser
 
@@ -132,12 +132,12 @@ def _convert(args: argparse.Namespace) -> str:
     left_out = _import(args)
     lines = [f"{args.out}: start a run from it with init_from={args.out}"]
     if left_out:
-        lines.append(f"left out, since no output depends on them: {', '.join(left_out)}")
+        lines.append(f"left out, because no output depends on them: {', '.join(left_out)}")
     return "\n".join(lines)
 
 
 def _import(args: argparse.Namespace) -> list[str]:
-    """Import an adapter of another project; names of the tensors that were left out."""
+    """Import another project's adapter; returns the names of the tensors that were left out."""
     from . import foreign
 
     task = task_preset(args.task)
@@ -171,7 +171,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _refuse_existing(out: Path) -> None:
-    if os.path.lexists(out):  # a link to nowhere too: no folder can replace it
+    if os.path.lexists(out):  # also a broken link: no folder can replace it
         raise UserError(f"--out {out}: exists already; choose another folder")
     try:
         try_folder(out)

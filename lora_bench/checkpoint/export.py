@@ -1,4 +1,4 @@
-"""Our adapters for other projects: a PEFT folder, or a plain model of transformers."""
+"""Export our adapters: to a PEFT folder, or to a plain transformers model."""
 
 import warnings
 from collections.abc import Iterator
@@ -29,20 +29,20 @@ BASE_FOLDER = "base_model"
 
 
 def merge(folder: Path, out: Path) -> str:
-    """Write a plain transformers folder that computes the same, tokenizer included.
+    """Write an equivalent plain transformers folder, including the tokenizer.
 
-    What was written is loaded again, and must compute the same, before the folder appears.
+    The result is loaded again and must give the same outputs before the folder appears.
 
     Args:
         folder: folder of the adapter.
         out: folder to write to.
 
     Returns:
-        Name of the class of transformers that loads it.
+        Name of the transformers class that loads it.
 
     Raises:
         AdapterError: the method's modules cannot be merged into weights, transformers has no such
-            head, or the written model computes something else.
+            head, or the written model gives different outputs.
     """
     model, spec, method = load_model(folder)
     expected = probe(model)
@@ -65,7 +65,7 @@ def export_peft(folder: Path, out: Path) -> None:
     """Write a LoRA adapter as a PEFT folder for ``PeftModel.from_pretrained``.
 
     A base model that transformers does not load as a RoBERTa (a BERT, a random one) is written to
-    ``out/base_model``. What was written is loaded by PEFT, and must compute the same, before the
+    ``out/base_model``. The result is loaded by PEFT and must give the same outputs before the
     folder appears.
 
     Args:
@@ -73,8 +73,8 @@ def export_peft(folder: Path, out: Path) -> None:
         out: folder to write to.
 
     Raises:
-        AdapterError: another method than LoRA, trained embeddings, the article's head, or what was
-            written computes something else.
+        AdapterError: the method is not LoRA, embeddings were trained, the head is the article's, or
+            the written adapter gives different outputs.
         UserError: PEFT is not installed.
     """
     peft = require("peft", "peft", "a PEFT folder")
@@ -102,12 +102,12 @@ def export_peft(folder: Path, out: Path) -> None:
 
 
 def _as_peft(peft: Any, model: LoraWrapperRoberta, spec: Spec, base: str) -> Any:
-    """The model as PEFT's, with the numbers of the adapter; ``model`` loses its LoraLinear."""
+    """The model as a PEFT model with the adapter's values; removes LoraLinear from ``model``."""
     stock = stock_of(spec.task)
     state = {to_stock(name, stock): tensor for name, tensor in model.trained_state().items()}
     config = _lora_config(peft, spec.method, model, stock)
     target = stock_model(plain_encoder(model), model.head, spec)
-    target.name_or_path = base  # from where PEFT takes the base model's name
+    target.name_or_path = base  # PEFT takes the base model's name from here
     with _peft_quiet():
         wrapped = peft.get_peft_model(target, config)
     with torch.no_grad():
@@ -121,7 +121,7 @@ def _as_peft(peft: Any, model: LoraWrapperRoberta, spec: Spec, base: str) -> Any
 
 
 def _loaded(spec: Spec, source: str) -> PreTrainedModel:
-    """A saved model or a base model as transformers' class for the task."""
+    """A saved model or a base model, as the transformers class for the task."""
     stock = stock_of(spec.task)
     with quiet():
         return getattr(transformers, stock.model).from_pretrained(
@@ -146,14 +146,14 @@ def _lora_config(peft: Any, method: MethodSpec, model: LoraWrapperRoberta, stock
 
 @contextmanager
 def _peft_quiet() -> Iterator[None]:
-    """Inside the block, transformers does not warn about functions of its own that PEFT calls."""
+    """Inside the block, transformers does not warn about its own functions that PEFT calls."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)
         yield
 
 
 def _base(spec: Spec, out: Path) -> str:
-    """The base model of a PEFT folder: its source, or a copy beside it in RoBERTa's layout."""
+    """The base model of a PEFT folder: its source, or a copy next to it in RoBERTa's layout."""
     source = spec.model.source
     if stock_architecture(spec.model):
         of_hub = not source.startswith("package:") and not Path(source).expanduser().is_dir()

@@ -20,7 +20,7 @@ HERE = "must be the folder of a finished run or its adapter/"
 
 
 class AdapterError(UserError):
-    """An adapter that cannot be used: names the file and what is missing, unknown or different."""
+    """An adapter cannot be used: names the file and what is missing, unknown or different."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class _Facts:
     method: MethodSpec
     seed: int
     versions: dict[str, str | None] = field(default_factory=dict)
-    weights_sha256: str | None = None  # of the weights file; None: written before it was noted
+    weights_sha256: str | None = None  # of the weights file; None: older files lack it
 
 
 _schema = TypeAdapter(_Facts)
@@ -59,8 +59,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """The content of ``adapter.json`` in the current format, every field of the right type.
 
     Raises:
-        AdapterError: it does not exist, is damaged, has a newer format, lacks a field, or has an
-            unknown one or one of another type.
+        AdapterError: it does not exist, is damaged, has a newer format, lacks a field, or has a
+            field that is unknown or of the wrong type.
     """
     path = folder / FACTS
     try:
@@ -78,7 +78,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise AdapterError(f"{path}: has format {number}; this version reads up to {FORMAT}")
     try:
         facts = upgrade(facts)
-        # a dataclass of the standard library lets pydantic ignore what it does not know
+        # with a standard-library dataclass, pydantic ignores unknown fields
         for kind, name in ((MethodSpec, "method"), (ModelSpec, "base_model")):
             kind(**facts[name])
         _schema.validate_json(json.dumps(facts), strict=True)
@@ -87,14 +87,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
         place = ".".join(map(str, first["loc"]))
         raise AdapterError(f"{path}: {place}: {first_line(first['msg'])}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise AdapterError(
-            f"{path}: format {number} lacks or garbles {first_line(error)}"
-        ) from None
+        raise AdapterError(f"{path}: format {number} lacks a valid {first_line(error)}") from None
     return facts
 
 
 def first_line(error: object) -> str:
-    """The first line of a message; the type of an exception without one."""
+    """The first line of a message; the type of an exception without a message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -121,11 +119,11 @@ def partial_spec(task: TaskSpec, model: ModelSpec, method: MethodSpec, **other: 
 
 
 def start_of(folder: Path) -> dict[str, str]:
-    """What a run that starts from an adapter records of it.
+    """What a run that starts from an adapter records about it.
 
     Returns:
         ``task``, ``cell`` and ``fingerprint``, a hash of the weights file. An adapter without a
-        cell, as of another project, is a cell of its own.
+        cell, such as one from another project, is a cell of its own.
 
     Raises:
         AdapterError: the folder holds no adapter.
@@ -148,7 +146,7 @@ def file_hash(path: Path) -> str:
 
 
 def _stem(facts: dict[str, Any]) -> str:
-    """Readable start of a cell's name, as that of a run."""
+    """Readable start of a cell's name, as in the cell of a run."""
     method = facts["method"]
     names = (facts["task"]["name"], facts["base_model"]["name"], method["name"])
     return "-".join(names) + ("" if method["rank"] is None else f"-r{method['rank']}")

@@ -1,4 +1,4 @@
-"""Adapters of other projects into ours: PEFT, loralib and the article's ``.pth`` files.
+"""Import adapters of other projects: PEFT, loralib and the article's ``.pth`` files.
 
 Each reader translates names and adds what the file does not state; ``write_checked`` then loads the
 result into a model, which accounts for every parameter. Files that could hold code are opened
@@ -25,26 +25,26 @@ from .restore import build_model, from_stock, stock_of, to_stock
 from .tensors import check_numbers, read_safetensors, read_torch
 
 PEFT_WEIGHTS, PEFT_PICKLED = "adapter_model.safetensors", "adapter_model.bin"
-ORIGINAL = ".original_module."  # of modules_to_save: as they were before training
+ORIGINAL = ".original_module."  # modules_to_save, as they were before training
 ARTICLE_FACTS = ("model_id", "task_type", "lora_rank", "num_classes")
-# trained by the article with all biases, but no head of its reads the pooler
+# trained by the article with all biases, although its heads do not use the pooler
 ARTICLE_UNUSED = "model.pooler.dense.bias"
 
-LeftOut = list[str]  # names of tensors that were not imported, since no output depends on them
+LeftOut = list[str]  # names of tensors that were not imported: no output depends on them
 
 
 def import_peft(folder: Path, out: Path, task: TaskSpec, base: ModelSpec | None = None) -> LeftOut:
-    """A PEFT LoRA folder into ours.
+    """Convert a PEFT LoRA folder to our format.
 
     Args:
         folder: folder that PEFT wrote.
         out: folder to write to.
         task: task of the head.
-        base: the base model; None: the one that the folder names.
+        base: the base model; None: the one that the folder states.
 
     Raises:
-        AdapterError: the folder is damaged, contradicts itself, or holds what our layer does not
-            have.
+        AdapterError: the folder is damaged, contradicts itself, or holds something that our layer
+            does not have.
     """
     config, path = read_config(folder), folder / CONFIG
     weights = folder / PEFT_WEIGHTS
@@ -81,7 +81,7 @@ def _base_of(path: Path, config: LoraFacts) -> ModelSpec:
 def _check_peft(
     path: Path, config: LoraFacts, task: TaskSpec, stock: dict[str, Tensor], method: MethodSpec
 ) -> None:
-    """Compare a configuration with the task and with the tensors, by transformers' names.
+    """Compare a configuration with the task and with the tensors, named as in transformers.
 
     Raises:
         AdapterError: names the key, its value and what contradicts it.
@@ -110,12 +110,12 @@ def _linear_modules(model: ModelSpec) -> list[str]:
 
 
 def _unwrapped(found: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Tensors by PEFT's names without its wrappers.
+    """Tensors by their names in PEFT, without its wrappers.
 
-    With bias=all it saves some LayerNorms under two of them.
+    With bias=all, PEFT saves some LayerNorms under two names.
 
     Raises:
-        AdapterError: two names of one parameter have different numbers.
+        AdapterError: two names of one parameter have different values.
     """
     stock: dict[str, Tensor] = {}
     for name, tensor in found.items():
@@ -132,14 +132,14 @@ def _unwrapped(found: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def import_loralib(path: Path, out: Path, task: TaskSpec, base: ModelSpec, alpha: float) -> LeftOut:
-    """A state dict of ``loralib.lora_state_dict`` (microsoft/LoRA's ``.bin`` files) into ours.
+    """Convert a ``loralib.lora_state_dict`` (microsoft/LoRA's ``.bin`` files) to our format.
 
     Args:
         path: path of the file.
         out: folder to write to.
         task: task of the head.
         base: the base model.
-        alpha: not in the file; the released GLUE scripts use 16.
+        alpha: LoRA's alpha, which the file lacks; the released GLUE scripts use 16.
 
     Raises:
         AdapterError: the file is damaged or does not fit.
@@ -150,13 +150,13 @@ def import_loralib(path: Path, out: Path, task: TaskSpec, base: ModelSpec, alpha
 
 
 def import_article(path: Path, out: Path, task: TaskSpec, base: ModelSpec | None = None) -> LeftOut:
-    """The article's ``.pth`` file into ours: its head, scaling 1, its base model.
+    """Convert the article's ``.pth`` file to our format: its head, scaling 1, its base model.
 
     Args:
         path: path of the file.
         out: folder to write to.
         task: task of the head.
-        base: the base model; None: the one that the file names.
+        base: the base model; None: the one that the file states.
 
     Raises:
         AdapterError: the file is damaged, contradicts itself or does not fit.
@@ -181,7 +181,7 @@ def import_article(path: Path, out: Path, task: TaskSpec, base: ModelSpec | None
 
 @dataclass
 class _ArticleFacts:
-    """What an article's file states beside its tensors."""
+    """What a file of the article states besides its tensors."""
 
     model_id: Any
     task_type: Any
@@ -209,7 +209,7 @@ class _ArticleFacts:
             raise AdapterError(
                 f"{path}: task_type={self.task_type!r}: must be {allowed} for task={task.name}"
             )
-        # of SQuAD the article leaves it open
+        # the article does not set it for SQuAD
         allowed_numbers = (outputs,) if TASK_TYPES[self.task_type][1] is None else (None, outputs)
         plain = self.num_classes is None or type(self.num_classes) is int
         if not plain or self.num_classes not in allowed_numbers:
@@ -230,7 +230,7 @@ def _from_article(name: str) -> str:
 
 
 def write_checked(origin: Path, out: Path, state: dict[str, Tensor], spec: Spec) -> None:
-    """Load the parameters into a fresh model, write our adapter folder, and load what was written.
+    """Load parameters into a fresh model, write our adapter folder, and load the result again.
 
     Args:
         origin: file that the parameters come from, for messages.
@@ -252,7 +252,7 @@ def write_checked(origin: Path, out: Path, state: dict[str, Tensor], spec: Spec)
 
 
 def _ours(tensors: dict[str, Tensor], task: TaskSpec, path: Path) -> dict[str, Tensor]:
-    """Our names for those of transformers, with ``lora_A`` and ``lora_B`` as loralib writes them.
+    """Rename tensors from transformers' names (with loralib's ``lora_A``, ``lora_B``) to ours.
 
     Raises:
         AdapterError: a name belongs to neither encoder nor head, or the head is missing.
@@ -271,12 +271,12 @@ def _ours(tensors: dict[str, Tensor], task: TaskSpec, path: Path) -> dict[str, T
 
 
 def _adapted(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The matrix A of each adapted module by the module's name."""
+    """The matrix A of each adapted module, by the module's name."""
     return {n.removesuffix(".lora_a"): t for n, t in state.items() if n.endswith(".lora_a")}
 
 
 def _method(state: dict[str, Tensor], alpha: float | None, path: Path) -> MethodSpec:
-    """The method that has exactly these parameters, as far as their names tell.
+    """The method that has exactly these parameters, judging by their names.
 
     Args:
         state: parameters by our names.

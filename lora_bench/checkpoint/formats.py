@@ -1,4 +1,4 @@
-"""``adapter.json`` of older formats, brought to the current one step by step."""
+"""Upgrades ``adapter.json`` of older formats step by step."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ def upgrade(facts: dict[str, Any]) -> dict[str, Any]:
         facts: content of any format up to the current one.
 
     Raises:
-        KeyError, TypeError, AttributeError: it lacks what its format has.
+        KeyError, TypeError, AttributeError: it lacks a field of its format.
     """
     return apply_steps(facts, UPGRADES)
 
 
 def _from_1(facts: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 named no cell; ``unanswerable`` was a field of the task, not one of its args."""
+    """Upgrade format 1: no cell, and ``unanswerable`` was a field of the task, not of its args."""
     task = dict(facts["task"])
     task["args"] = {"unanswerable": True} if task.pop("unanswerable") else {}
     method = method_from_1(facts["method"])

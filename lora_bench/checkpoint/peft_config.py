@@ -20,7 +20,7 @@ BIASES = {"none": "none", "lora_only": "adapted", "all": "all"}  # PEFT's name -
 # Initialisations that leave the base model as it is. The others change its weights (PiSSA, OLoRA,
 # LoftQ, CorDA, LoRA-GA) or the ranks of modules (EVA): their A and B belong to another base.
 PLAIN_INIT = (True, False, "gaussian", "orthogonal")
-# Keys of which no value changes what a loaded adapter computes.
+# Keys that never change what a loaded adapter computes.
 NO_EFFECT = frozenset(
     {
         "auto_mapping",
@@ -28,10 +28,10 @@ NO_EFFECT = frozenset(
         "inference_mode",
         "megatron_core",
         "peft_version",
-        "qalora_group_size",  # read where use_qalora is on
+        "qalora_group_size",  # only used with use_qalora
     }
 )
-# Keys that switch on what LoraLinear does not have, unless they are null, false or empty.
+# Keys that enable features that LoraLinear lacks, unless they are null, false or empty.
 OFF = frozenset(
     {
         "alora_invocation_tokens",
@@ -61,20 +61,20 @@ Names = str | list[str]
 
 @dataclass
 class LoraFacts:
-    """The keys of a LoraConfig that we read, by PEFT's names and with its defaults."""
+    """The keys of a LoraConfig that we read, with PEFT's names and defaults."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     peft_type: Literal["LORA"]
     r: int
     lora_alpha: float
-    target_modules: Names  # ends of module names, or a regular expression of a whole name
+    target_modules: Names  # suffixes of module names, or a regular expression for the whole name
     base_model_name_or_path: str | None = None
     revision: str | None = None  # of the base model
     task_type: str | None = None
     use_rslora: bool = False
     lora_dropout: float = 0.0
     bias: Literal["none", "lora_only", "all"] = "none"
-    modules_to_save: list[str] | None = None  # ends of names of modules that are trained as a whole
+    modules_to_save: list[str] | None = None  # name suffixes of modules that are fully trained
     init_lora_weights: bool | str = True
     layers_to_transform: int | list[int] | None = None
     layers_pattern: Names | None = None  # of the list of layers, "layer" in a RoBERTa
@@ -95,7 +95,7 @@ class LoraFacts:
         return layer == chosen if isinstance(chosen, int) else layer in chosen
 
     def explains(self, parameter: str) -> bool:
-        """Whether a parameter that is no LoRA matrix has a reason to be in the file."""
+        """Whether the configuration explains a parameter that is not a LoRA matrix."""
         saved = self.modules_to_save or []
         of_saved = any(f".{name}." in f".{parameter}" for name in saved)
         return of_saved or (self.bias != "none" and parameter.endswith(".bias"))
@@ -108,8 +108,8 @@ def read_config(folder: Path) -> LoraFacts:
     """The configuration of a PEFT folder.
 
     Raises:
-        AdapterError: it cannot be read, has an unknown key, or asks for what LoraLinear does not
-            have.
+        AdapterError: it cannot be read, has an unknown key, or needs a feature that LoraLinear
+            lacks.
     """
     path = folder / CONFIG
     try:
@@ -161,16 +161,16 @@ def _check(path: Path, facts: LoraFacts) -> None:
 
 
 def check_modules(path: Path, facts: LoraFacts, held: Iterable[str], known: Iterable[str]) -> None:
-    """Compare the modules that a configuration names with those that a file has matrices of.
+    """Compare the modules that a configuration names with those that have matrices in a file.
 
     Args:
         path: path of the configuration, for messages.
         facts: the configuration.
-        held: modules of which the file has LoRA matrices.
+        held: modules that have LoRA matrices in the file.
         known: every linear module of the encoder.
 
     Raises:
-        AdapterError: names modules that are in one of the two only.
+        AdapterError: names modules that are in only one of the two.
     """
     named, held = {module for module in known if facts.adapts(module)}, set(held)
     for modules, reason in (

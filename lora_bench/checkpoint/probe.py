@@ -1,4 +1,4 @@
-"""Whether two models compute the same: their outputs on a few fixed rows."""
+"""Whether two models are equivalent: compares their outputs on a few fixed rows."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from ..model.wrapper import LoraWrapperRoberta
 from .facts import AdapterError
 
 ROWS, LENGTH = 3, 11
-TOLERANCE = 1e-4  # of the largest output; merging alone rounds
+TOLERANCE = 1e-4  # relative to the largest output; merging alone causes rounding
 
 
 def _ids(vocabulary: int) -> Tensor:
-    """(ROWS, LENGTH) token ids, the same in every call; none of the first, special ones."""
+    """(ROWS, LENGTH) token ids, the same in every call, without special tokens."""
     draw = torch.Generator().manual_seed(0)
     return torch.randint(min(5, vocabulary - 1), vocabulary, (ROWS, LENGTH), generator=draw)
 

@@ -1,4 +1,4 @@
-"""From an adapter folder to a model, and from a model to a class of transformers."""
+"""From an adapter folder to a model, and from a model to a transformers class."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +28,7 @@ def load_model(folder: Path) -> tuple[LoraWrapperRoberta, Spec, Method]:
     """
     spec = spec_of(folder)
     largest = max((max(t.shape, default=0) for t in _tensors_of(folder)), default=0)
-    if (spec.method.rank or 0) > largest:  # before memory for it is asked for
+    if (spec.method.rank or 0) > largest:  # before memory is allocated for it
         raise AdapterError(
             f"{folder / FACTS}: method.rank={spec.method.rank}: {WEIGHTS} has no such dimension"
         )
@@ -77,7 +77,7 @@ def stock_of(task: TaskSpec) -> Stock:
 
 
 def to_stock(name: str, stock: Stock) -> str:
-    """Name of one of our parameters in a class of transformers."""
+    """Name of one of our parameters in a transformers class."""
     if name.startswith("encoder."):
         return f"roberta.{name.removeprefix('encoder.')}"
     return f"{stock.head}.{name.removeprefix('head.')}"
@@ -92,10 +92,10 @@ def from_stock(name: str, stock: Stock) -> str | None:
 
 
 def stock_model(encoder: RobertaModel, head: nn.Module, spec: Spec) -> PreTrainedModel:
-    """Encoder and head as a model of transformers.
+    """Encoder and head as a transformers model.
 
     Raises:
-        AdapterError: they have parameters that transformers' class lacks.
+        AdapterError: they have parameters that the transformers class lacks.
     """
     if spec.head != "standard":
         raise AdapterError(f"head={spec.head}: transformers has no such head; must be standard")

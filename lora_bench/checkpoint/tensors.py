@@ -1,4 +1,4 @@
-"""Files of tensors, read without running anything that is in them."""
+"""Files of tensors, read without executing anything in them."""
 
 import pickle
 import warnings
@@ -38,7 +38,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise AdapterError(f"{path.parent}: no {path.name} there; {HERE}")
     try:
         state = load_file(path)
-    # KeyError: a type of numbers that torch does not have
+    # KeyError: a data type that torch does not have
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         raise AdapterError(f"{path}: is damaged ({first_line(error)})") from None
     for name, tensor in state.items():
@@ -48,7 +48,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_torch(path: Path, other: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A file of ``torch.save`` as a dict of float32 tensors; pickled code is refused.
+    """Load a ``torch.save`` file as a dict of float32 tensors; pickled code is refused.
 
     Args:
         path: path of the file.
@@ -69,7 +69,7 @@ def read_torch(path: Path, other: tuple[str, ...] = ()) -> dict[str, Any]:
         raise AdapterError(
             f"{path}: holds more than tensors and plain values; refused, nothing in it was run"
         ) from None
-    # what a damaged file raises is not documented: the unpickler takes any byte as an instruction
+    # undocumented which errors a damaged file raises: any byte can be an unpickler instruction
     except Exception as error:
         raise AdapterError(f"{path}: is damaged ({first_line(error)})") from None
     if not isinstance(loaded, dict) or not loaded:
@@ -90,7 +90,7 @@ def _is_pickle(path: Path) -> bool:
 
 
 def check_numbers(path: Path, state: dict[str, Tensor]) -> None:
-    """Refuse tensors that are no parameters: of integers, sparse, empty, NaN or infinite.
+    """Refuse tensors that cannot be parameters: integers, sparse, empty, NaN or infinite.
 
     Args:
         path: path of the file, for messages.
@@ -116,5 +116,5 @@ def _not_numbers(path: Path, name: str, tensor: Tensor) -> AdapterError:
 
 
 def finite(tensor: Tensor) -> bool:
-    """Whether no number of a floating-point tensor is NaN or infinite."""
+    """Whether a floating-point tensor has no NaN or infinite value."""
     return bool(torch.isfinite(tensor.float()).all())

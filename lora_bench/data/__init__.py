@@ -3,9 +3,9 @@
 Rows of a text task are ``{column: text, ..., "label": ...}``; those of SQuAD are ``{"id", "title",
 "question", "context", "answers": {"text": [...], "answer_start": [...]}}``.
 
-A source is a file of this folder with ``READS`` (the settings of DataSpec that it reads besides
-those that all sources share), ``load(task, data, split) -> Rows`` and ``has(task, data, split)``
-for optional splits; a new one needs no edit here. What a row holds is up to the task.
+A source is a file in this folder with ``READS`` (the settings of DataSpec that it reads in addition
+to those that all sources share), ``load(task, data, split) -> Rows`` and ``has(task, data, split)``
+for optional splits; a new one needs no change here. What a row holds is up to the task.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ SHARED = frozenset({"source", "train_rows", "validation_rows", "tuning_rows", "s
 
 
 class DataError(UserError):
-    """Data that cannot be used: names the file, the line, the value and what is allowed."""
+    """Data cannot be used: names the file, the line, the value and what is allowed."""
 
 
 @dataclass
@@ -36,12 +36,12 @@ class Rows:
     """One split."""
 
     rows: list[dict[str, Any]]
-    source: str  # where they come from, without a folder of this machine
+    source: str  # where the rows come from, without folders of this machine
     # one line for each malformed row that was left out (data.skip_bad)
     skipped: list[str] = field(default_factory=list)
 
     def fingerprint(self) -> str:
-        """Hash of the content; where it is stored does not matter."""
+        """Hash of the content; its location does not matter."""
         return hashlib.sha256(json.dumps(self.rows, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -89,7 +89,7 @@ def check_source(spec: Spec) -> None:
 
 
 def draws_rows(data: DataSpec) -> bool:
-    """Whether rows depend on ``data.seed``: they are generated, or a random part is used."""
+    """Whether the rows depend on ``data.seed``: generated rows, or a random subset."""
     limits = (data.train_rows, data.validation_rows, data.tuning_rows)
     return limits != (None, None, None) or "seed" in source_of(data).READS
 
@@ -142,7 +142,7 @@ def load(task: "Task", data: DataSpec) -> dict[str, Rows]:
     With ``data.tuning_rows`` no validation split is read.
 
     Args:
-        task: may divide the splits further, as SQuAD v2 does to tune its threshold (HELD_OUT).
+        task: may split the data further, as SQuAD v2 does to tune its threshold (HELD_OUT).
         data: source and limits.
 
     Raises:
@@ -169,7 +169,7 @@ def _tuning_splits(task: "Task", data: DataSpec) -> dict[str, Rows]:
         raise DataError(
             f"data.tuning_rows={limit}: must be below the {len(train.rows)} rows of {train.source}"
         )
-    # another stream than that of data.train_rows, which draws from the rest
+    # not the random stream of data.train_rows, which draws from the rest
     drawn = set(random.Random(f"tuning {data.seed}").sample(range(len(train.rows)), limit))
     scored = [row for i, row in enumerate(train.rows) if i in drawn]
     train.rows = [row for i, row in enumerate(train.rows) if i not in drawn]

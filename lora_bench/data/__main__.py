@@ -1,7 +1,7 @@
 """``python -m lora_bench.data check ROOT``: what a folder of official files holds.
 
-It reads every split that the folder has, counts rows, labels, lengths, repeated texts and texts
-with invisible characters, and names the files that are not the official ones.
+It reads every split in the folder, counts rows, labels, lengths, repeated texts and texts with
+invisible characters, and names the files that are not the official ones.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def describe(task: Task, data: DataSpec, split: str, tokenizer: Any) -> dict[str
 
 
 def has_invisible(text: str) -> bool:
-    """Whether a text has characters that no reader sees, such as zero-width spaces."""
+    """Whether a text has invisible characters, such as zero-width spaces."""
     return any(unicodedata.category(character) in INVISIBLE for character in text)
 
 

@@ -30,10 +30,10 @@ def decoded(path: Path) -> str:
 
 
 def no_surrogate(name: str, text: str) -> None:
-    """Refuse a text with half of a surrogate pair, which JSON can write and UTF-8 cannot.
+    """Refuse a text with half of a surrogate pair, which JSON can hold and UTF-8 cannot.
 
     Raises:
-        ValueError: names what the text is.
+        ValueError: names the text.
     """
     try:
         text.encode()

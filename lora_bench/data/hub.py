@@ -17,7 +17,7 @@ def load(task: "Task", data: DataSpec, split: str) -> Rows:
     """Rows of one split.
 
     Raises:
-        DataError: it cannot be loaded, is of another revision, or has other columns or labels.
+        DataError: it cannot be loaded, or has the wrong revision, columns or labels.
     """
     hub, labels = task.spec.hub, task.spec.labels
     if not hub.path:

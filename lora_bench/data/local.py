@@ -1,4 +1,4 @@
-"""``data=local``: the official files, unchanged, in a folder of this machine."""
+"""``data=local``: the unchanged official files in a local folder."""
 
 import os
 from pathlib import Path

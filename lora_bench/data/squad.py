@@ -19,7 +19,7 @@ def read(path: Path, name: str, *, unanswerable: bool, skip_bad: bool) -> Rows:
         path: path of the file.
         name: name of the task, for messages.
         unanswerable: whether a question may have no answer.
-        skip_bad: leave malformed questions out and list them instead of stopping.
+        skip_bad: skip malformed questions and list them, instead of stopping.
 
     Raises:
         DataError: names the file, the article, the question and what is wrong with it.
@@ -46,7 +46,7 @@ def read(path: Path, name: str, *, unanswerable: bool, skip_bad: bool) -> Rows:
 
 
 def by_article(found: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Divide rows so that no article is in both parts.
+    """Split rows so that no article is in both parts.
 
     Args:
         found: the rows.
@@ -101,7 +101,7 @@ def _field(found: Any, name: str, kind: type[T], place: str) -> T:
     """A field of an article or a paragraph.
 
     Raises:
-        ValueError: it is missing or of another type; another kind of value would drop questions.
+        ValueError: it is missing or of the wrong type; ignoring this would drop questions.
     """
     if not isinstance(found, dict):
         raise ValueError(f"is {shown(found)}{place}; must be an object with {name}")
@@ -155,7 +155,7 @@ def _answer(answer: Any, context: str) -> tuple[str, int]:
     """Text and start of an answer.
 
     Raises:
-        ValueError: it lacks a field, or the passage has another text there.
+        ValueError: it lacks a field, or the passage has a different text there.
     """
     named = answer if isinstance(answer, dict) else {}
     text, start = named.get("text"), named.get("answer_start")

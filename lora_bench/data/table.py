@@ -1,4 +1,4 @@
-"""Rows of text tasks: GLUE's official tab-separated files, and CSV and JSON lines of own tasks.
+"""Rows of text tasks: GLUE's official tab-separated files, and CSV and JSON lines files.
 
 The suffix of a file decides: ``.csv`` (RFC 4180, with a header), ``.jsonl`` (an object on each
 line), anything else tab-separated without quoting. All are UTF-8.
@@ -17,7 +17,7 @@ from .files import decoded, no_surrogate, shown
 
 Fields = dict[str, Any]  # column of the file -> its value
 CSV, JSON_LINES = ".csv", ".jsonl"
-# float() would also take 1_0, nan and the digits of every script
+# float() would also accept 1_0, nan and the digits of every script
 NUMBER = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's 131,072 characters
 
@@ -29,7 +29,7 @@ def read(path: Path, task: TaskSpec, split: str, *, skip_bad: bool) -> Rows:
         path: path of the file.
         task: the task; its ``local`` settings describe the columns.
         split: the split in the file.
-        skip_bad: leave malformed rows out and list them instead of stopping.
+        skip_bad: skip malformed rows and list them, instead of stopping.
 
     Raises:
         DataError: names the file, the line, the value and what is allowed.
@@ -49,7 +49,7 @@ def read(path: Path, task: TaskSpec, split: str, *, skip_bad: bool) -> Rows:
 
 
 def check_layout(task: TaskSpec) -> None:
-    """Check that ``task.local`` says where every column of the task and the label are.
+    """Check that ``task.local`` locates the label and every column of the task.
 
     Raises:
         SpecError: names the setting, its value and what is allowed.
@@ -77,17 +77,17 @@ def check_layout(task: TaskSpec) -> None:
 
 
 def label_values(task: TaskSpec) -> list[str]:
-    """How the files write the labels: as ``task.labels`` unless the preset says otherwise."""
+    """The labels as the files write them: ``task.labels`` unless the preset says otherwise."""
     return task.local.label_values or task.labels
 
 
 def _columns(task: TaskSpec) -> dict[str, str]:
-    """The file's name of each of our columns: the same unless the preset says otherwise."""
+    """The file's name for each of our columns: the same unless the preset says otherwise."""
     return task.local.columns or {column: column for column in task.columns}
 
 
 def _names(task: TaskSpec, split: str) -> tuple[dict[str, str], str | None]:
-    """Names in the file of a split: of each of our columns, and of the label, where it has one."""
+    """Names in a split's file for each of our columns, and for the label if it has one."""
     other = task.local.other_names.get(split, {})
     columns = {ours: other.get(name, name) for ours, name in _columns(task).items()}
     label = task.local.label or "label"
@@ -104,7 +104,7 @@ def _lines(path: Path, task: TaskSpec, split: str) -> Iterator[tuple[int, Fields
     """Yield (line number, fields, or what is wrong with the line) for each row.
 
     Raises:
-        DataError: the header is another one.
+        DataError: the header is wrong.
     """
     if path.suffix == JSON_LINES:
         yield from _json_lines(path, task, split)
@@ -124,10 +124,10 @@ def _lines(path: Path, task: TaskSpec, split: str) -> Iterator[tuple[int, Fields
 
 
 def _header(path: Path, found: list[str], task: TaskSpec, split: str) -> list[str]:
-    """The header of a file, which must be the official one or, without one, name each column.
+    """The header of a file: the official one, or, if there is none, one that names each column.
 
     Raises:
-        DataError: it is another one.
+        DataError: it is wrong.
     """
     expected = task.local.headers.get(split)
     if expected is not None and found != expected:
@@ -152,7 +152,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(
         (f"{line}\n" for line in lines[: -1 if not lines[-1] else None]), strict=True
     )
-    first = 1  # line of a row's start: a quoted text may hold line ends
+    first = 1  # line where a row starts: a quoted text may contain line breaks
     while True:
         try:
             values = next(reader)
@@ -212,7 +212,7 @@ def _row(fields: Fields, task: TaskSpec, split: str) -> dict[str, Any]:
 
 
 def _label(found: Any, task: TaskSpec) -> int | float:
-    # of JSON lines a label may be a number; null, true, a list or an object stands for no class
+    # in JSON lines a label may be a number; null, true, a list or an object is not a class
     number = isinstance(found, int | float) and not isinstance(found, bool)
     text = found if isinstance(found, str) else str(found) if number else None
     if task.labels:

@@ -11,12 +11,12 @@ that declares the settings it reads and implements hooks; its file names it ``ME
     METHOD = Mine
 
 Its preset ``conf/method/<file name>.yaml`` sets fields of ``MethodSpec``; settings that only this
-method has stand under ``args`` and are declared in its ``Args`` dataclass. Another distribution
-adds a method through the entry-point group ``lora_bench.methods``.
+method has are under ``args`` and are declared in its ``Args`` dataclass. Other distributions can
+add methods through the entry-point group ``lora_bench.methods``.
 
 No file of this package imports torch, transformers or a method's own library at module level: a
-command line is validated by importing the method's class, and a wrong setting is then refused
-within a second. Hooks import what they need, and annotations stand under ``TYPE_CHECKING``.
+command line is validated by importing the method's class, so a wrong setting is refused within a
+second. Hooks import what they need; imports for annotations are under ``TYPE_CHECKING``.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "lora_bench.methods"
 
-# The freezing policy of model/wrapper.py, which most methods apply to the encoder's own parameters.
+# The freezing policy in model/wrapper.py, which most methods apply to the encoder's own parameters.
 POLICY = frozenset({"biases", "layer_norms", "embeddings"})
 
-# bitsandbytes, which PEFT imports where it is installed, reports at every start that the package
+# bitsandbytes, which PEFT imports if it is installed, reports at every start that the package
 # ``kernels`` is missing; it computes the same numbers without it.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
@@ -57,17 +57,17 @@ class Method:
     """A method that adds nothing: the freezing policy, AdamW, no work after a step.
 
     Attributes:
-        reads: fields of ``MethodSpec`` that the method uses; any other one must keep its default.
+        reads: fields of ``MethodSpec`` that the method uses; all others must keep their defaults.
         needs: fields of ``MethodSpec`` that must be set.
         ignores: paths of settings outside of ``method`` that have no effect on this method.
-        grouped: whether runs of this method can be trained in one pass with others: what it trains
-            are updates of linear layers, biases, LayerNorms, adapters or the head; every other
-            parameter keeps its pretrained value; and the optimizer sees this run alone. A subclass
+        grouped: whether runs of this method can be trained in one pass with others: it trains only
+            updates of linear layers, biases, LayerNorms, adapters or the head; every other
+            parameter keeps its pretrained value; and the optimizer sees only this run. A subclass
             does not inherit it.
-        stateless: whether parameters and optimizer are all that a stopped run needs to go on. A
+        stateless: whether parameters and optimizer are all that a stopped run needs to continue. A
             subclass does not inherit it.
         packages: optional packages that it needs, with the extra that installs each.
-        Args: dataclass of the settings under ``method.args``; None: there are none.
+        Args: dataclass of the settings under ``method.args``; None if there are none.
         streams: random numbers of the run; set before ``prepare``.
         steps: optimizer steps of the whole run; set before ``optimizer``.
     """
@@ -85,12 +85,12 @@ class Method:
 
     @classmethod
     def reads_in(cls, spec: Spec) -> frozenset[str]:
-        """``reads``, for a method whose other settings decide about it."""
+        """``reads``, for a method where it depends on other settings."""
         return cls.reads
 
     @classmethod
     def needs_in(cls, spec: Spec) -> frozenset[str]:
-        """``needs``, for a method whose other settings decide about it."""
+        """``needs``, for a method where it depends on other settings."""
         return cls.needs
 
     @classmethod
@@ -100,7 +100,7 @@ class Method:
         An override calls this one first and then checks its own values.
 
         Raises:
-            SpecError: a setting without effect, a missing one or a wrong value.
+            SpecError: a setting has no effect, is missing or has a wrong value.
             UserError: a package that the method needs is not installed.
         """
         for package, extra in cls.packages.items():
@@ -120,7 +120,7 @@ class Method:
 
     @classmethod
     def lowest_trained(cls, spec: Spec) -> int | None:
-        """Index of the lowest layer that may have a trained parameter; None: the head alone has."""
+        """Index of the lowest layer that may have a trained parameter; None: only the head has."""
         layers = spec.method.layers if "layers" in cls.reads_in(spec) else None
         return 0 if cls.policy_trains(spec) or not layers else min(layers)
 
@@ -140,7 +140,7 @@ class Method:
         """Check names and types of ``method.args``.
 
         Raises:
-            SpecError: an entry is missing, unknown or of another type.
+            SpecError: an entry is missing, unknown or of the wrong type.
         """
         if cls.Args is not None:
             arguments(spec, cls.Args)
@@ -150,9 +150,9 @@ class Method:
             )
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
-        """Add what is trained and freeze the rest; called once, before the first step.
+        """Add trained parameters and freeze the rest; called once, before the first step.
 
-        Everything drawn from torch's global generator in here comes from the run's stream ``init``.
+        Everything drawn here from torch's global generator comes from the run's stream ``init``.
 
         Args:
             model: a plain encoder with a task head.
@@ -198,15 +198,15 @@ class Method:
         """
 
     def state(self) -> dict[str, Any] | None:
-        """What a stopped run needs to go on besides parameters and optimizer.
+        """What a stopped run needs to continue, besides parameters and optimizer.
 
         Returns:
-            Tensors, numbers, and dicts and lists of these; None: a stopped run begins again.
+            Tensors, numbers, and dicts and lists of these; None: a stopped run starts over.
         """
         return {} if vars(type(self)).get("stateless", False) else None
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state`` returned; called after ``optimizer``.
+        """Continue from what ``state`` returned; called after ``optimizer``.
 
         Args:
             state: state of the stopped run.
@@ -244,8 +244,8 @@ def check_method(spec: Spec) -> None:
     """Check the settings of the method, without torch.
 
     Raises:
-        SpecError: there is no such method, it does not read a setting that was changed, it needs
-            one that is not set, or a value is wrong.
+        SpecError: there is no such method, it does not read a setting that was changed, a setting
+            that it needs is missing, or a value is wrong.
         UserError: a package that the run needs is not installed.
     """
     method_class(spec.method).check(spec)

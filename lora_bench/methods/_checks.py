@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# They name the method, or are checked against its Args.
+# These name the method, or are checked against its Args.
 ALWAYS_READ = frozenset({"name", "file", "args"})
 
 
@@ -31,7 +31,7 @@ def check_read(spec: Spec, reads: frozenset[str], ignores: frozenset[str]) -> No
         ignores: paths of settings outside of ``method`` that it does not read.
 
     Raises:
-        SpecError: names the setting, and those that the method reads.
+        SpecError: names the setting and the settings that the method reads.
     """
     name, default = spec.method.name, MethodSpec()
     read = [f.name for f in dataclasses.fields(MethodSpec) if f.name in reads]
@@ -52,7 +52,7 @@ def arguments(spec: Spec, schema: type[T]) -> T:
     """``method.args`` as an instance of ``schema``, a dataclass whose fields must all be given.
 
     Raises:
-        SpecError: a setting is missing, unknown or of another type.
+        SpecError: a setting is missing, unknown or of the wrong type.
     """
     given, method = spec.method.args, f"method={spec.method.name}"
     names = [entry.name for entry in dataclasses.fields(schema)]  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def check_installed(package: str, extra: str, wanted_by: str) -> None:
 
 
 def require(package: str, extra: str, wanted_by: str) -> ModuleType:
-    """Import an optional package; arguments as those of ``check_installed``.
+    """Import an optional package; arguments as in ``check_installed``.
 
     Raises:
         UserError: the package is not installed.

@@ -1,6 +1,6 @@
-"""Random numbers that PEFT's layers draw in a forward pass, taken from the run's own stream.
+"""Makes PEFT's layers draw their random numbers from the run's own stream in a forward pass.
 
-Imported inside a hook only: it needs torch.
+Imported only inside hooks: it needs torch.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""PEFT's types and their settings, read from its source: importing PEFT would import torch."""
+"""PEFT's types and their settings, read from its source code: importing PEFT imports torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def config_fields(peft_type: str) -> dict[str, str]:
 
 
 def _fields(module: str, name: str) -> dict[str, str]:
-    """Annotated fields of a class and its bases, by the imports of its file."""
+    """Annotated fields of a class and its bases, found through the imports of its file."""
     if name == BASE:
         return {}
     body = ast.parse(_config_file(module).read_text(encoding="utf-8")).body
@@ -59,7 +59,7 @@ def _fields(module: str, name: str) -> dict[str, str]:
 
 
 def _config_file(module: str) -> Path:
-    """The file behind a module such as ``tuners.lora``; of a package its ``config.py``."""
+    """The file of a module such as ``tuners.lora``; for a package, its ``config.py``."""
     path = _root().joinpath(*module.split("."))
     return path / "config.py" if path.is_dir() else path.with_suffix(".py")
 

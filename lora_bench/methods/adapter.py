@@ -1,4 +1,4 @@
-"""Bottleneck adapters inside each encoder layer, at the places of two papers.
+"""Bottleneck adapters inside each encoder layer, placed as in two papers.
 
 ``houlsby`` (Houlsby et al. 2019, arXiv 1902.00751) adds two to a layer, ``pfeiffer`` (Pfeiffer et
 al. 2021, arXiv 2005.00247) one.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class AdapterArgs:
-    """Settings of adapters alone."""
+    """Settings that only adapters have."""
 
     bottleneck: int  # width between the two layers
     placement: str  # houlsby | pfeiffer

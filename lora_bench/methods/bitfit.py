@@ -4,7 +4,7 @@ from . import Method
 
 
 class BitFit(Method):
-    """A frozen encoder but for what the freezing policy trains."""
+    """A frozen encoder except for what the freezing policy trains."""
 
     grouped = stateless = True
 

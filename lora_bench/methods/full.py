@@ -1,4 +1,4 @@
-"""Full fine-tuning: every parameter of encoder and head."""
+"""Full fine-tuning: trains every parameter of encoder and head."""
 
 from __future__ import annotations
 

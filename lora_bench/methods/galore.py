@@ -1,7 +1,7 @@
-"""GaLore (Zhao et al. 2024, arXiv 2403.03507) by its authors' package ``galore-torch``.
+"""GaLore (Zhao et al. 2024, arXiv 2403.03507), with its authors' package ``galore-torch``.
 
-Every weight is trained, but AdamW's moments of the linear layers live in a low-rank projection of
-the gradient, which is computed again every few steps.
+Every weight is trained, but AdamW's moments for the linear layers are kept in a low-rank projection
+of the gradient, which is recomputed every few steps.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class GaloreArgs:
-    """Settings of GaLore alone."""
+    """Settings that only GaLore has."""
 
-    update_gap: int  # optimizer steps between two projections (T of the paper)
+    update_gap: int  # optimizer steps between two projections (T in the paper)
 
 
 class GaLore(Full):

@@ -1,4 +1,4 @@
-"""Linear probing: the default policy freezes the whole encoder, so only the head is trained."""
+"""Linear probing: the default policy freezes the whole encoder; only the head is trained."""
 
 from ..spec import Spec
 from . import Method
@@ -11,7 +11,7 @@ class HeadOnly(Method):
 
     @classmethod
     def lowest_trained(cls, spec: Spec) -> int | None:
-        """No layer, where the policy trains none."""
+        """None if the policy trains no layer."""
         return super().lowest_trained(spec) if cls.policy_trains(spec) else None
 
 

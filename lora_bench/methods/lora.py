@@ -22,7 +22,7 @@ class Lora(Method):
         """Give the chosen linear layers a low-rank update and freeze the rest.
 
         Raises:
-            SpecError: a layer that this encoder does not have.
+            SpecError: this encoder does not have a layer.
         """
         from ..model.lora import inject_lora
 

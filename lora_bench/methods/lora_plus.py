@@ -1,4 +1,4 @@
-"""LoRA+ (Hayou et al. 2024, arXiv 2402.12354): B has a larger learning rate than all the rest."""
+"""LoRA+ (Hayou et al. 2024, arXiv 2402.12354): B has a larger learning rate than the rest."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoraPlusArgs:
-    """Settings of LoRA+ alone."""
+    """Settings that only LoRA+ has."""
 
     lr_ratio: float  # learning rate of B over that of A
 
 
 class LoraPlus(Lora):
-    """LoRA whose B matrices are an optimizer group of their own."""
+    """LoRA with the B matrices in an optimizer group of their own."""
 
     Args = LoraPlusArgs
     grouped = stateless = True

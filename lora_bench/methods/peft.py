@@ -1,7 +1,7 @@
-"""Methods of Hugging Face's PEFT that inject into linear layers or LayerNorms.
+"""Methods of Hugging Face's PEFT that are injected into linear layers or LayerNorms.
 
-They train in our loop on our packed batches. A preset names the ``PeftConfig`` by
-``method.peft_type``. Settings of ``MethodSpec`` that it has too are translated (``TRANSLATED``),
+They are trained in our loop on our packed batches. A preset selects the ``PeftConfig`` with
+``method.peft_type``. Settings of ``MethodSpec`` that PEFT has too are translated (``TRANSLATED``),
 targets, layers and the freezing policy are ours, and ``method.args`` gives the rest.
 """
 
@@ -57,9 +57,9 @@ SEEDS = (
     "random_loc_seed",
     "random_seed",
 )
-# Types that a method of their own drives from step to step.
+# Types that need a method class of their own, which acts after each step.
 DRIVEN = {"ADALORA": "peft_adalora"}
-# Annotations of PEFT that are checked, with the types of values that fit.
+# PEFT's annotations that are checked, with the types of values that fit.
 PLAIN: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int": (int,),
@@ -75,12 +75,12 @@ UNDERSTOOD: dict[str, frozenset[str]] = {
     "ADALORA": _MODULES
     | {"beta1", "beta2", "deltaT", "init_r", "orth_reg_weight", "target_r", "tfinal", "tinit"},
 }
-# The starts of LoRA that need the weights alone.
+# Initialisations of LoRA that need only the weights.
 INITS = re.compile("gaussian|orthogonal|olora|pissa(_niter_[1-9][0-9]*)?")
-# What PEFT raises, or warns of and ignores, where a value does not fit.
+# What PEFT raises, or warns about and ignores, if a value does not fit.
 REFUSALS = (AttributeError, KeyError, TypeError, ValueError, Warning, re.error)
 
-# Warnings that report nothing a user can act on: LN tuning's LayerNorms are no linear layers, and
+# Warnings that a user cannot act on: LN tuning's LayerNorms are not linear layers, and
 # BOFT falls back from a CUDA kernel.
 NOISE = (
     "Unsupported layer type",
@@ -93,15 +93,15 @@ class Peft(Method):
     """The method behind ``method.peft_type``."""
 
     packages: ClassVar[dict[str, str]] = {"peft": "peft"}
-    types: ClassVar[tuple[str, ...]] = ()  # that this class is for; empty: all but DRIVEN
-    own: ClassVar[tuple[str, ...]] = ()  # args with another type than in PEFT, checked by the class
+    types: ClassVar[tuple[str, ...]] = ()  # types of this class; empty: all but DRIVEN
+    own: ClassVar[tuple[str, ...]] = ()  # args whose type differs from PEFT's, checked by the class
 
     @classmethod
     def reads_in(cls, spec: Spec) -> frozenset[str]:
-        """What the type has an equivalent for, and our policy.
+        """The settings that the type has an equivalent for, and our policy.
 
         Raises:
-            SpecError: PEFT has no such type, or not one for this class.
+            SpecError: PEFT has no such type, or it does not belong to this class.
         """
         kind = spec.method.peft_type
         cls._check_type(kind)
@@ -114,7 +114,7 @@ class Peft(Method):
 
     @classmethod
     def needs_in(cls, spec: Spec) -> frozenset[str]:
-        """Rank and alpha where the type has them: PEFT's defaults would hide a setting."""
+        """Rank and alpha if the type has them: PEFT's defaults would hide a setting."""
         return cls.reads_in(spec) & {"rank", "alpha"}
 
     @classmethod
@@ -187,7 +187,7 @@ class Peft(Method):
             _ignore_noise()
             from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
-            # PEFT warns and goes on where a setting has no effect
+            # PEFT warns and continues if a setting has no effect
             for category in (UserWarning, RuntimeWarning):
                 warnings.filterwarnings("error", category=category, module="peft")
             _ignore_noise()
@@ -221,7 +221,7 @@ class Peft(Method):
         """The PeftConfig of a spec.
 
         Raises:
-            SpecError: PEFT refuses a value, or a layer that this encoder does not have.
+            SpecError: PEFT refuses a value, or this encoder does not have a layer.
         """
         from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 

@@ -1,6 +1,6 @@
 """AdaLoRA (Zhang et al. 2023, arXiv 2303.10512) by PEFT.
 
-Updates ``P Lambda Q`` whose singular values are pruned, step by step, to a budget over all layers.
+Updates ``P Lambda Q``, whose singular values are pruned step by step to a budget over all layers.
 PEFT implements the layers and the allocation; this file connects them to our loop.
 ``method.args`` gives the schedule as shares of all steps (``tinit``, ``tfinal``), since a preset
 cannot know their number.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..model.wrapper import LoraWrapperRoberta
 
 NEEDED = ("tinit", "tfinal", "init_r", "target_r", "deltaT", "orth_reg_weight")
-# Of PEFT's LoraConfig, without effect here: the ranks are init_r and target_r.
+# Fields of PEFT's LoraConfig without effect here: the ranks are init_r and target_r.
 UNREAD = ("r", "use_rslora", "total_step", "rank_pattern")
 
 
@@ -57,11 +57,11 @@ class AdaLora(Peft):
             at_least(f"method.args.{name}", args[name], low)
 
     def config_arguments(self, spec: Spec) -> dict[str, Any]:
-        """PEFT asks for steps, which are known later: any valid ones until ``optimizer``."""
+        """PEFT needs step counts, which are known later: placeholders until ``optimizer``."""
         return {**spec.method.args, "tinit": 0, "tfinal": 0, "total_step": 1}
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
-        """AdamW, once the allocation knows its steps and the penalty its factors."""
+        """AdamW; also sets the steps of the allocation and the factors of the penalty."""
         config: Any = self.tuner.peft_config[ADAPTER]
         config.total_step = self.steps
         config.tinit, config.tfinal = (
@@ -78,7 +78,7 @@ class AdaLora(Peft):
         return super().optimizer(model, spec)
 
     def state(self) -> None:
-        """PEFT's allocation of ranks cannot be saved: a stopped run begins again."""
+        """PEFT's allocation of ranks cannot be saved: a stopped run starts over."""
 
     def after_step(self, model: LoraWrapperRoberta, step: int) -> None:
         """Prune singular values to the budget of this step (PEFT's part)."""
@@ -90,7 +90,7 @@ def _add_orthogonality(
 ) -> Tensor:
     """Add the gradient of ``weight * ||F F^T - I||`` (Frobenius norm) to a factor's gradient.
 
-    The penalty is the paper's equation 4 as PEFT adds it. A hook on the gradient keeps a loss term
+    The penalty is equation 4 of the paper as PEFT adds it. A hook on the gradient keeps a loss term
     of one method out of the training loop.
 
     Args:

@@ -1,6 +1,6 @@
 """QLoRA (Dettmers et al. 2023, arXiv 2305.14314): LoRA over a frozen base in 4-bit NF4.
 
-Runs on a CPU too (bitsandbytes).
+Also runs on a CPU (bitsandbytes).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class QLora(Lora):
-    """LoRA whose encoder's linear layers, adapted or not, have 4-bit weights."""
+    """LoRA with 4-bit weights in all linear layers of the encoder, adapted or not."""
 
     stateless = True
     packages: ClassVar[dict[str, str]] = {"bitsandbytes": "qlora"}
@@ -25,7 +25,7 @@ class QLora(Lora):
         """Inject LoRA, then quantise.
 
         Raises:
-            UserError: the width of the encoder does not suit the 4-bit format.
+            UserError: the width of the encoder does not fit the 4-bit format.
         """
         require("bitsandbytes", "qlora", "method=qlora")
         from ..model.quantized import quantize

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class ReloraArgs:
-    """Settings of ReLoRA alone."""
+    """Settings that only ReLoRA has."""
 
     every: int  # optimizer steps between two restarts
     warmup: int  # steps over which the learning rate rises again after a restart
 
 
 class Relora(Lora):
-    """LoRA that merges its update into the weight and restarts, every few steps."""
+    """LoRA that merges its update into the weight and restarts every few steps."""
 
     Args = ReloraArgs
 
@@ -60,14 +60,14 @@ class Relora(Lora):
         return self.adamw
 
     def _warm_up(self, *_: object) -> None:
-        """Lower the rate of a step soon after a restart; the schedule resets it for the next."""
+        """Lower the rate of steps soon after a restart; the schedule resets it for the next."""
         self.step += 1
         if self.restarted is not None and self.step <= self.restarted + self.args.warmup:
             for group in self.adamw.param_groups:
                 group["lr"] *= (self.step - self.restarted) / (self.args.warmup + 1)
 
     def after_step(self, model: LoraWrapperRoberta, step: int) -> None:
-        """Merge, draw a new A, set B to zero and forget their moments.
+        """Merge, draw a new A, set B to zero and reset their moments.
 
         Not after the last step, which would leave an untrained update.
         """

@@ -1,1 +1,1 @@
-"""The encoder with its adapters and head, and the pass of packed tokens through it."""
+"""The encoder with its adapters and head, and its forward pass over packed tokens."""

@@ -1,9 +1,9 @@
-"""Linear layers of one input as one matrix product, with the low-rank updates of one or more runs.
+"""Linear layers with one input as one matrix product, plus low-rank updates of one or more runs.
 
 It exists for what plain autograd does not do: the frozen weights of several layers are one matrix
-in the precision of the products, in the order in which a CPU reads it; runs that are trained in one
-pass share the product, while each one's update is computed on its own rows only; no gradient is
-computed that nobody asked for; and low-rank updates and their gradients are added in place.
+in the precision of the products, in the memory layout that a CPU reads fastest; runs that are
+trained in one pass share the product, while each run's update is computed only on its own rows;
+unneeded gradients are not computed; and low-rank updates and their gradients are added in place.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ class Affine:
 
     @property
     def rank(self) -> int:
-        """Of the update, 0 without one."""
+        """Rank of the update, 0 without one."""
         return 0 if self.a is None else len(self.a)
 
     @property
@@ -62,7 +62,7 @@ class Segment:
     Args:
         rows: its rows of the input.
         layers: its linear layers; layer i has out_i outputs.
-        bias: (N,), the biases of the layers, where they are not those of the other runs.
+        bias: (N,), the biases of the layers, if they differ from those of the other runs.
     """
 
     rows: slice
@@ -72,7 +72,7 @@ class Segment:
 
 @torch.no_grad()
 def stacked_bias(layers: Sequence[Affine], dtype: torch.dtype) -> Tensor | None:
-    """The biases of linear layers (N,), zeros where one has none; None: no layer has one."""
+    """The biases of linear layers (N,), zeros for a layer without; None: no layer has one."""
     if all(layer.bias is None for layer in layers):
         return None
     filled = [
@@ -83,20 +83,20 @@ def stacked_bias(layers: Sequence[Affine], dtype: torch.dtype) -> Tensor | None:
 
 
 def affine(x: Tensor, segments: Sequence[Segment], product: Product, bias: Tensor | None) -> Tensor:
-    """Several linear layers of one input, side by side: x (T, in) -> (T, N).
+    """Several linear layers with one input, side by side: x (T, in) -> (T, N).
 
     Args:
         x: the input, in the precision of the products.
-        segments: one for each run, which together hold every row.
+        segments: one for each run; together they cover every row.
         product: product with the weights, which the segments share.
-        bias: (N,), the biases that they share, in the precision of ``x``; None: there are none.
+        bias: (N,), the shared biases, in the precision of ``x``; None without.
     """
     trained = [p for segment in segments for layer in segment.layers for p in layer.trained]
     return _Affine.apply(x, segments, product, bias, *trained)
 
 
 class _Affine(torch.autograd.Function):
-    """The updates of a segment's layers are one: R is the sum of their ranks."""
+    """The updates of a segment's layers are stacked: R is the sum of their ranks."""
 
     @staticmethod
     def forward(
@@ -151,15 +151,15 @@ def _gradients(
     grad_x: Tensor | None,
     update: Sequence[Tensor | None],
 ) -> Iterator[Tensor]:
-    """Those of a segment's trained parameters, in their order; adds those of its rows of x.
+    """Gradients of a segment's trained parameters, in order; adds to the gradient of its input.
 
     Args:
         layers: layers of the segment.
         widths: number of outputs of each layer.
-        grad: (T, N) of the output.
-        x: (T, in), where a parameter's gradient needs it.
-        grad_x: (T, in), to which the update's part is added.
-        update: low (T, R), A (R, in), B (R, N), each None where nothing is updated.
+        grad: (T, N), gradient of the output.
+        x: (T, in), if a parameter's gradient needs it.
+        grad_x: (T, in); the part of the update is added to it.
+        update: low (T, R), A (R, in), B (R, N); all None without an update.
     """
     low, a, b = update
     grad_a = grad_b = None
@@ -219,7 +219,7 @@ def _reduced(x: Tensor, layers: Sequence[Affine], a: Tensor) -> Tensor:
 def _add_reduced_gradient(
     grad_x: Tensor, grad_low: Tensor, layers: Sequence[Affine], a: Tensor
 ) -> None:
-    """Add what the gradients of the inner activations (T, R) are for x (T, in)."""
+    """Add the gradients of the inner activations (T, R) to the gradient of x (T, in)."""
     if all(layer.keep is None for layer in layers):
         grad_x.addmm_(grad_low, a)
         return

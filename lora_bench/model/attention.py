@@ -1,4 +1,4 @@
-"""Attention within each packed example, and its place in transformers' own modules."""
+"""Attention within each packed example, and its registration in transformers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +16,9 @@ ATTENTION = "packed"
 
 
 class _ToGrids(torch.autograd.Function):
-    """(R, parts * h * d) -> (b, h, L, d) of each part, grid after grid.
+    """(R, parts * h * d) -> (b, h, L, d) for each part, grid after grid.
 
-    A padding cell gets zeros and gives no gradient back.
+    A padding cell is zero and passes no gradient back.
     """
 
     @staticmethod
@@ -43,7 +43,7 @@ class _ToGrids(torch.autograd.Function):
 
 
 class _FromGrids(torch.autograd.Function):
-    """(b, h, L, d) of each grid -> (R, h * d)."""
+    """(b, h, L, d) for each grid -> (R, h * d)."""
 
     @staticmethod
     def forward(ctx: Any, layout: Layout, *blocks: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class _FromGrids(torch.autograd.Function):
 
 
 def _rows(cells: Tensor, layout: Layout) -> Tensor:
-    """(C, n) -> (R, n), zeros in the rows of no token."""
+    """(C, n) -> (R, n), zeros in rows without a token."""
     out = cells.index_select(0, layout.cells)
     for part in layout.parts:
         out[part.spare] = 0
@@ -77,7 +77,7 @@ def _rows(cells: Tensor, layout: Layout) -> Tensor:
 
 def _cells(x: Tensor, layout: Layout) -> Tensor:
     """(R, n) -> (C, n), zeros in padding cells."""
-    # Gathering rows takes an eighth of the time that scattering them (index_copy_) does.
+    # Gathering rows takes an eighth of the time of scattering them (index_copy_).
     return torch.cat([x, x.new_zeros(1, x.shape[1])]).index_select(0, layout.rows)
 
 
@@ -90,7 +90,7 @@ def attend(
     p: float = 0.0,
     streams: Sequence[DropoutStream | None] = (None,),
 ) -> Tensor:
-    """Attention of each example to itself: (R, D), or (B, D) where only first tokens ask.
+    """Self-attention within each example: (R, D), or (B, D) for queries of first tokens only.
 
     Args:
         queries: (R, 3 D), queries, keys and values of all tokens; or (B, D), queries of first
@@ -99,7 +99,7 @@ def attend(
         layout: layout of the batch.
         heads: h.
         scaling: factor on the scores.
-        p: dropout of the attention weights.
+        p: dropout probability of the attention weights.
         streams: streams for the masks of each run; None: torch's global generator.
     """
     if keys_values is None:

@@ -1,4 +1,4 @@
-"""From a Spec to a model that is ready to train, every random number from the run's streams."""
+"""From a Spec to a model that is ready to train, with random numbers from the run's streams."""
 
 import copy
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ def build(
     Args:
         spec: settings of the run.
         task: names the head.
-        method: gets the streams, and prepares the model.
+        method: prepares the model, with random numbers from the streams.
         streams: random streams of the run.
         shared: the encoder of a group of runs; None: the model has an encoder of its own.
 
@@ -59,7 +59,7 @@ def build(
 
 
 def check_device(device: str) -> None:
-    """Refuse a GPU that is not there.
+    """Refuse a GPU that does not exist.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:<number>``.
@@ -79,7 +79,7 @@ def _encoder_of(spec: Spec) -> RobertaModel:
 
 
 class SharedEncoder:
-    """An encoder in whose memory the models of a group have their frozen parameters.
+    """An encoder whose memory holds the frozen parameters of all models of a group.
 
     Args:
         spec: settings of any of the runs, which have the same encoder, dropout and device.
@@ -92,16 +92,16 @@ class SharedEncoder:
     def __init__(self, spec: Spec):
         check_device(spec.device)
         self.encoder = _encoder_of(spec)
-        # Methods draw initial values on the CPU, so a model moves to its device after that.
+        # Methods draw initial values on the CPU; a model moves to its device afterwards.
         self._on_device = {p.data_ptr(): p.data.to(spec.device) for p in self.encoder.parameters()}
 
     def copy(self) -> RobertaModel:
-        """An encoder with parameters of its own, whose values are in the shared memory."""
+        """An encoder with its own parameters, whose values are in the shared memory."""
         memo: dict[int, Any] = {id(p): nn.Parameter(p.data) for p in self.encoder.parameters()}
         return copy.deepcopy(self.encoder, memo)
 
     def lend(self, encoder: RobertaModel) -> None:
-        """Give a copy values of its own for what it trains, and shared ones for what it does not.
+        """Give a copy its own values for trained parameters, and shared ones for frozen ones.
 
         Args:
             encoder: as ``copy`` returned it, made trainable by a method.

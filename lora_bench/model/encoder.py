@@ -21,7 +21,7 @@ from ..spec import ModelSpec, UserError
 from .attention import ATTENTION
 from .source import OFFLINE, TINY, locate
 
-# Of the random encoder's weights: one draw for every run, so that runs differ by their seed only.
+# Seed of the random encoder's weights: the same for every run, so that runs differ only by seed.
 TINY_SEED = 0
 
 
@@ -65,7 +65,7 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
             output_loading_info=True,
             **rates,
         )
-    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+    if missing := sorted(found["missing_keys"]):  # transformers would initialise them at random
         raise UserError(
             f"model.source={model.source}: its weights lack {', '.join(missing[:3])} and "
             f"{len(missing)} in all"
@@ -88,7 +88,7 @@ def quiet() -> Iterator[None]:
 
 
 def stock_architecture(model: ModelSpec) -> bool:
-    """Whether transformers itself loads ``model`` as a RoBERTa: not a BERT, and not random."""
+    """Whether transformers itself loads ``model`` as a RoBERTa: neither a BERT nor random."""
     return model.source != TINY and _load(AutoConfig, model).model_type == "roberta"
 
 
@@ -99,7 +99,7 @@ def layer_count(model: ModelSpec) -> int:
 
 
 def roberta_from_bert(bert: BertModel) -> RobertaModel:
-    """The same function as a RobertaModel: positions shift by ``pad_token_id + 1``."""
+    """An equivalent RobertaModel: positions shift by ``pad_token_id + 1``."""
     settings = {
         k: v
         for k, v in bert.config.to_dict().items()
@@ -120,7 +120,7 @@ def roberta_from_bert(bert: BertModel) -> RobertaModel:
 
 
 def max_tokens(encoder: RobertaModel) -> int:
-    """Longest example, in tokens, that the position table allows."""
+    """Length in tokens of the longest example that the position table allows."""
     return encoder.config.max_position_embeddings - first_position(encoder)
 
 
@@ -148,7 +148,7 @@ def tiny_config(**settings: Any) -> RobertaConfig:
 
 
 def _tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """RoBERTa's byte-level scheme without merges: one token per byte, its special tokens."""
+    """RoBERTa's byte-level scheme without merges: one token per byte, plus special tokens."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: index for index, token in enumerate(special + alphabet)}
@@ -172,7 +172,7 @@ def _tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _load(loader: Any, model: ModelSpec, **settings: Any) -> Any:
-    """``from_pretrained`` of a transformers class; code that a model folder names is never run."""
+    """``from_pretrained`` of a transformers class; code in a model folder is never run."""
     folder = str(locate(model))
     try:
         return loader.from_pretrained(
@@ -181,7 +181,7 @@ def _load(loader: Any, model: ModelSpec, **settings: Any) -> Any:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         if "trust_remote_code" in str(error):
-            reason = "it names code of its own, which is never run"
+            reason = "it brings code of its own, which is never run"
         raise UserError(
             f"model.source={model.source}: cannot be loaded ({reason}); {OFFLINE}"
         ) from error

@@ -1,12 +1,12 @@
-"""The encoder's pass over packed tokens: transformers' modules, but not their forward.
+"""The encoder's pass over packed tokens: transformers' modules without their ``forward``.
 
 ``EncoderPass`` reads the parameters of one or more RobertaModels in place. Models of several runs
-that share their frozen parameters go through one pass: what they share is computed on the tokens of
-all runs at once, what is a run's own on its own rows.
+that share their frozen parameters go through one pass: shared parts are computed on the tokens of
+all runs at once, each run's own parts on its own rows.
 
-Where a part of a layer is as transformers or :mod:`lora_bench.model.lora` made it, its parameters
+If a part of a layer is as transformers or :mod:`lora_bench.model.lora` made it, its parameters
 go through the functions of :mod:`lora_bench.model.projection` and
-:mod:`lora_bench.model.functions`; where a method has replaced it (an adapter, a PEFT layer, a 4-bit
+:mod:`lora_bench.model.functions`; if a method has replaced it (an adapter, a PEFT layer, a 4-bit
 weight), the forward of that module is called.
 """
 
@@ -41,16 +41,16 @@ Output = RobertaSelfOutput | RobertaOutput
 class EncoderPass:
     """The pass of the encoders of one or more runs in one precision.
 
-    Under bf16, matrix products and the activations between them are in bf16, the sums of LayerNorm
-    and softmax in fp32. Trained parameters stay in fp32 and are cast in each step, frozen ones
-    once.
+    Under bf16, matrix products and the activations between them are in bf16, the sums in LayerNorm
+    and softmax in fp32. Trained parameters stay in fp32 and are cast in each step; frozen ones are
+    cast once.
 
     Args:
-        encoders: one for each run, of one architecture and with equal dropout. Their modules are
+        encoders: one for each run, with one architecture and equal dropout. Their modules are
             read at each call; a method may replace them between two calls.
         dtype: type of the matrix products; None: the type of the parameters.
-        checkpointing: keep each layer's input alone for the backward pass, which computes the
-            layer again with the same dropout masks (Chen et al. 2016, arXiv 1604.06174).
+        checkpointing: keep only each layer's input for the backward pass, which recomputes the
+            layer with the same dropout masks (Chen et al. 2016, arXiv 1604.06174).
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class EncoderPass:
             first_only: whether the last layer computes the outputs of first tokens only.
 
         Returns:
-            (T, D) of each run, or (B, D) of its first tokens.
+            (T, D) for each run, or (B, D) for its first tokens.
         """
         chosen = [None] * len(self.encoders) if streams is None else streams
         shares = shares_of(batch.layout, chosen)
@@ -96,7 +96,7 @@ class EncoderPass:
         return [x[part.examples] for part in batch.layout.parts]
 
     def lower(self, batch: Batch, depth: int) -> Tensor:
-        """The output of the first ``depth`` layers of one run without dropout (T, D)."""
+        """The output of one run's first ``depth`` layers, without dropout (T, D)."""
         shares = shares_of(batch.layout, [None])
         x = _with_spare_rows(self._lowest(batch, [None]), batch.layout)
         for i in range(depth):
@@ -104,7 +104,7 @@ class EncoderPass:
         return x[: len(batch.input_ids)]
 
     def _lowest(self, batch: Batch, streams: Sequence[DropoutStream | None]) -> Tensor:
-        """What the lowest layer that is computed reads (T, D)."""
+        """The input of the lowest layer that is computed (T, D)."""
         if batch.hidden is not None:
             return batch.hidden
         tables = [encoder.embeddings for encoder in self.encoders]
@@ -126,7 +126,7 @@ class EncoderPass:
         shares: Sequence[Share],
         first_only: bool = False,
     ) -> Tensor:
-        """x (R, D) -> (R, D), or (B, D) of the first tokens."""
+        """x (R, D) -> (R, D), or (B, D) for the first tokens."""
         layers = [encoder.encoder.layer[index] for encoder in self.encoders]
         attentions = [layer.attention.self for layer in layers]
         if not all(type(a) in (RobertaSelfAttention, LoraRobertaSelfAttention) for a in attentions):
@@ -141,7 +141,7 @@ class EncoderPass:
     def _checkpointed(
         self, index: int, x: Tensor, layout: Layout, shares: Sequence[Share], *, first_only: bool
     ) -> Tensor:
-        """``_layer``, computed again in the backward pass; arguments as there."""
+        """``_layer``, recomputed in the backward pass; same arguments."""
         streams = [share.stream for share in shares if share.stream is not None]
         before = [stream.state() for stream in streams]
         again = False
@@ -153,7 +153,7 @@ class EncoderPass:
                 return self._layer(index, x, layout, shares, first_only)
             now = [stream.state() for stream in streams]
             _restore(streams, before)
-            try:  # torch leaves by an exception, once it has what the backward pass needs
+            try:  # torch raises an exception once it has what the backward pass needs
                 return self._layer(index, x, layout, shares, first_only)
             finally:
                 _restore(streams, now)
@@ -168,7 +168,7 @@ class EncoderPass:
         shares: Sequence[Share],
         first_only: bool,
     ) -> Tensor:
-        """A layer whose attention a method has replaced, by its own forward."""
+        """A layer whose attention a method has replaced, through its own forward."""
         if len(layers) > 1:
             raise TypeError("a method that replaces the attention cannot be trained in a group")
         with self.project.autocast(x):
@@ -183,7 +183,7 @@ class EncoderPass:
         shares: Sequence[Share],
         first_only: bool,
     ) -> tuple[Tensor, Tensor]:
-        """x (R, D) -> the rows that go on, R or B of them: of x, and of attention's output."""
+        """x (R, D) -> the R or B rows to continue with: of x, and of the attention output."""
         rows, keys_values = x, None
         if first_only:
             rows = x[layout.first_rows]  # (B, D)
@@ -239,7 +239,7 @@ class EncoderPass:
         )
 
     def _end(self, block: Output, h: Tensor, residual: Tensor) -> Tensor:
-        """What follows the linear layer of an output block, by its own modules."""
+        """What follows the linear layer of an output block, through its own modules."""
         with self.project.autocast(h):
             return block.LayerNorm(block.dropout(h) + residual).to(residual.dtype)
 

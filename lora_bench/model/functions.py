@@ -1,8 +1,8 @@
-"""The differentiable functions of the encoder pass, each with a backward pass of its own.
+"""The differentiable functions of the encoder pass, each with its own backward pass.
 
-They exist for what plain autograd does not do: they compute no gradient that nobody asked for, and
-keep a dropout mask as 0 and 1 in the activations' precision while its scale is applied exactly. The
-linear layers have theirs in :mod:`lora_bench.model.affine`.
+They exist for what plain autograd does not do: they do not compute unneeded gradients, and keep a
+dropout mask as 0 and 1 in the activations' precision while its scale is applied exactly. The
+functions for linear layers are in :mod:`lora_bench.model.affine`.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ class ResidualNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        """The gradients of the tensors among the inputs."""
+        """The gradients of the tensor inputs."""
         total, keep, mean, rstd, weight, bias = ctx.saved_tensors
         needs_h, needs_residual, *_, needs_weight, needs_bias, _ = ctx.needs_input_grad
         wanted = [needs_h or needs_residual, needs_weight, needs_bias]
@@ -77,7 +77,7 @@ class DropoutAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        """The gradients of the tensors among the inputs."""
+        """The gradients of the tensor inputs."""
         q, k, v, weights, keep = ctx.saved_tensors
         keep = keep.flatten(0, 1)
         grad3 = grad.flatten(0, 1) * ctx.rescale  # (n, M, d)
@@ -92,6 +92,6 @@ class DropoutAttention(torch.autograd.Function):
 
 
 def _bmm(x: Tensor, y: Tensor, scale: float) -> Tensor:
-    """``scale x y`` of batches, the scale applied before rounding."""
+    """Batched ``scale x y``, with the scale applied before rounding."""
     out = x.new_empty(x.shape[0], x.shape[1], y.shape[2])
     return torch.baddbmm(out, x, y, beta=0, alpha=scale, out=out)

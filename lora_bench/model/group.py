@@ -1,4 +1,4 @@
-"""Models of several runs as one: one pass through what they share."""
+"""Models of several runs as one: what they share is computed in one pass."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ class Group:
 
     def __call__(self, batches: Sequence[Batch]) -> list[Tensor]:
         """The logits of each model, (B, outputs) or (T, outputs), for its batch."""
-        if len(batches) == 1:  # by the model's own forward, which a method may have hooked
+        if len(batches) == 1:  # with the model's own forward, which a method may have hooked
             return [self.models[0](batches[0])]
         hidden = self._encode(
             Batch.merge(batches),

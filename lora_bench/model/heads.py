@@ -8,7 +8,7 @@ class SequenceHead(nn.Module):
     """transformers' RobertaClassificationHead, with the same parameter names.
 
     Dropout, dense, tanh, dropout and out_proj on the first token. On roberta-base with two classes
-    it has 592,130 parameters, as microsoft/LoRA trains them beside the adapter.
+    it has 592,130 parameters, as in microsoft/LoRA, which trains them with the adapter.
     """
 
     def __init__(self, hidden_size: int, outputs: int, dropout: float):
@@ -47,7 +47,7 @@ class ArticleTokenHead(nn.Module):
 
 
 class ArticleSequenceHead(ArticleTokenHead):
-    """The article's head on the first token; a single output (STS-B) is 5 * sigmoid of it."""
+    """The article's head on the first token; a single output (STS-B) becomes 5 * sigmoid."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden (B, D), the first token of each example -> (B, outputs)."""
@@ -55,7 +55,7 @@ class ArticleSequenceHead(ArticleTokenHead):
         return 5 * torch.sigmoid(logits) if self.classifier.out_features == 1 else logits
 
 
-# (level, style): what the head sees, and whose head it is.
+# (level, style): what the head takes as input, and where it comes from.
 HEADS: dict[tuple[str, str], type[nn.Module]] = {
     ("sequence", "standard"): SequenceHead,
     ("sequence", "article"): ArticleSequenceHead,

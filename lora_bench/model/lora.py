@@ -15,7 +15,7 @@ from ..spec import TARGETS
 from .dropout import Dropout
 
 ATTENTION_TARGETS = ("query", "key", "value")
-MODULES = {  # of a target within its layer
+MODULES = {  # target -> module within its layer
     **{name: f"attention.self.{name}" for name in ATTENTION_TARGETS},
     "attention_output": "attention.output.dense",
     "intermediate": "intermediate.dense",
@@ -36,10 +36,10 @@ class LoraLinear(nn.Linear):
         bias: whether the base layer has one.
         rank: r, number of columns of B.
         alpha: numerator of the scaling, no unit.
-        dropout: probability on the input of the low-rank branch; the base branch sees all of it.
+        dropout: dropout probability on the input of the low-rank branch only.
         init: how A is initialised. ``kaiming``: uniform with a = sqrt(5), as in loralib and PEFT;
-            N(0, 1), as the article does; ``gaussian_rank``: N(0, 1/rank), which keeps the size of
-            ``B A`` over ranks.
+            ``gaussian``: N(0, 1), as in the article; ``gaussian_rank``: N(0, 1/rank), which makes
+            the size of ``B A`` independent of the rank.
         rank_stabilized: scaling alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732) instead
             of alpha / rank.
         device: device of the parameters.
@@ -79,7 +79,7 @@ class LoraLinear(nn.Linear):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **lora: Any) -> "LoraLinear":
-        """A layer that holds the very weight and bias of ``linear``; ``lora`` as in the class."""
+        """A layer that shares the weight and bias of ``linear``; ``lora`` as in the class."""
         # the meta device takes no memory and draws no numbers for weights that are replaced
         layer = cls(
             linear.in_features, linear.out_features, linear.bias is not None, device="meta", **lora
@@ -121,22 +121,22 @@ class LoraLinear(nn.Linear):
         return out.view(base.shape)
 
     def base(self, x: Tensor) -> Tensor:
-        """What the layer computes without the update, (..., out)."""
+        """The output of the layer without the update, (..., out)."""
         return F.linear(x, self.weight, self.bias)
 
     @torch.no_grad()
     def delta(self) -> Tensor:
-        """The update of the weight, (out, in)."""
+        """The update to the weight, (out, in)."""
         return self.lora_b @ self.lora_a * self.lora_scaling
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Add the update to the weight, so that inference costs what the base layer costs.
+        """Add the update to the weight, so that inference costs the same as the base layer.
 
         Source: LoRA paper, section 4.1.
 
         Raises:
-            RuntimeError: it is merged already.
+            RuntimeError: it is already merged.
         """
         if self.merged:
             raise RuntimeError("already merged")
@@ -188,7 +188,7 @@ class LoraRobertaSelfAttention(RobertaSelfAttention):
     def from_attention(
         cls, base: RobertaSelfAttention, targets: Iterable[str], **lora: Any
     ) -> "LoraRobertaSelfAttention":
-        """An attention that holds the very projections of ``base``, in the same mode."""
+        """An attention module that shares the projections of ``base``, in the same mode."""
         with torch.device("meta"):
             attention = cls(base.config, targets=(), layer_idx=base.layer_idx)
         attention.is_causal = base.is_causal
@@ -211,7 +211,7 @@ def inject_lora(
 ) -> list[str]:
     """Give the encoder's linear layers a low-rank update, in place.
 
-    What is trained is left to the caller: freeze the model, then set ``requires_grad`` of
+    The caller decides what is trained: freeze the model, then set ``requires_grad`` of
     :func:`adapter_parameters` and of the head.
 
     Args:
@@ -224,7 +224,7 @@ def inject_lora(
         Names of the adapted modules.
 
     Raises:
-        ValueError: no encoder or several, an unknown target, or a layer that the encoder lacks.
+        ValueError: no encoder or several, an unknown target, or a layer that does not exist.
     """
     encoder = encoder_in(model)
     attention = [name for name in targets if name in ATTENTION_TARGETS]

@@ -1,9 +1,9 @@
-"""Packed batches: every example's real tokens in one row, no padding outside of attention.
+"""Packed batches: the real tokens of all examples in one row, no padding outside of attention.
 
 Linear layers, LayerNorms and activations then work on real tokens only. For attention the tokens
 are laid out in padded grids of examples of similar length. A batch may hold the examples of several
-runs that are trained in one pass: each run's tokens stand together, and its grids are those that it
-has alone, so that it draws the same dropout masks.
+runs that are trained in one pass: each run's tokens are contiguous, and its grids are the same as
+when it is trained alone, so that it draws the same dropout masks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Any values compute the same. A CPU compiles its bf16 products for each new shape, which takes
+# The values do not affect results. A CPU compiles its bf16 products for each new shape, which takes
 # longer than a small product: rows are rounded up to a multiple of ROWS, and lengths to one of
-# LENGTHS, so that shapes come back. Halving a grid is worth its calls if it saves SPLIT scores of a
-# head. CELLS keeps the scores of a grid in sizes that the allocator reuses.
+# LENGTHS, so that shapes recur. Halving a grid pays off if it saves SPLIT scores per head. CELLS
+# keeps the scores of a grid at sizes that the allocator reuses.
 ROWS = 32
 LENGTHS = 16
 SPLIT = 12_000
@@ -31,10 +31,10 @@ class Grid:
 
     Attributes:
         examples: (b,) indices of its examples in the batch.
-        longest: L, number of tokens of the longest, rounded up.
+        longest: L, number of tokens of the longest example, rounded up.
         start: index of its first cell among the cells of all grids.
-        bias: (b, 1, 1, L) 0 on real tokens, -inf on padding; None: nothing is padded.
-        parts: the run of each part of its examples, and the part; a run draws a mask for each.
+        bias: (b, 1, 1, L), 0 on real tokens, -inf on padding; None: nothing is padded.
+        parts: (run, part of its examples) pairs; a run draws a mask for each part.
     """
 
     examples: np.ndarray
@@ -45,13 +45,13 @@ class Grid:
 
     @property
     def cells(self) -> slice:
-        """The grid's part of the cells of all grids."""
+        """The grid's cells among the cells of all grids."""
         return slice(self.start, self.start + len(self.examples) * self.longest)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What belongs to one run of a batch.
+    """The part of a batch that belongs to one run.
 
     Attributes:
         examples: its examples in the batch.
@@ -65,7 +65,7 @@ class Part:
 
     @property
     def spare(self) -> slice:
-        """The rows that nobody reads."""
+        """The unused rows."""
         return slice(self.rows.start + self.tokens, self.rows.stop)
 
 
@@ -81,7 +81,7 @@ class Layout:
         starts: (B,) the row of each example's first token.
         grids: each example is in one of them.
         rows: (C,) the row of each cell, R for a padding cell.
-        cells: (R,) the cell of each row, 0 for a row of no token.
+        cells: (R,) the cell of each row, 0 for a row without a token.
     """
 
     lengths: np.ndarray
@@ -98,12 +98,12 @@ class Layout:
         device: str | torch.device = "cpu",
         sizes: Sequence[int] | None = None,
     ) -> "Layout":
-        """The layout of examples.
+        """The layout for examples of these lengths.
 
         Args:
             lengths: (B,), each 1 or more.
             device: device of the batch.
-            sizes: number of examples of each run, one run after the other; None: all are of one.
+            sizes: number of examples of each run, one run after the other; None: one run.
         """
         parts = tuple(_parts(lengths, (len(lengths),) if sizes is None else sizes))
         starts = np.concatenate(
@@ -131,7 +131,7 @@ class Layout:
 
     @cached_property
     def first(self) -> "Layout":
-        """The layout of the B first tokens, in grids of the same examples."""
+        """The layout of the B first tokens, in grids with the same examples."""
         groups = [_Group(grid.examples, grid.parts) for grid in self.grids]
         ones = np.ones_like(self.lengths)
         parts = tuple(
@@ -149,7 +149,7 @@ class Layout:
         device: str | torch.device,
         step: int,
     ) -> "Layout":
-        """The layout with a grid for each group, whose length is a multiple of ``step``."""
+        """The layout with a grid for each group; lengths are multiples of ``step``."""
         height = parts[-1].rows.stop
         grids, rows, start = [], [], 0
         for group in groups:
@@ -191,18 +191,18 @@ def _round_up(count: int, step: int) -> int:
 
 @dataclass(frozen=True)
 class _Group:
-    """The examples of a grid, and which part of them is whose."""
+    """The examples of a grid, and which of them belong to which run."""
 
     examples: np.ndarray
     parts: tuple[tuple[int, slice], ...]
 
 
 def _merged(groups: list[tuple[int, np.ndarray]], lengths: np.ndarray) -> list[_Group]:
-    """One group for all that have equal lengths once rounded up, as long as CELLS allows it.
+    """Groups merged if their rounded lengths are equal, as far as CELLS allows.
 
     Args:
-        groups: a run, and the indices of examples of it, longest first.
-        lengths: (B,) of all examples.
+        groups: run, and indices of its examples, longest first.
+        lengths: (B,), lengths of all examples.
     """
     by_length: dict[int, list[list[tuple[int, np.ndarray]]]] = {}
     for run, examples in groups:
@@ -231,7 +231,7 @@ def _joined(groups: list[tuple[int, np.ndarray]]) -> _Group:
 def _groups(lengths: np.ndarray) -> list[np.ndarray]:
     """Indices of the examples of each grid of one run, longest first.
 
-    A grid is halved where that saves more than SPLIT scores of a head, and cut to CELLS of them.
+    A grid is halved if that saves more than SPLIT scores per head, and cut to at most CELLS.
     """
     by_length = np.argsort(-lengths, kind="stable")
     groups = []
@@ -242,7 +242,7 @@ def _groups(lengths: np.ndarray) -> list[np.ndarray]:
 
 
 def _split(examples: np.ndarray, squares: np.ndarray) -> list[np.ndarray]:
-    """Examples in parts of similar length; squares (n,) are their squared lengths, descending."""
+    """Split examples by similar length; squares (n,) are their squared lengths, descending."""
     half = len(examples) // 2
     if half == 0 or (squares[0] - squares[half]) * (len(examples) - half) <= SPLIT:
         return [examples]
@@ -260,9 +260,9 @@ class Batch:
         lengths: (B,) tokens of each example.
         labels: first axis B, in the shape that the task's loss takes; None if unlabelled.
         index: (B,) indices of the examples in their dataset.
-        hidden: (T, D) the output of the first ``depth`` layers where it is known, else None.
+        hidden: (T, D) the output of the first ``depth`` layers if it is known, else None.
         depth: number of layers behind ``hidden``.
-        sizes: number of examples of each run; None: all are of one.
+        sizes: number of examples of each run; None: one run.
     """
 
     input_ids: Tensor
@@ -334,7 +334,7 @@ class Batch:
 
     @classmethod
     def merge(cls, batches: "Sequence[Batch]") -> "Batch":
-        """The batches of several runs as one, without labels; that of a single run as it is."""
+        """The batches of several runs as one, without labels; a single batch is unchanged."""
         if len(batches) == 1:
             return batches[0]
         hidden = [batch.hidden for batch in batches if batch.hidden is not None]

@@ -1,4 +1,4 @@
-"""What a model's parameters are and which of them are trained, as numbers and as text."""
+"""A model's parameters and which of them are trained, as numbers and as text."""
 
 import math
 
@@ -38,7 +38,7 @@ def _shape(parameter: nn.Parameter) -> tuple[int, ...]:
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """Trained parameters of each group, with ``trained`` and ``total`` over all of them."""
+    """Trained parameters of each group, with ``trained`` and ``total`` over all groups."""
     table = parameter_table(model)
     trained = table[table.trained]
     counts = {name: int(trained.loc[trained.group == name, "count"].sum()) for name in GROUPS}

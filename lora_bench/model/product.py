@@ -1,4 +1,4 @@
-"""The frozen weights of several linear layers of one input as one matrix product."""
+"""The weights of several linear layers with one input as one matrix product."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 class Product:
-    """The weights of linear layers of one input, stacked into one matrix product.
+    """The weights of linear layers with one input, stacked into one matrix product.
 
-    A frozen bf16 weight is stored in the order in which the CPU's product reads it, once for each
-    direction, which saves 5 to 10 % of the product.
+    A frozen bf16 weight is stored in the layout in which the CPU's product reads it, once for each
+    direction, which saves 5 to 10 % of its time.
 
     Args:
-        weights: (out_i, in) of each layer; N is the sum of their outs.
+        weights: (out_i, in) for each layer; N is the sum of all out_i.
         dtype: type of the product.
         frozen: whether the product will be used for more than one step.
     """
@@ -44,11 +44,11 @@ class Product:
 
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors one after the other along their first axis; a single one as it is."""
+    """Tensors concatenated along their first axis; a single one is returned unchanged."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-PACKED_FOR = 512  # rows of the input for which the order is chosen; any number computes the same
+PACKED_FOR = 512  # rows of the input for which the layout is optimised; no effect on results
 
 
 def has_bf16() -> bool:

@@ -1,7 +1,7 @@
-"""Linear layers of one input, for one or more runs: one matrix product where their weights allow.
+"""Linear layers with one input, for one or more runs, as one matrix product where possible.
 
-``Projection`` computes the frozen weights that runs share on the tokens of all runs at once, and
-what is a run's own on its own rows. What it derives of frozen parameters, such as their cast to
+``Projection`` applies the frozen weights that runs share to the tokens of all runs at once, and
+each run's own parts to its own rows. What it derives from frozen parameters, such as their cast to
 bf16, is kept until they change.
 """
 
@@ -29,7 +29,7 @@ class Share:
 
     @property
     def alone(self) -> "Share":
-        """The share in its own rows, cut out."""
+        """The share of an input that holds only its own rows."""
         return Share(slice(0, self.rows.stop - self.rows.start), self.stream)
 
 
@@ -51,13 +51,13 @@ class Projection:
         self._made: dict[tuple[int, ...], _Made] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy makes its products itself: those in the CPU's own order cannot be copied."""
+        """A copy makes its own products: those in the CPU's layout cannot be copied."""
         return {**vars(self), "_made": {}}
 
     def __call__(
         self, modules: Sequence[Sequence[nn.Module]], x: Tensor, shares: Sequence[Share]
     ) -> Tensor:
-        """Linear layers of one input, side by side: x (T, in) -> (T, sum of their outs).
+        """Linear layers with one input, side by side: x (T, in) -> (T, sum of their outputs).
 
         Args:
             modules: the linear layers of each run.
@@ -100,7 +100,7 @@ class Projection:
             return module(*inputs).to(inputs[0].dtype)
 
     def autocast(self, x: Tensor) -> torch.autocast:
-        """The context in which modules of others compute in this precision, where x is."""
+        """The context in which third-party modules compute in this precision, on x's device."""
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16)
 
     def _product(self, layers: Sequence[Affine], dtype: torch.dtype) -> Product:
@@ -112,11 +112,11 @@ class Projection:
         return self._once(biases, lambda _: stacked_bias(layers, dtype))
 
     def _once(self, parameters: Sequence[Tensor], make: Callable[[bool], Any]) -> Any:
-        """What ``make`` gives of the parameters; of frozen ones it is kept until they change.
+        """The result of ``make``; it is kept until the parameters change if all are frozen.
 
         Args:
             parameters: the parameters that the result is computed from.
-            make: is told whether its result will be kept.
+            make: called with whether its result will be kept.
         """
         if any(p.requires_grad for p in parameters):
             return make(False)
@@ -130,7 +130,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class _Made:
-    """A result, the parameters that it is of, and their state at that time."""
+    """A result, the parameters that it was computed from, and their state at that time."""
 
     of: list[Tensor]
     state: list[tuple[int, int]]
@@ -142,18 +142,18 @@ def each(
     shares: Sequence[Share],
     function: Callable[[Any, slice], Tensor],
 ) -> Tensor:
-    """What each run's own module gives for its rows, one run after the other."""
+    """The output of each run's own module for its rows, one run after the other."""
     pairs = zip(modules, shares, strict=True)
     return cat([function(module, share.rows) for module, share in pairs])
 
 
 def cat(pieces: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """``torch.cat`` that does not copy a single piece."""
+    """``torch.cat`` that returns a single piece without a copy."""
     return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim)
 
 
 def shared(parameters: Sequence[Tensor | None]) -> bool:
-    """Whether the parameters of all runs are one and the same; that of a single run is."""
+    """Whether all runs use the same parameter; true for a single run."""
     first = parameters[0]
     if len(parameters) == 1:
         return True
@@ -171,7 +171,7 @@ def _fusible(module: nn.Module) -> bool:
 
 
 def _affine_of(module: Any, x: Tensor, stream: DropoutStream | None) -> Affine:
-    """What the fused function needs of a linear layer whose input is x (T, in)."""
+    """What the fused function needs from a linear layer with input x (T, in)."""
     if type(module) is nn.Linear or module.merged or not module.enabled:
         return Affine(module.weight, module.bias)
     p = rate(module.lora_dropout)
@@ -181,10 +181,10 @@ def _affine_of(module: Any, x: Tensor, stream: DropoutStream | None) -> Affine:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether somebody listens to the module's forward, which would not be called."""
+    """Whether the module has forward hooks, which would not be called."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def rate(module: nn.Dropout) -> float:
-    """Share of entries that a dropout module sets to 0 now."""
+    """Share of entries that a dropout module sets to 0 in its current mode."""
     return module.p if module.training else 0.0

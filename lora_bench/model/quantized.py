@@ -25,7 +25,7 @@ class LoraLinear4bit(LoraLinear):
         """Not possible.
 
         Raises:
-            RuntimeError: always; a 4-bit weight has no precision left for an update.
+            RuntimeError: always; a 4-bit weight is too coarse to hold an update.
         """
         raise RuntimeError(
             "a 4-bit weight cannot take the update: merge into the unquantised model instead"
@@ -33,17 +33,17 @@ class LoraLinear4bit(LoraLinear):
 
 
 def quantize(encoder: RobertaModel) -> None:
-    """Replace the weight of every linear layer by its 4-bit NF4 form, in place.
+    """Replace the weight of every linear layer with its 4-bit NF4 form, in place.
 
     A LoraLinear keeps its update and becomes a LoraLinear4bit.
 
     Raises:
-        ValueError: a layer whose input width is not a multiple of 64.
+        ValueError: the input width of a layer is not a multiple of 64.
     """
     for path, layer in list(encoder.encoder.named_modules()):
         if not isinstance(layer, nn.Linear):
             continue
-        # On a CPU, bitsandbytes 0.50 unpacks rows of another length wrongly without an error: a
+        # On a CPU, bitsandbytes 0.50 silently unpacks rows of other lengths wrongly: a
         # random (32, 32) weight comes back with 37 % error, (32, 64) with the 9 % that NF4 costs.
         if layer.in_features % BLOCK:
             raise ValueError(f"{path} is {layer.in_features} wide; must be a multiple of {BLOCK}")

@@ -1,4 +1,4 @@
-"""Where an encoder's files are, and their fingerprint. Needs no torch."""
+"""Where an encoder's files are, and their fingerprint. Does not need torch."""
 
 import hashlib
 import importlib.util
@@ -15,7 +15,7 @@ OFFLINE = (
     "offline choices: model=minilm (pip install 'lora-bench[offline]') or "
     "model.source=/path/to/a/model/folder"
 )
-# Files that decide what the encoder computes; the second list serves repositories without the
+# Files that determine what the encoder computes; the second list is for repositories without the
 # safetensors file of the first.
 SAFE_FILES = ("config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special*.json")
 PICKLED_FILES = ("pytorch_model*.bin",)
@@ -41,7 +41,7 @@ def check_model(spec: Spec) -> None:
 
 
 def of_hub(source: str) -> bool:
-    """Whether a source is a hub id: no folder that exists, no package, not random."""
+    """Whether a source is a hub id: not an existing folder, not a package, not random."""
     return not (
         source.startswith(("package:", "random:", ".", "/", "~"))
         or source.count("/") > 1
@@ -50,7 +50,7 @@ def of_hub(source: str) -> bool:
 
 
 def source_name(source: str) -> str:
-    """The name of a model that has none of its own: the last part of its source."""
+    """The default name of a model: the last part of its source."""
     if source.startswith(("package:", "random:")):
         last = source.partition(":")[2]
     else:
@@ -59,10 +59,10 @@ def source_name(source: str) -> str:
 
 
 def locate(model: ModelSpec) -> Path:
-    """The folder that holds the files of ``model``, downloaded from the hub where it is a hub id.
+    """The folder that holds the files of ``model``, downloaded from the hub for a hub id.
 
     Raises:
-        UserError: there is no such package or folder, or the hub has or gives no such model.
+        UserError: there is no such package or folder, or the hub does not provide the model.
     """
     source = model.source
     kind, _, name = source.partition(":")
@@ -77,7 +77,7 @@ def locate(model: ModelSpec) -> Path:
 
 
 def _in_package(source: str, name: str) -> Path:
-    """The folder ``model`` of an installed package, which is not imported."""
+    """The folder ``model`` of an installed package; the package is not imported."""
     found = importlib.util.find_spec(name) if name.isidentifier() and name != "__main__" else None
     if found is None:
         raise UserError(
@@ -121,7 +121,7 @@ def _from_hub(model: ModelSpec) -> Path:
 
 
 def fingerprint(model: ModelSpec) -> str:
-    """Hash of the files that decide what the encoder and its tokenizer compute.
+    """Hash of the files that determine what the encoder and its tokenizer compute.
 
     Raises:
         UserError: see ``locate``.

@@ -1,7 +1,7 @@
 """Streams: the random numbers of one run, one independent stream for each purpose.
 
-Each stream follows from (seed, purpose) alone, by NumPy's SeedSequence. What else runs in the
-process, how many numbers another purpose has drawn, and torch's global generator change nothing.
+Each stream depends only on (seed, purpose), through NumPy's SeedSequence. Other work in the
+process, the numbers drawn for other purposes, and torch's global generator do not affect it.
 """
 
 import zlib
@@ -19,9 +19,9 @@ class Streams:
     """The streams of one run.
 
     ``init`` draws what a method adds (LoRA's A), ``head`` the task head, ``order`` the order of the
-    training examples, ``dropout`` the masks, ``restart`` what ReLoRA initialises again and
-    ``forward`` what the layers of other libraries draw in a forward pass. ``used`` lists the
-    purposes that were asked for.
+    training examples, ``dropout`` the masks, ``restart`` what ReLoRA reinitialises and ``forward``
+    what the layers of other libraries draw in a forward pass. ``used`` lists the purposes that were
+    requested.
     """
 
     def __init__(self, seed: int):
@@ -38,9 +38,9 @@ class Streams:
 
     @contextmanager
     def drawing(self, purpose: str) -> Iterator[None]:
-        """Inside the block, torch's global generator is the stream's; afterwards as it was before.
+        """Inside the block, torch's global generator is the stream's; it is restored afterwards.
 
-        Third-party code (torch's own layers, PEFT) draws from the global generator only.
+        Third-party code (torch's own layers, PEFT) draws only from the global generator.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.torch_seed(purpose))
@@ -55,18 +55,18 @@ class Streams:
 
 
 def state_of(generator: np.random.Generator) -> dict[str, Any]:
-    """Where a NumPy generator stands, as numbers and lists; for ``restore``."""
+    """The state of a NumPy generator, as numbers and lists, for ``restore``."""
     state = dict(generator.bit_generator.state)
     inner = state["state"]
     return {**state, "state": {name: value.tolist() for name, value in inner.items()}}
 
 
 def restore(generator: np.random.Generator, state: dict[str, Any]) -> None:
-    """Return to where a generator stood.
+    """Set a generator back to an earlier state.
 
     Args:
-        generator: SFC64.
-        state: as ``state_of`` gave it.
+        generator: an SFC64 generator.
+        state: state that ``state_of`` returned.
     """
     inner = {name: np.array(value, dtype=np.uint64) for name, value in state["state"].items()}
     generator.bit_generator.state = {**state, "state": inner}

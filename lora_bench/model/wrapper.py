@@ -16,7 +16,7 @@ from .heads import HEADS
 from .lora import LoraLinear, adapter_parameters, inject_lora
 from .packing import Batch
 
-# task_type of the article -> level of the head, and its number of outputs where that is fixed
+# task_type of the article -> level of the head, and its number of outputs if fixed
 TASK_TYPES = {"glue": ("sequence", None), "squad_v1": ("token", 2), "squad_v2": ("token", 3)}
 
 
@@ -55,7 +55,7 @@ class FreezePolicy:
 
 
 class LoraWrapperRoberta(nn.Module):
-    """A RoBERTa encoder with a head on top. The article's call works as printed there.
+    """A RoBERTa encoder with a head on top. The call in the article works as printed.
 
     It is an ordinary PyTorch module: call it with padded ``input_ids`` and ``attention_mask``,
     train it in a loop of your own, and save its ``state_dict``. This project calls it with packed
@@ -67,12 +67,12 @@ class LoraWrapperRoberta(nn.Module):
         num_classes: number of classes for ``glue``, 1 for regression. SQuAD has 2 outputs; the
             article's head for v2 has 3.
         dropout_rate: dropout of hidden states, attention and head.
-        model_id: hub id or folder, or an encoder that is loaded already.
+        model_id: hub id or folder, or an encoder that is already loaded.
         lora_rank: rank of the update on query and value, with alpha = rank and A ~ N(0, 1) as in
             the article. None: no update and every parameter trainable.
         train_biases: whether biases are trained, used when ``lora_rank`` is given.
-        train_embedding: whether embeddings are trained, likewise.
-        train_layer_norms: whether LayerNorms are trained, likewise.
+        train_embedding: whether embeddings are trained, used when ``lora_rank`` is given.
+        train_layer_norms: whether LayerNorms are trained, used when ``lora_rank`` is given.
         head: ``article`` or ``standard`` (transformers' own).
 
     Raises:
@@ -124,7 +124,7 @@ class LoraWrapperRoberta(nn.Module):
         """A wrapper around an encoder and any head, every parameter trainable.
 
         Args:
-            encoder: attends over packed batches, as ``load_encoder`` returns it.
+            encoder: an encoder for packed batches, as ``load_encoder`` returns it.
             head: takes the first token of each example (B, D), or every token (T, D).
             per_token: whether it takes every token.
             dtype: type of the encoder's matrix products; None: the type of the parameters.
@@ -163,7 +163,7 @@ class LoraWrapperRoberta(nn.Module):
             token_type_ids: (B, L); None: all 0.
 
         Returns:
-            (B, outputs) of a sequence head. Of a token head (T, outputs) for a packed batch, and
+            (B, outputs) for a sequence head. For a token head, (T, outputs) for a packed batch and
             (B, L, outputs) for a padded one, 0 on padding.
 
         Raises:
@@ -199,7 +199,7 @@ class LoraWrapperRoberta(nn.Module):
         )
 
     def _packed(self, batch: Batch) -> Tensor:
-        """(B, outputs), or (T, outputs) of a token head."""
+        """(B, outputs), or (T, outputs) for a token head."""
         # (T, D), or (B, D) for a sequence head, which reads first tokens only
         (hidden,) = self.encode(batch, [self.stream], first_only=not self.per_token)
         return self.logits(hidden)

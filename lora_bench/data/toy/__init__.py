@@ -2,8 +2,7 @@
 
 A share of the labels is wrong on purpose (:data:`NOISE`), so every task has a known ceiling
 below 100 %: the score of the clean labels against the noisy ones. The rows themselves come from the
-task (``Task.generate``); ``texts.py`` and ``reading.py`` hold the generators of the tasks that are
-here already.
+task (``Task.generate``); ``texts.py`` and ``reading.py`` hold the generators of the built-in tasks.
 """
 
 from typing import TYPE_CHECKING

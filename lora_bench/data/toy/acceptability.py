@@ -1,4 +1,4 @@
-"""CoLA-like: a sentence of a small grammar, or one with a mistake that no single word shows."""
+"""CoLA-like: a sentence of a small grammar, or one with an error that no single word reveals."""
 
 import random
 
@@ -84,7 +84,7 @@ def _clause(rng: random.Random, good: bool) -> str:
 
 
 def _order(rng: random.Random, good: bool) -> str:
-    """Two neighbouring words exchanged: the nurse helped pilot the."""
+    """Two neighbouring words swapped: the nurse helped pilot the."""
     past = VERBS[rng.choice(sorted(VERBS))][1]
     words = (
         f"the {_noun(rng, rng.random() < 0.5)} {past} the {_noun(rng, True)}{_tail(rng)}".split()

@@ -1,4 +1,4 @@
-"""WNLI-like: whom does the pronoun mean? Verb and reason decide, not the order of the names."""
+"""WNLI-like: who does the pronoun refer to? Verb and reason decide, not the order of names."""
 
 import random
 

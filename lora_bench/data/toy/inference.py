@@ -21,7 +21,7 @@ def three_way(rng: random.Random) -> tuple[tuple[str, str], int]:
 def two_way(rng: random.Random) -> tuple[tuple[str, str], int]:
     """((text, hypothesis), 0 entailment or 1 not)."""
     wanted = rng.random() < 0.5
-    while True:  # three_way draws each label often: this ends after two or three draws
+    while True:  # three_way draws every label often: this ends after two or three draws
         texts, label = three_way(rng)
         if (label == ENTAILMENT) == wanted:
             return texts, int(not wanted)
@@ -68,7 +68,7 @@ def _denied(event: Frame, rng: random.Random) -> Frame:
 def _broader(
     premise: Frame, hypothesis: Frame, label: int, rng: random.Random
 ) -> tuple[Frame, Frame]:
-    """``person`` for ``nurse`` on one side or both; never in the premise alone of an entailment."""
+    """``person`` for ``nurse`` on one or both sides; never only in an entailment's premise."""
     where = rng.choice(
         ("neither", "neither", "hypothesis", "both") + (("premise",) if label != ENTAILMENT else ())
     )

@@ -73,7 +73,7 @@ def plural(noun: str) -> str:
 
 @dataclass(frozen=True)
 class Frame:
-    """One event in the past tense; empty strings are parts that are left out."""
+    """One event in the past tense; an empty string is a part that is left out."""
 
     subject: str
     verb: str
@@ -105,7 +105,7 @@ class Frame:
         return core[0].upper() + core[1:] + "."
 
     def swapped(self) -> "Frame":
-        """The same words with the roles exchanged."""
+        """The same words with the roles swapped."""
         return replace(
             self,
             subject=self.object,

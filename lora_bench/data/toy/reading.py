@@ -58,7 +58,7 @@ def article(
 
 
 def _passage(rng: random.Random) -> tuple[list[Frame], str]:
-    """Events that share no participant, place or time, so that each question has one answer."""
+    """Events without a common participant, place or time: each question has one answer."""
     events: list[Frame] = []
     wanted = rng.randint(*EVENTS)
     while len(events) < wanted:
@@ -74,7 +74,7 @@ def _question(rng: random.Random, events: list[Frame], without: bool) -> dict[st
     part = rng.choice(("subject", "object", "place", "time"))
     answer = "" if without else _phrase(event, part)
     asked = paraphrase(replace(event, place="", time=""), rng)
-    if without:  # about an event that did not happen: exchanged roles, or the opposite
+    if without:  # about an event that did not happen: swapped roles, or the opposite
         opposite = VERBS[asked.verb][3]
         asked = (
             replace(asked, verb=opposite) if opposite and rng.random() < 0.5 else asked.swapped()
@@ -88,7 +88,7 @@ def _question(rng: random.Random, events: list[Frame], without: bool) -> dict[st
 
 
 def _phrase(event: Frame, part: str) -> str:
-    """How the passage names a part, without the article."""
+    """How the passage refers to a part, without the article."""
     if part in ("place", "time"):
         return getattr(event, part)
     adjective = getattr(event, f"{part}_adjective")

@@ -1,4 +1,4 @@
-"""SST-2-like: is a review's sentence positive?
+"""SST-2-like: is a sentence of a review positive?
 
 Words alone mislead: negation, contrast and hearsay reverse them.
 """
@@ -82,14 +82,14 @@ def _contrast(rng: random.Random, good: bool) -> str:
 
 
 def _hearsay(rng: random.Random, good: bool) -> str:
-    """What others said, against what was the case."""
+    """What others said, and what turned out to be true."""
     part = rng.choice(PARTS)
     said = f"{rng.choice(HEARSAY)} the {part} {rng.choice(BAD if good else GOOD)}"
     return f"{said}, yet I found it {_verdict(rng, good)}{rng.choice(WHERE)}"
 
 
 def _wish(rng: random.Random, good: bool) -> str:
-    """An expectation, and that the opposite came true."""
+    """An expectation whose opposite came true."""
     expected = rng.choice(BAD if good else GOOD)
     part, mood = rng.choice(PARTS), "happily" if good else "sadly"
     return f"I expected a {expected} film and was {mood} wrong about the {part}"

@@ -1,4 +1,4 @@
-"""STS-B-like: how alike two sentences are, 0 to 5, from how their events differ."""
+"""STS-B-like: how similar two sentences are, 0 to 5, given how their events differ."""
 
 import random
 from dataclasses import replace

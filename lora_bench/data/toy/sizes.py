@@ -10,7 +10,7 @@ NOISE = 0.05
 def sizes(task: TaskSpec, data: DataSpec) -> dict[str, int]:
     """Rows of each split, in the order in which they are generated.
 
-    Splits to score come first, so that they are the same whatever ``data.toy_train`` is.
+    Splits to score come first, so that they do not depend on ``data.toy_train``.
     """
     scored = dict.fromkeys([*task.validation, *task.optional], data.toy_validation)
     return {**scored, "train": data.toy_train}

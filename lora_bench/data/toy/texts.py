@@ -45,7 +45,7 @@ def rows(task: TaskSpec, data: DataSpec, split: str) -> list[dict[str, Any]]:
         split: split to generate.
 
     Raises:
-        SpecError: there is no generator, or it has fewer different texts.
+        SpecError: there is no generator, or it cannot make that many different texts.
     """
     rng = random.Random(f"{task.name} {data.seed}")
     seen: set[tuple[str, ...]] = set()
@@ -68,15 +68,15 @@ def _row(task: TaskSpec, rng: random.Random, seen: set[tuple[str, ...]]) -> dict
     raise SpecError(
         "data.toy_train",
         len(seen),
-        f"the {task.name} generator has fewer different examples; ask for less",
+        f"the {task.name} generator has fewer different examples; ask for fewer",
     )
 
 
 def _check(task: TaskSpec, texts: int, label: float) -> None:
-    """Compare what a generator makes with the settings of the task.
+    """Compare the output of a generator with the settings of the task.
 
     Raises:
-        SpecError: another number of text columns, or fewer labels.
+        SpecError: the number of text columns differs, or there are too few labels.
     """
     if texts != len(task.columns):
         reason = f"data=toy generates {texts} of them for {task.name}"
