@@ -1,1 +1,1 @@
-"""Self-contained experiments beside the benchmark; they share its records and reports only."""
+"""Self-contained experiments beside the benchmark; they share only its records and reports."""

@@ -1,1 +1,1 @@
-"""Sweeps: what a command line asks for and how far it is."""
+"""Sweeps: the runs that a command line asks for, and their progress."""

@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from ..training.compatible import shared_settings
 from ..training.prepared import Planned
 
-# Matrix products are at the machine's rate from some thousand tokens a step, and a larger group
-# only gives its first record later: see results/speed/group.md.
-ENOUGH_EXAMPLES = 256  # of a step, all runs of a group together
+# Matrix products reach the machine's rate at a few thousand tokens per step, and a larger group
+# only delays the first record: see results/speed/group.md.
+ENOUGH_EXAMPLES = 256  # examples per step, over all runs of a group
 
 
 def groups(runs: Iterable[Planned]) -> list[list[Planned]]:
-    """Runs in groups, in the order of each group's first run.
+    """Divide runs into groups, in the order of each group's first run.
 
-    ``Spec.group`` is the most runs of a group. Where it is not set, a group has as many runs as
-    make ENOUGH_EXAMPLES in a step.
+    ``Spec.group`` is the maximum number of runs in a group. If it is not set, a group has as many
+    runs as needed for ENOUGH_EXAMPLES in a step.
 
     Args:
-        runs: still to do.
+        runs: the runs that are still to do.
     """
     found: list[list[Planned]] = []
     open_groups: dict[str, list[Planned]] = {}  # the latest group of the runs that fit together
@@ -37,5 +37,5 @@ def groups(runs: Iterable[Planned]) -> list[list[Planned]]:
 
 
 def most(run: Planned) -> int:
-    """The number of runs in a group with ``run``, at most."""
+    """The maximum number of runs in a group with ``run``."""
     return run.spec.group or max(1, ENOUGH_EXAMPLES // run.spec.train.batch_size)

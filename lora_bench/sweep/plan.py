@@ -1,4 +1,4 @@
-"""A sweep: the runs that a command line asks for, how far they are, how long the rest will take."""
+"""A sweep: the runs that a command line asks for, their progress, and the time that is left."""
 
 import statistics
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from .groups import groups
 
 
 def expand(arguments: list[str], *, sweep: bool) -> list[str]:
-    """Replace ``+sweep=<name>`` by the preset's overrides; those of the command line win.
+    """Replace ``+sweep=<name>`` with the preset's overrides; the command line takes precedence.
 
     Args:
         arguments: the words of a command line.
         sweep: whether it is a sweep (``-m``).
 
     Raises:
-        UserError: there is no preset of that name, or the command is no sweep.
+        UserError: there is no preset of that name, or the command is not a sweep.
     """
     presets = {path.stem: path for path in sorted(CONF.glob("sweep/*.yaml"))}
     given = {_name(argument) for argument in arguments}
@@ -47,13 +47,13 @@ def _name(argument: str) -> str:
 class Sweep:
     """The runs of one command, and their records on disk.
 
-    Counts come from the records alone, so that they are right in every process of a launcher.
+    Counts come only from the records, so that they are right in every process of a launcher.
 
     Args:
-        runs: what the command asks for; a run that it asks for twice counts once.
+        runs: the runs that the command asks for; duplicates are counted once.
 
     Raises:
-        UserError: runs differ in settings alone that change no score, so that they are one run.
+        UserError: runs differ only in settings that change no score, so they are the same run.
     """
 
     def __init__(self, runs: list[Run]):
@@ -66,11 +66,11 @@ class Sweep:
         for key, planned in self.runs.items():
             self._note(key, records.find(Path(planned.spec.out_dir), planned.identity)[1])
         self.groups = groups(run for key, run in self.runs.items() if key not in self.done)
-        self._besides: list[float] = []  # seconds of a group beside training and scoring
+        self._besides: list[float] = []  # seconds of a group outside of training and scoring
         self._tried_before = {key: record.started for key, record in self.failed.items()}
 
     def group_of(self, key: str) -> list[Planned]:
-        """The runs that are trained with a run, itself among them."""
+        """The runs that are trained with a run, including itself."""
         found = (group for group in self.groups if key in {run.key for run in group})
         return next(found, [self.runs[key]])
 
@@ -92,7 +92,7 @@ class Sweep:
 
     @property
     def failed_now(self) -> dict[str, Record]:
-        """Runs that failed since the sweep began; earlier failures are tried again."""
+        """Runs that failed since the sweep began; earlier failures are retried."""
         return {k: r for k, r in self.failed.items() if self._tried_before.get(k) != r.started}
 
     @property
@@ -101,7 +101,7 @@ class Sweep:
         return [key for key in self.runs if key not in self.done and key not in self.failed_now]
 
     def place(self, group: Sequence[Planned]) -> str:
-        """``run 3 of 24`` or ``runs 3 to 6 of 24``; nothing for a run alone.
+        """``run 3 of 24`` or ``runs 3 to 6 of 24``; empty for a single run.
 
         Args:
             group: the group to run next.
@@ -114,7 +114,7 @@ class Sweep:
         return f"runs {first} to {first + len(group) - 1} of {len(self.runs)}"
 
     def note(self, seconds: float, keys: Sequence[str]) -> None:
-        """Note how long a group took, which tells what loading and encoding cost.
+        """Record how long a group took, which shows what loading and encoding cost.
 
         Args:
             seconds: time from the start of its first run to the record of its last.
@@ -126,9 +126,9 @@ class Sweep:
     def seconds_left(self) -> float | None:
         """Estimated time for the missing runs; None before anything has finished.
 
-        A run takes the median of the finished runs of its task and method, else of its task, else
-        of all, and a group what the groups so far took beside that: loading, encoding, and scoring
-        what was saved.
+        A run is expected to take the median time of the finished runs of its task and method, else
+        of its task, else of all runs. A group adds the median overhead of earlier groups: loading,
+        encoding, and scoring the saved adapters.
         """
         seconds: dict[tuple[str, ...], list[float]] = {}
         for key, record in self.done.items():

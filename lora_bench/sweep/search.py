@@ -1,4 +1,4 @@
-"""Runs that a sweeper of Hydra's chooses one by one, as Optuna's does, from the scores so far."""
+"""Runs that a Hydra sweeper such as Optuna's chooses one by one, based on the scores so far."""
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -11,19 +11,19 @@ from ..training.stop import StopSignals
 
 
 class Search:
-    """The runs of one command whose settings are not known before the first one has ended."""
+    """The runs of one command whose settings are not all known in advance."""
 
     def __init__(self) -> None:
         self.cache = DataCache()
 
     def job(self, config: DictConfig) -> float:
-        """Do a run, or find its record.
+        """Execute a run, or find its record.
 
         Returns:
             The first metric of the last epoch.
 
         Raises:
-            Exception: why the run failed; what follows is for the sweeper to decide.
+            Exception: why the run failed; the sweeper decides what follows.
         """
         words = list(HydraConfig.get().overrides.task)
         run = prepare(validate(spec_of(config, words)), self.cache, command_of(words))

@@ -1,4 +1,4 @@
-"""The runs of one command: handed to a launcher in groups, watched on disk, told to the user."""
+"""The runs of one command: handed to a launcher in groups, watched on disk, and reported."""
 
 import contextlib
 import signal
@@ -20,19 +20,19 @@ from ..training.run import Outcome, announce, execute
 from ..training.stop import REQUEUE, Stopped, StopSignals
 from .plan import Sweep
 
-JOB = "job"  # index of a group, as Hydra hands it to a launcher
-POLL = 2.0  # seconds between two looks at what other processes do
-ATTEMPTS = 3  # launches in a row that finish no run, after which a launcher is given up
+JOB = "job"  # index of a group, as Hydra passes it to a launcher
+POLL = 2.0  # seconds between two checks of what other processes do
+ATTEMPTS = 3  # consecutive launches without a finished run after which to give up
 
 
 class Session:
-    """The runs of one command. Sent to another process, it does runs there and prints nothing.
+    """The runs of one command. In another process, it executes runs and prints nothing.
 
     Args:
-        sweep: what the command asks for.
+        sweep: the runs that the command asks for.
         cache: the data that its runs share.
         multirun: whether to print the progress after each group.
-        launched: whether a launcher does the runs in other processes.
+        launched: whether a launcher executes the runs in other processes.
     """
 
     def __init__(self, sweep: Sweep, cache: DataCache, *, multirun: bool, launched: bool = False):
@@ -45,7 +45,7 @@ class Session:
         return {**self.__dict__, "sent": True}
 
     def job(self, config: DictConfig) -> float | None:
-        """Do a group. A failure is in the run's record; a sweep goes on.
+        """Execute a group. A failure is in the run's record; a sweep continues.
 
         Returns:
             The first metric of the last epoch; None for several runs, and for a failed one.
@@ -56,11 +56,11 @@ class Session:
         return next(iter(last["scores"].values())) if last else None
 
     def words(self, overrides: Sequence[str], groups: Sequence[int]) -> list[str]:
-        """What Hydra is asked for: one job for each group, however many runs it has.
+        """The overrides for Hydra: one job for each group, whatever its number of runs.
 
         Args:
             overrides: words of the command line.
-            groups: indexes of the groups.
+            groups: indices of the groups.
         """
         if not self.multirun:
             return completed(list(overrides))
@@ -69,19 +69,19 @@ class Session:
         return [*words, f"+{JOB}=" + ",".join(map(str, groups))]
 
     def run(self) -> None:
-        """Do every run here, without a launcher."""
+        """Execute every run in this process, without a launcher."""
         self.carry_out(lambda groups: [self._do(self.sweep.groups[index]) for index in groups])
 
     def carry_out(self, launch: Callable[[Sequence[int]], object]) -> None:
-        """Launch the groups with runs to do until none is left; wait for runs of other processes.
+        """Launch groups until no run is left to do; wait for the runs of other processes.
 
-        A launcher that breaks, as when a worker was killed, is asked again for what is missing.
+        A launcher that breaks, for example because a worker was killed, is started again.
 
         Args:
-            launch: does the groups of these indexes, and raises what the launcher raises.
+            launch: executes the groups with these indices, and raises what the launcher raises.
 
         Raises:
-            UserError: the launcher failed before any run was begun.
+            UserError: the launcher failed before any run began.
         """
         least, fruitless, named = len(self._open()) + 1, 0, ""
         while left := self._open():
@@ -107,7 +107,7 @@ class Session:
         return [key for key in self.sweep.missing if key not in self.lost]
 
     def _free(self, left: Sequence[str]) -> list[int]:
-        """Indexes of the groups with a run that no process is doing."""
+        """Indices of the groups with a run that no process is executing."""
         free = {key for key in left if holder_of(self.sweep.runs[key].folder) is None}
         groups = enumerate(self.sweep.groups)
         return [index for index, group in groups if free & {run.key for run in group}]
@@ -115,7 +115,7 @@ class Session:
     def _launch(
         self, launch: Callable[[Sequence[int]], object], groups: list[int], left: list[str]
     ) -> bool:
-        """Whether a run was done or failed; raises where the launcher could not begin."""
+        """Whether any run finished or failed; raises if the launcher could not start."""
         try:
             with self._watched():
                 launch(groups)
@@ -131,7 +131,7 @@ class Session:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """While a launcher works, tell what its processes have done."""
+        """While a launcher works, report what its processes have done."""
         if not self.launched:
             yield
             return
@@ -151,7 +151,7 @@ class Session:
             self._tell_news()
 
     def _tell_news(self) -> None:
-        """Tell the runs whose records have appeared, and the progress."""
+        """Report the runs whose records have appeared, and the progress."""
         self.sweep.refresh()
         found = {**self.sweep.done, **self.sweep.failed_now}
         news = {key: record for key, record in found.items() if key not in self.told}
@@ -165,7 +165,7 @@ class Session:
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
 
     def tell_done(self) -> None:
-        """Print the runs that were done before."""
+        """Print the runs that were already done."""
         for key, record in self.sweep.done.items():
             announce(record, self.sweep.runs[key].folder, skipped=True)
 
@@ -187,12 +187,12 @@ class Session:
             raise
         if not self.sent:
             self._tell(outcomes, time.monotonic() - started)
-        if stop.received is not None:  # while the group was being finished
+        if stop.received is not None:  # while the group was finishing
             raise Stopped(f"{stop.received} between two groups")
         return outcomes
 
     def _tell(self, outcomes: Sequence[Outcome], seconds: float) -> None:
-        """Print how the runs of a group went, those aside that another process does or did."""
+        """Print how the runs of a group went, except those of other processes."""
         news = [o for o in outcomes if o.trained or (o.error and not isinstance(o.error, Claimed))]
         self.told |= {outcome.planned.key for outcome in news}
         for outcome in news:
@@ -206,7 +206,7 @@ class Session:
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
 
     def end(self) -> None:
-        """Exit with an error, and the reason of each failure, unless every run was done."""
+        """Exit with an error and the reason for each failure, unless every run was done."""
         self.sweep.refresh()
         bad = [key for key in self.sweep.runs if key not in self.sweep.done]
         if bad and len(self.sweep.runs) > 1:
@@ -222,7 +222,7 @@ class Session:
 
 
 def check_folders(specs: Collection[Spec]) -> None:
-    """Refuse a folder of the settings that no file can be written to, before any run.
+    """Refuse a folder in the settings that is not writable, before any run.
 
     Raises:
         UserError: names the setting and the folder.
@@ -233,9 +233,9 @@ def check_folders(specs: Collection[Spec]) -> None:
 
 
 def _requeue(stop: StopSignals) -> None:
-    """Leave a process of a launcher so that its scheduler does the job again.
+    """Exit a launcher's process so that its scheduler requeues the job.
 
-    The launcher's own handler of the signal comes first: submitit's puts the job back.
+    The launcher's own signal handler comes first: submitit's requeues the job.
     """
     assert stop.received is not None
     number = signal.Signals[stop.received]
@@ -245,7 +245,7 @@ def _requeue(stop: StopSignals) -> None:
 
 
 def _told(error: Exception, planned: Planned) -> str:
-    """One line: a user's mistake by itself, a failure with the place of its traceback."""
+    """One line: a user error as it is, a failure with the path of its traceback."""
     if isinstance(error, UserError):
         return str(error)
     reason = f"{type(error).__name__}: {error}"
@@ -254,7 +254,7 @@ def _told(error: Exception, planned: Planned) -> str:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside the block, what ends the command early is one line and the right exit status."""
+    """Inside the block, an early end of the command is one line and the right exit status."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,8 +1,8 @@
-"""Tasks: what is predicted from the rows of a data set, and how the predictions are scored.
+"""Tasks: what is predicted from the rows of a dataset, and how the predictions are scored.
 
-Each kind of task is one file of this folder that defines ``TASK``, a subclass of :class:`Task`; the
-settings of a task come from its preset under ``conf/task/``. Nothing else in the project knows a
-kind by name.
+Each kind of task is one file in this folder that defines ``TASK``, a subclass of :class:`Task`; the
+settings of a task come from its preset under ``conf/task/``. Nothing else in the project refers to
+a kind by name.
 
 The modules of this folder import torch, pandas, scikit-learn and SciPy inside the functions that
 use them: a command line is checked, and a wrong setting is refused, without loading any of these.
@@ -35,10 +35,10 @@ def make_task(spec: TaskSpec) -> Task:
     """The task of a spec.
 
     Args:
-        spec: settings of the task; entries that ``spec.args`` lacks have the default of the kind.
+        spec: settings of the task; entries missing in ``spec.args`` have the kind's defaults.
 
     Raises:
-        SpecError: there is no such kind, or an entry of ``spec.args`` is unknown or of another
+        SpecError: there is no such kind, or an entry of ``spec.args`` is unknown or of the wrong
             type.
     """
     return _kind_of(spec)(spec)
@@ -75,7 +75,7 @@ def check_submission(spec: TaskSpec) -> None:
     """Check the files for a test server: each is written into a folder that the caller chooses.
 
     Raises:
-        SpecError: a name leads out of that folder, is no TSV file or stands for two splits.
+        SpecError: a name leads out of that folder, is not a TSV file or is used for two splits.
     """
     for split, name in spec.submission.items():
         path = Path(name)

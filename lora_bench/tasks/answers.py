@@ -15,7 +15,7 @@ class Answer:
     """The best answer to one question.
 
     Attributes:
-        text: of the answer, cut from the passage; "" where no span is possible.
+        text: text of the answer, cut from the passage; "" if no span is possible.
         null_odds: odds that the question is unanswerable, as a difference of logits.
         n_best: (text, start logit + end logit) of the best candidates, best first.
     """
@@ -34,7 +34,7 @@ def best_spans(
         logits: (n, 2 or 3), start and end logit of each token.
         offsets: (n, 2), characters of each token in the passage, -1 for other tokens.
         context: the passage.
-        longest: most tokens of a span.
+        longest: maximum number of tokens of a span.
 
     Returns:
         (start logit + end logit, text) of each span, best first.
@@ -59,12 +59,12 @@ def best_spans(
 
 
 def merge(found: list[tuple[float, str]], null: float, *, absolute: bool) -> Answer:
-    """The answer from the spans of all windows of a question; a text counts once, at its best.
+    """The answer from the spans of all windows of a question; a text keeps its best score.
 
     Args:
         found: (score, text) of each span.
         null: logit of "no answer".
-        absolute: whether ``null`` is a log-odds of its own or compared with the best span's score.
+        absolute: whether ``null`` is already a log-odds; else the best span's score is subtracted.
     """
     best: dict[str, float] = {}
     for score, text in sorted(found, key=lambda pair: -pair[0]):
@@ -85,7 +85,7 @@ def write_files(folder: Path, answers: dict[str, Answer], threshold: float | Non
 
     Args:
         folder: folder to write to.
-        answers: by the question's id.
+        answers: answers by the question's id.
         threshold: threshold for no answer; None: every question is answered (v1.1).
     """
     limit = np.inf if threshold is None else threshold

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .encoding import Encoded
 
 Row = dict[str, Any]
-Predictions = Any  # one entry for each row: an array or a list, as suits the kind
+Predictions = Any  # one entry for each row: an array or a list, depending on the kind
 Scores = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Stock:
-    """The model of transformers that does what an encoder with this task's standard head does."""
+    """The transformers model that is equivalent to an encoder with this task's standard head."""
 
     model: str  # name of the class in transformers
     head: str  # the attribute of that class that is the head
@@ -43,18 +43,18 @@ class Task:
         spec: settings of the task, as its preset gives them.
 
     Raises:
-        SpecError: an entry of ``spec.args`` is unknown or of another type.
+        SpecError: an entry of ``spec.args`` is unknown or of the wrong type.
     """
 
-    # Dataclass of the settings that only this kind has (task.args.*); None: it has none.
+    # Dataclass of the settings that only this kind has (task.args.*); None if it has none.
     Args: ClassVar[type | None] = None
-    # Which of labels, value_range and submission this kind uses.
+    # The settings among labels, value_range and submission that this kind uses.
     reads: ClassVar[frozenset[str]] = frozenset({"labels"})
     # "sequence": one output row for each example, from its first token; "token": one per token.
     head: ClassVar[str] = "sequence"
     # Names that task.metrics may hold.
     metric_names: Sequence[str] = ()
-    # Whether it may also name metrics of the library ``evaluate``; higher must be better.
+    # Whether it may also name metrics of the ``evaluate`` library; higher must be better.
     takes_evaluate: ClassVar[bool] = False
     # Whether ``divide`` draws at random, from data.seed.
     draws_split: bool = False
@@ -74,11 +74,11 @@ class Task:
 
     @property
     def per_token(self) -> bool:
-        """Whether the head sees every token, (T, D), or each example's first one, (B, D)."""
+        """Whether the head takes every token, (T, D), or each example's first one, (B, D)."""
         return self.head == "token"
 
     def outputs(self, style: str) -> int:
-        """Outputs of the head for each example or token.
+        """Number of outputs of the head for each example or token.
 
         Args:
             style: style of the head: ``standard`` or ``article``.
@@ -90,8 +90,8 @@ class Task:
 
         Args:
             style: ``standard`` (transformers' own) or ``article``.
-            hidden_size: D, of the encoder.
-            dropout: probability on the head's input.
+            hidden_size: D, hidden size of the encoder.
+            dropout: dropout probability on the head's input.
         """
         from ..model.heads import HEADS
 
@@ -99,7 +99,7 @@ class Task:
 
     @property
     def stock(self) -> Stock | None:
-        """transformers' counterpart; None where it has none."""
+        """The counterpart in transformers; None if there is none."""
         return None
 
     # From rows to tensors and back.
@@ -117,7 +117,7 @@ class Task:
         Args:
             rows: rows of one split.
             tokenizer: tokenizer of the encoder.
-            max_length: most tokens of an example, special tokens included.
+            max_length: maximum number of tokens of an example, including special tokens.
         """
         raise NotImplementedError
 
@@ -131,7 +131,7 @@ class Task:
         raise NotImplementedError
 
     def terms(self, batch: Batch) -> int:
-        """Of how many terms ``loss`` is the mean: the weight of a batch that is part of a step."""
+        """The number of terms that ``loss`` averages: the weight of a part of a step."""
         return len(batch)
 
     def split(self, logits: Tensor, batch: Batch) -> list[Tensor]:
@@ -145,14 +145,14 @@ class Task:
         Args:
             outputs: outputs for each encoded example, as ``split`` gives them.
             rows: the rows that were encoded.
-            encoded: the same rows.
+            encoded: the same rows, encoded.
         """
         raise NotImplementedError
 
     # From predictions to numbers.
 
     def tune(self, predictions: Predictions, rows: list[Row]) -> float | None:
-        """A decision threshold chosen on held-out training rows; None: the kind has none."""
+        """A decision threshold chosen on held-out training rows; None if the kind has none."""
         return None
 
     def score(
@@ -162,22 +162,22 @@ class Task:
         split: str = "validation",
         threshold: float | None = None,
     ) -> Scores:
-        """Scores over all rows at once, as shares (1.0 is perfect), those of task.metrics first.
+        """Scores over all rows at once, as fractions (1.0 is perfect), task.metrics first.
 
         Args:
-            predictions: one for each row.
+            predictions: one prediction for each row.
             rows: the rows with their references.
             split: name of the split; optional splits may have metrics of their own.
-            threshold: as ``tune`` chose it.
+            threshold: threshold that ``tune`` chose.
         """
         raise NotImplementedError
 
     def reference_points(
         self, train: list[Row], rows: list[Row], split: str
     ) -> dict[str, Scores | None]:
-        """Scores to compare a model with; None where one is unknown.
+        """Scores to compare a model with; None for an unknown one.
 
-        ``chance`` is the best guess that ignores the input. Of generated data, ``ceiling`` is a
+        ``chance`` is the best guess that ignores the input. For generated data, ``ceiling`` is a
         perfect model scored against the noisy labels and ``bag_of_words`` a linear model.
         """
         return {"chance": None, "ceiling": None, "bag_of_words": None}
@@ -186,7 +186,7 @@ class Task:
         """What a run stores with its record, one line per row.
 
         Returns:
-            The columns ``prediction`` and ``reference``, and others if need be, of strings,
+            The columns ``prediction`` and ``reference``, and others if needed, with strings,
             numbers or lists of these.
         """
         raise NotImplementedError
@@ -195,7 +195,7 @@ class Task:
         """What ``score`` needs, from what ``stored`` returned.
 
         Returns:
-            Predictions, and rows with their references alone.
+            Predictions, and rows with only their references.
 
         Raises:
             NotImplementedError: the kind does not read its own tables.
@@ -208,13 +208,13 @@ class Task:
         """Write files that an official scorer of the task reads; by default none."""
 
     def submission_value(self, prediction: Any) -> str:
-        """A prediction as a test server wants it, for tasks with ``task.submission``."""
+        """A prediction in the format of the test server, for tasks with ``task.submission``."""
         raise NotImplementedError
 
     # Where rows come from.
 
     def generate(self, data: DataSpec, split: str) -> list[Row]:
-        """Generated rows of a split (``data=toy``), the same for equal ``data.seed``.
+        """Generated rows of a split (``data=toy``), determined by ``data.seed``.
 
         Raises:
             SpecError: there is no generator.
@@ -227,7 +227,7 @@ class Task:
         Args:
             path: path of the file.
             split: the split in it.
-            skip_bad: leave malformed rows out and list them instead of stopping.
+            skip_bad: skip malformed rows and list them, instead of stopping.
 
         Raises:
             DataError: names the file, the line and what is wrong with it.
@@ -240,17 +240,17 @@ class Task:
         return [*self.spec.columns, "label"]
 
     def divide(self, splits: dict[str, Rows], seed: int) -> dict[str, Rows]:
-        """Derive splits from those that were read; by default nothing is changed.
+        """Derive splits from those that were read; unchanged by default.
 
         Args:
-            splits: by name, ``train`` among them.
+            splits: splits by name, including ``train``.
             seed: ``data.seed``.
         """
         return splits
 
 
 def check_distinct(path: str, names: Sequence[str]) -> None:
-    """Refuse a list that names one thing twice.
+    """Refuse a list with duplicates.
 
     Raises:
         SpecError: names the setting.
@@ -260,10 +260,10 @@ def check_distinct(path: str, names: Sequence[str]) -> None:
 
 
 def arguments(spec: TaskSpec, schema: type | None) -> Any:
-    """``spec.args`` as an instance of ``schema``, with its defaults; None where there is no schema.
+    """``spec.args`` as an instance of ``schema``, with its defaults; None without a schema.
 
     Raises:
-        SpecError: an entry is unknown, missing or of another type.
+        SpecError: an entry is unknown, missing or of the wrong type.
     """
     known = [] if schema is None else [entry.name for entry in fields(schema)]
     for name, value in spec.args.items():
@@ -273,7 +273,7 @@ def arguments(spec: TaskSpec, schema: type | None) -> Any:
     if schema is None:
         return None
     try:
-        # As JSON: of Python objects, strict validation takes instances of the schema only.
+        # As JSON: for Python objects, strict validation accepts only instances of the schema.
         return TypeAdapter(schema).validate_json(json.dumps(spec.args), strict=True)
     except ValidationError as error:
         first = error.errors()[0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..files import whole_file
 
-# Raise it when encoding the same rows would give other arrays, or the file has another layout.
+# Raise it when encoding the same rows would give different arrays, or the file layout changes.
 VERSION = 2
 DIGEST = hashlib.sha256().digest_size  # bytes
 IGNORED = -100  # a label that F.cross_entropy leaves out
@@ -30,7 +30,7 @@ class Encoded:
         labels: (n, ...), one entry for each example: (n,) int64 classes, (n,) float32 values,
             (n, 2) int64 first and last token, or (n, longest) int64 labels of tokens, filled up
             with IGNORED. None where unlabelled.
-        row: (n,) int64, the row that an example is a part of; None where each row is one example.
+        row: (n,) int64, the row that an example is a part of; None if each row is one example.
         offsets: (sum of lengths, 2) int32, the characters of each token in its row's text, -1 for
             tokens of no text; None where the kind needs none.
     """
@@ -61,7 +61,7 @@ class Encoded:
         token_type_ids: list[list[int]] | None,
         labels: np.ndarray | None = None,
     ) -> "Encoded":
-        """From what a tokenizer returns.
+        """Encoded examples from what a tokenizer returns.
 
         Args:
             input_ids: token ids of each example.
@@ -77,7 +77,7 @@ class Encoded:
 
 
 def pad_labels(labels: Sequence[Sequence[int]]) -> np.ndarray:
-    """Labels of tokens as one array, (n, longest) int64, filled up with IGNORED."""
+    """Labels of tokens as one array, (n, longest) int64, padded with IGNORED."""
     padded = np.full((len(labels), max(map(len, labels))), IGNORED, dtype=np.int64)
     for row, given in zip(padded, labels, strict=True):
         row[: len(given)] = given
@@ -85,7 +85,7 @@ def pad_labels(labels: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def cached(folder: Path, dependencies: object, build: Callable[[], Encoded]) -> Encoded:
-    """``build()``, or what an earlier call with equal dependencies stored.
+    """The result of ``build()``, or of an earlier call with equal dependencies.
 
     Args:
         folder: folder of the cache; a damaged file in it is rebuilt, with a message on stderr.
@@ -107,7 +107,7 @@ def cached(folder: Path, dependencies: object, build: Callable[[], Encoded]) -> 
 
 
 def _read(path: Path) -> Encoded:
-    """What ``_write`` wrote. Raises: ValueError: the checksum is that of another content."""
+    """What ``_write`` wrote. Raises: ValueError: the checksum does not match."""
     stored = path.read_bytes()
     checksum, content = stored[:DIGEST], stored[DIGEST:]
     if hashlib.sha256(content).digest() != checksum:

@@ -1,8 +1,8 @@
 """Metrics as pure functions of predictions and references, on scikit-learn and SciPy.
 
-All return a share (1.0 is perfect), as the field's libraries do; tables show percent. The SQuAD
-rules are those of the official scripts (Rajpurkar et al. 2016 for v1.1, 2018 for v2.0), which
-differ where an answer normalizes to nothing.
+All return a fraction (1.0 is perfect), as scikit-learn does; tables show percent. The SQuAD rules
+are those of the official scripts (Rajpurkar et al. 2016 for v1.1, 2018 for v2.0), which differ when
+an answer normalizes to nothing.
 """
 
 import math
@@ -27,7 +27,7 @@ def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
 
 
 def f1(predictions: np.ndarray, references: np.ndarray) -> float:
-    """F1 of class 1 (GLUE: MRPC, QQP); 0 where class 1 is neither predicted nor present."""
+    """F1 of class 1 (GLUE: MRPC, QQP); 0 if class 1 is neither predicted nor present."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(references, predictions, zero_division=0.0))
@@ -62,7 +62,7 @@ def _correlation(
     if np.ptp(predictions) == 0 or np.ptp(references) == 0:
         return 0.0
     with warnings.catch_warnings():
-        # An almost constant prediction, as early in training, is a poor score and no error.
+        # An almost constant prediction, as early in training, is a poor score, not an error.
         warnings.simplefilter("ignore", NearConstantInputWarning)
         return float(function(predictions, references).statistic)
 
@@ -70,20 +70,20 @@ def _correlation(
 CLASSIFICATION = {f.__name__: f for f in (accuracy, f1, matthews)}
 REGRESSION = {f.__name__: f for f in (pearson, spearman)}
 METRICS = {**CLASSIFICATION, **REGRESSION}
-EVALUATE = "evaluate:"  # evaluate:<id on the hub or folder>, with #<value> where it gives several
+EVALUATE = "evaluate:"  # evaluate:<id on the hub or folder>, with #<value> if it gives several
 
 
 def score_name(metric: str) -> str:
-    """What a score is called: the metric, without where the library ``evaluate`` finds it."""
+    """The name of a score: the metric, without the location of an ``evaluate`` metric."""
     path, _, value = metric.removeprefix(EVALUATE).partition("#")
     return value or Path(path).name
 
 
 def check_evaluate(setting: str, metric: str) -> None:
-    """Check the name of a metric of the library ``evaluate``, without loading it.
+    """Check the name of a metric of the ``evaluate`` library, without loading it.
 
     Raises:
-        SpecError: it names none, or a folder without a metric.
+        SpecError: it does not name a metric, or names a folder without one.
     """
     path = metric.removeprefix(EVALUATE).partition("#")[0]
     if not path:
@@ -93,7 +93,7 @@ def check_evaluate(setting: str, metric: str) -> None:
 
 
 def compute(metric: str, predictions: np.ndarray, references: np.ndarray) -> float:
-    """A metric of this module by its name, or one of ``evaluate``, whose code is then run.
+    """Compute a metric of this module by name, or one of ``evaluate``, whose code is then run.
 
     Raises:
         UserError: the metric cannot be loaded, or gives no finite number.
@@ -106,7 +106,7 @@ def compute(metric: str, predictions: np.ndarray, references: np.ndarray) -> flo
     try:
         module = evaluate.load(path, keep_in_memory=True)
         found = module.compute(predictions=predictions, references=references)
-    except Exception as error:  # of the metric's own code, or of the way to the hub
+    except Exception as error:  # from the metric's own code, or while reaching the hub
         raise UserError(f"task.metrics={metric}: {one_line(error)}") from error
     value = value or (next(iter(found)) if len(found) == 1 else score_name(metric))
     if value not in found:
@@ -173,17 +173,17 @@ def best_threshold(
 ) -> tuple[float, float]:
     """The no-answer threshold with the best mean score, by the official script's search.
 
-    A question counts as unanswered where its null_odds are above the threshold.
+    A question counts as unanswered if its null_odds are above the threshold.
 
     Args:
-        scores: (n,), of the answer texts.
+        scores: (n,), scores of the answer texts.
         null_odds: (n,), higher for "no answer".
         has_answer: (n,) bool.
         empty: (n,) bool, whether the answer text is empty.
 
     Returns:
-        The best mean score and its threshold; the threshold is 0.0 where it is best to answer
-        nothing, as in the script.
+        The best mean score and its threshold; the threshold is 0.0 if it is best to answer no
+        question, as in the script.
     """
     order = np.argsort(null_odds, kind="stable")
     gains = np.where(has_answer, scores, np.where(empty, 0.0, -1.0))[order]

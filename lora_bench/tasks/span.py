@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..model.packing import Batch
 
-NO_ANSWER_WEIGHT = 2.1  # of the article's no-answer loss, added to the mean of start and end loss
+NO_ANSWER_WEIGHT = 2.1  # weight of the article's no-answer loss next to mean start and end loss
 
 
 @dataclass
@@ -35,7 +35,7 @@ class SpanArgs:
     """Settings of extractive question answering."""
 
     unanswerable: bool = False  # a question may have no answer (SQuAD v2)
-    # share of the training articles that are not trained on: they choose the no-answer threshold
+    # share of the training articles that are held out to choose the no-answer threshold
     held_out: float = 0.0
     stride: int = 128  # tokens that neighbouring windows of one passage share
     max_question: int = 64  # tokens of a question; longer ones are cut
@@ -45,7 +45,7 @@ class SpanArgs:
 class SpanTask(Task):
     """Extractive question answering, scored by the official rules.
 
-    The model's output is (T, 2), start and end logits. The article's head has for SQuAD v2 a third
+    The model's output is (T, 2), start and end logits. For SQuAD v2, the article's head has a third
     output, whose value at a window's first token is the log-odds that there is no answer.
     """
 
@@ -84,7 +84,7 @@ class SpanTask(Task):
     # The model.
 
     def outputs(self, style: str) -> int:
-        """Start and end; of the article's head for SQuAD v2 also "no answer"."""
+        """Start and end; for SQuAD v2 with the article's head also "no answer"."""
         return 3 if style == "article" and self.args.unanswerable else 2
 
     @property
@@ -134,7 +134,7 @@ class SpanTask(Task):
         """The best span over all windows of each question.
 
         Args:
-            outputs: (tokens, 2 or 3) of each window.
+            outputs: (tokens, 2 or 3) for each window.
             rows: questions.
             encoded: their windows.
         """
@@ -145,7 +145,7 @@ class SpanTask(Task):
         for window, output in enumerate(outputs):
             row, logits = int(encoded.row[window]), output.numpy()
             offsets = encoded.offsets[encoded.starts[window] : encoded.starts[window + 1]]
-            # The lowest score over the windows counts: the answer may be in only one of them.
+            # The lowest score over the windows applies: the answer may be in only one of them.
             null = logits[0, 2] if with_null else logits[0, 0] + logits[0, 1]
             nulls[row] = min(nulls[row], float(null))
             spans[row] += best_spans(logits, offsets, rows[row]["context"], self.args.max_answer)
@@ -168,10 +168,10 @@ class SpanTask(Task):
         split: str = "validation",
         threshold: float | None = None,
     ) -> Scores:
-        """The official metrics under the official names, as shares.
+        """The official metrics under the official names, as fractions.
 
-        Of SQuAD v2 at ``threshold`` (default 0) and, as ``best_*``, at the threshold that is best
-        for these rows; a name that ends in ``_thresh`` is a threshold and no score.
+        For SQuAD v2 at ``threshold`` (default 0) and, as ``best_*``, at the threshold that is best
+        for these rows; a name that ends in ``_thresh`` is a threshold, not a score.
         """
         exact, f1 = self._scores(predictions, rows)
         if not self.args.unanswerable:

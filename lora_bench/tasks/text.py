@@ -33,7 +33,7 @@ class TextTask(Task):
         super().__init__(spec)
         self.regression = not spec.labels
         known = REGRESSION if self.regression else CLASSIFICATION
-        # F1 is that of the second of two classes.
+        # F1 is computed for the second of two classes.
         self.metric_names = [n for n in known if n != "f1" or len(spec.labels) == 2]
 
     def check(self, spec: Spec) -> None:
@@ -75,7 +75,7 @@ class TextTask(Task):
     def encode(
         self, rows: list[Row], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Encoded:
-        """Tokenize; of a pair that is too long, the longer text is cut first."""
+        """Tokenize; if a pair is too long, the longer text is truncated first."""
         tokens = tokenizer(
             *([row[column] for row in rows] for column in self.spec.columns),
             truncation="longest_first",
@@ -104,7 +104,7 @@ class TextTask(Task):
         return F.cross_entropy(logits, batch.labels)  # (B, outputs), (B,) -> ()
 
     def decode(self, outputs: list[Tensor], rows: list[Row], encoded: Encoded) -> np.ndarray:
-        """Predictions (n,): class indices, or values cut to the range of the targets."""
+        """Predictions (n,): class indices, or values clipped to the range of the targets."""
         logits = np.stack([output.numpy() for output in outputs])  # (n, outputs)
         if self.regression:
             low, high = self.spec.value_range

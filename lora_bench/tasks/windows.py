@@ -27,9 +27,9 @@ def encode(
     Args:
         rows: rows with ``question``, ``context`` and ``answers``.
         tokenizer: tokenizer of the encoder.
-        max_length: most tokens of a window, special tokens included.
+        max_length: maximum number of tokens of a window, including special tokens.
         stride: tokens that neighbouring windows of one passage share.
-        max_question: most tokens of a question; longer ones are cut.
+        max_question: maximum number of tokens of a question; longer ones are cut.
     """
     tokens = tokenizer(
         cut([row["question"].strip() for row in rows], tokenizer, max_question),
@@ -57,7 +57,7 @@ def encode(
 
 
 def label_of(offsets: np.ndarray, answers: dict[str, list]) -> tuple[int, int]:
-    """First and last token of the first answer; (0, 0) where a window does not hold it whole.
+    """First and last token of the first answer; (0, 0) if a window does not hold all of it.
 
     Args:
         offsets: (n, 2), characters of each token in the passage, -1 for other tokens.

@@ -1,6 +1,6 @@
-"""Checkpoints inside a run: what a stopped run needs to go on, in one file beside its record.
+"""Checkpoints of a run: what a stopped run needs to continue, in one file beside its record.
 
-A run that continues ends, on a CPU, bit for bit as one that was never stopped.
+On a CPU, a run that continues ends bit for bit like one that was never stopped.
 """
 
 import os
@@ -16,12 +16,12 @@ FORMAT = 1
 
 
 def write(folder: Path, key: str, group: Sequence[str], state: dict[str, Any]) -> None:
-    """Write a run's checkpoint: a reader finds the whole file or the one before.
+    """Write a run's checkpoint: readers see the whole new file or the previous one.
 
     Args:
         folder: folder of the run.
         key: key of the run.
-        group: keys of the runs that are trained with it, itself among them.
+        group: keys of the runs that are trained with it, including its own.
         state: tensors, numbers, strings, and dicts and lists of these.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def write(folder: Path, key: str, group: Sequence[str], state: dict[str, Any]) -
 
 
 def read(folder: Path, key: str) -> dict[str, Any] | None:
-    """The checkpoint of a run; None: there is none that this version can read.
+    """The checkpoint of a run; None if there is none that this version can read.
 
     Args:
         folder: folder of the run.
@@ -44,7 +44,7 @@ def read(folder: Path, key: str) -> dict[str, Any] | None:
         found = torch.load(folder / FILE, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
-    except Exception as error:  # torch names no class for a damaged file
+    except Exception as error:  # torch does not document what a damaged file raises
         reason = f"cannot be read ({type(error).__name__}); the run begins again"
         print(f"{folder / FILE}: {reason}", file=sys.stderr)
         return None
@@ -53,6 +53,6 @@ def read(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a run's checkpoint, and parts of one that a killed process left."""
+    """Remove a run's checkpoint and partial files that a killed process left."""
     for path in folder.glob(f"{FILE}*"):
         path.unlink(missing_ok=True)

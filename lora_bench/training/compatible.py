@@ -5,7 +5,7 @@ from typing import Any
 from ..methods import method_class
 from ..spec import Spec, settings
 
-# What each run of a group has of its own; in every other setting its runs are equal.
+# Settings that may differ between the runs of a group; all other settings are equal.
 PER_RUN = (
     "method",
     "train.lr",
@@ -20,10 +20,10 @@ PER_RUN = (
 
 
 def shared_settings(spec: Spec) -> dict[str, Any] | None:
-    """The settings that a run shares with those it can be trained with; None: it trains alone.
+    """The settings that a run shares with all runs of its group; None: it is trained alone.
 
-    The lowest trained layer is among them: gradients flow down to the lowest one of the group, so
-    a run that needs none of them would pay for the others.
+    The lowest trained layer is among them: gradients flow down to the lowest one in the group, so
+    a run that does not need them would pay for the others.
     """
     method = method_class(spec.method)
     if not method.grouped_in(spec):

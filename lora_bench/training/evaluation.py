@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PREDICTIONS = "predictions"
 
-Outputs = Mapping[str, list[Tensor]]  # what a model gives for each example of each split
+Outputs = Mapping[str, list[Tensor]]  # outputs of a model for each example of each split
 
 
 @dataclass
@@ -45,14 +45,14 @@ def predict(group: Group, task: Task, data: Encoded, spec: Spec) -> list[list[Te
         group: models that all predict the same examples.
         task: task of the models.
         data: encoded examples.
-        spec: examples per forward pass, of all models together.
+        spec: settings; ``eval_batch_size`` is the total over all models.
     """
     models = group.models
     for model in models:
         model.eval()
     size = -(-spec.eval_batch_size // len(models))
     outputs: list[dict[int, Tensor]] = [{} for _ in models]
-    by_length = np.argsort(-data.lengths, kind="stable")  # longest first: out of memory at once
+    by_length = np.argsort(-data.lengths, kind="stable")  # longest first: memory errors come early
     name = f"scoring {task.spec.name}"
     with bar(name, shown=spec.progress, unit="example", total=len(data)) as shown:
         for batch in batches(models[0], data, size, by_length):
@@ -64,12 +64,12 @@ def predict(group: Group, task: Task, data: Encoded, spec: Spec) -> list[list[Te
 
 
 def outputs_of(group: Group, prepared: Prepared, spec: Spec) -> list[Outputs]:
-    """What each model of a group gives for every split that a run reports on, or tunes on.
+    """Outputs of each model of a group for every split that a run reports or tunes on.
 
     Args:
         group: models of runs that share their data.
         prepared: their data.
-        spec: examples per forward pass.
+        spec: settings, for the number of examples per forward pass.
     """
     tuned = [HELD_OUT] if HELD_OUT in prepared.splits else []
     splits = [*tuned, *prepared.scored]
@@ -112,7 +112,7 @@ def evaluate(model: "LoraWrapperRoberta", prepared: Prepared, spec: Spec) -> Eva
 class BestEpoch:
     """Scores a run after each epoch and keeps the best epoch's adapter and predictions.
 
-    The first metric decides, on the data that it is reported on; the earliest of equals stays.
+    The first metric decides, on the data that it is reported on; the earliest of ties is kept.
 
     Args:
         planned: the run.
@@ -122,8 +122,8 @@ class BestEpoch:
     def __init__(self, planned: Run, folder: Path):
         self.planned, self.folder = planned, folder
         self.best: Evaluation | None = None
-        self.outputs: Outputs | None = None  # behind ``best``
-        self.index = 0  # of the best epoch, from 0
+        self.outputs: Outputs | None = None  # outputs of the best epoch
+        self.index = 0  # index of the best epoch, from 0
 
     def score(self, trainee: Trainee, outputs: Outputs) -> dict[str, float]:
         """The scores of the trainee's model now.
@@ -141,14 +141,14 @@ class BestEpoch:
         return found.scores
 
     def state(self) -> dict[str, Any]:
-        """What a stopped run needs to go on."""
+        """What a stopped run needs to continue."""
         return {
             "outputs": None if self.outputs is None else dict(self.outputs),
             "index": self.index,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state`` returned; the adapter is in its folder."""
+        """Continue from what ``state`` returned; the adapter is in its folder."""
         self.outputs, self.index = state["outputs"], state["index"]
         if self.outputs is not None:
             self.best = score(self.outputs, self.planned.prepared)

@@ -16,22 +16,22 @@ from .trainee import Trainee
 
 
 class Scoring:
-    """What happens after an epoch, and when a run fails. This one scores nothing."""
+    """What happens after an epoch and when a run fails. This class scores nothing."""
 
     def outputs(self, group: Group, trainees: Sequence[Trainee]) -> list[Any]:
-        """What each model of the group gives for the validation data."""
+        """Outputs of each model of the group for the validation data."""
         return [None] * len(trainees)
 
     def score(self, trainee: Trainee, outputs: Any) -> dict[str, float]:
-        """The scores of one trainee by name."""
+        """The scores of one trainee, by name."""
         return {}
 
     def failed(self, trainee: Trainee, error: Exception) -> None:
-        """Called when a trainee drops out; the others go on. This one raises the error."""
+        """Called when a trainee drops out; the others continue. This class raises the error."""
         raise error
 
     def pause(self, trainees: Sequence[Trainee], *, epoch_ended: bool) -> None:
-        """Called after each step and each epoch, when the state of every trainee is whole."""
+        """Called after each step and epoch, when the state of every trainee is consistent."""
 
 
 def fit(
@@ -40,14 +40,15 @@ def fit(
     name: str = "",
     states: Sequence[dict[str, Any]] | None = None,
 ) -> None:
-    """Train runs for their epochs, or until their patience is at an end.
+    """Train runs for their epochs, or until their patience is exhausted.
 
-    Each keeps its own order of examples, masks, loss, clipping, optimizer and schedule, and ends as
-    it does alone up to float rounding. One whose loss is not finite, or whose update or scoring
-    raises, drops out. When memory runs out, a step is repeated in two halves, which stay apart.
+    Each run keeps its own order of examples, masks, loss, clipping, optimizer and schedule, and
+    ends as it does alone, up to float rounding. A run whose loss is not finite, or whose update or
+    scoring raises, drops out. When memory runs out, the step is repeated in two halves, and the
+    group stays split.
 
     Args:
-        trainees: one; or several with equally many steps and epochs, built on one shared encoder.
+        trainees: one, or several with the same number of steps and epochs and a shared encoder.
         scoring: what to do after each epoch.
         name: label of the progress bar.
         states: state of each trainee, after the same step, to continue from; None: start afresh.
@@ -78,7 +79,7 @@ def fit(
 
 
 class Loop:
-    """The state of ``fit``: the trainees of each pass, which are all in one until memory runs out.
+    """The state of ``fit``: the trainees of each pass; one pass until memory runs out.
 
     Args:
         trainees: trainees of the group.
@@ -94,11 +95,11 @@ class Loop:
 
     @property
     def trainees(self) -> list[Trainee]:
-        """Those that are still trained."""
+        """The trainees that are still being trained."""
         return [trainee for members in self.passes for trainee in members]
 
     def restore(self, states: Sequence[dict[str, Any]]) -> None:
-        """Let every trainee go on from a state, each after the same step."""
+        """Continue every trainee from a state, all after the same step."""
         prefix = self._frozen_prefix()
         for trainee, state in zip(self.trainees, states, strict=True):
             trainee.restore(state, prefix)
@@ -203,7 +204,7 @@ class Loop:
     def _in_passes(
         self, members: list[Trainee], function: Callable[[Sequence[Trainee]], list[Any]]
     ) -> list[Any]:
-        """What ``function`` gives for each of the members, or the error that it raised.
+        """The result of ``function`` for each of the members, or the error that it raised.
 
         Args:
             members: members of a pass, which is split where memory runs out.
@@ -221,7 +222,7 @@ class Loop:
         return [result for half in halves for result in self._in_passes(half, function)]
 
     def _attempt(self, trainee: Trainee, result: Any, use: Callable[[Trainee, Any], None]) -> None:
-        """Use what a pass gave for a trainee, which drops out where either of them failed."""
+        """Use a trainee's result of a pass; the trainee drops out if either step failed."""
         try:
             if isinstance(result, Exception):
                 raise result
@@ -231,14 +232,14 @@ class Loop:
             self.scoring.failed(trainee, error)
 
     def _leave(self, trainee: Trainee) -> None:
-        """Go on without a trainee."""
+        """Continue without a trainee."""
         for members in self.passes:
             if trainee in members:
                 members.remove(trainee)
         self._groups.clear()
 
     def _group(self, members: Sequence[Trainee]) -> Group:
-        """The models of some trainees; made again when these change."""
+        """The models of some trainees; rebuilt when the trainees change."""
         name = tuple(members)
         if name not in self._groups:
             self._groups[name] = Group([trainee.model for trainee in members])
@@ -246,7 +247,7 @@ class Loop:
 
 
 def _share_training(trainees: Sequence[Trainee], parts: Sequence[int], seconds: float) -> None:
-    """Add each trainee's part of a time that all of them took."""
+    """Add to each trainee its share of the time that all of them took."""
     for trainee, part in zip(trainees, parts, strict=True):
         trainee.costs.train += seconds * part / sum(parts)
         trainee.costs.group_train += seconds

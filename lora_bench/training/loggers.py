@@ -1,4 +1,4 @@
-"""Training curves for TensorBoard or Weights & Biases. Off by default: tables need records only."""
+"""Training curves for TensorBoard or Weights & Biases. Off by default: tables only need records."""
 
 import importlib.util
 from pathlib import Path
@@ -8,18 +8,18 @@ from ..spec import Spec, UserError
 
 
 class Logger:
-    """Receives numbers by step. This one ignores them."""
+    """Receives numbers by step. This class ignores them."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Log values at a step.
 
         Args:
             step: optimizer steps so far.
-            values: by name, as in ``train/loss`` or ``validation/accuracy``.
+            values: values by name, as in ``train/loss`` or ``validation/accuracy``.
         """
 
     def close(self) -> None:
-        """Write what is still buffered."""
+        """Flush what is still buffered."""
 
 
 class TensorBoard(Logger):
@@ -41,7 +41,7 @@ class TensorBoard(Logger):
 
 
 class WandB(Logger):
-    """One W&B run, named by the key. W&B's variables choose account and mode (``WANDB_MODE``)."""
+    """One W&B run, named by the key. W&B's variables set account and mode (``WANDB_MODE``)."""
 
     def __init__(self, spec: Spec, key: str, folder: Path):
         import wandb

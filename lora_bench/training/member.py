@@ -1,4 +1,4 @@
-"""The runs of a group while they are being done, from their models to their records."""
+"""The runs of a group during execution, from their models to their records."""
 
 import sys
 import time
@@ -28,7 +28,7 @@ from .trainee import Trainee
 if TYPE_CHECKING:
     from .run import Outcome
 
-TOLERANCE = 1e-6  # between the scores before saving an adapter and after loading it
+TOLERANCE = 1e-6  # on the difference of scores before saving an adapter and after loading it
 
 
 class Member:
@@ -38,9 +38,9 @@ class Member:
         outcome: outcome of the run, to be filled in.
     """
 
-    trainee: Trainee  # from ``begin`` on, as is the next
+    trainee: Trainee  # set by ``begin``, like the next one
     keeper: BestEpoch
-    reloaded: LoraWrapperRoberta  # from ``reload`` on
+    reloaded: LoraWrapperRoberta  # set by ``reload``
 
     def __init__(self, outcome: "Outcome"):
         self.outcome, self.planned, self.folder = outcome, outcome.planned, outcome.folder
@@ -52,7 +52,7 @@ class Member:
         return self.outcome.error is not None
 
     def attempt(self, part: Callable[..., None], *arguments: Any) -> None:
-        """Do a part of the run, unless it has failed; an exception fails this run alone."""
+        """Do a part of the run, unless it has failed; an exception fails only this run."""
         if not self.failed:
             try:
                 part(*arguments)
@@ -60,7 +60,7 @@ class Member:
                 self.outcome.fail(error)
 
     def fail(self, error: Exception) -> None:
-        """Record why the run failed, unless it has failed before."""
+        """Record why the run failed, unless it has already failed."""
         self.attempt(_raise, error)
 
     def begin(self, shared: SharedEncoder | None) -> None:
@@ -84,7 +84,7 @@ class Member:
             self.keeper.restore(self.resumed["best"])
 
     def checkpoint(self, group: Sequence[str]) -> None:
-        """Write what the run needs to go on, unless its method cannot.
+        """Write what the run needs to continue, unless its method does not support that.
 
         Args:
             group: keys of the runs that are trained with it.
@@ -95,7 +95,7 @@ class Member:
             checkpoint.write(self.folder, self.planned.key, group, state)
 
     def save(self) -> None:
-        """Save the trained model, and note the curves and costs of training."""
+        """Save the trained model, and record the curves and costs of training."""
         record, trainee = self.outcome.record, self.trainee
         spec, cell = self.planned.spec, self.planned.identity.cell
         record.adapter_bytes = save_adapter(self.folder / ADAPTER, trainee.model, spec, cell)
@@ -153,7 +153,7 @@ class Members(Scoring):
 
     Args:
         outcomes: outcomes of the runs, to be filled in.
-        shared: their encoder; None: there is one run, with an encoder of its own.
+        shared: their encoder; None: a single run with its own encoder.
         stop: signals that ask the process to stop.
         place: the runs' place in their sweep, as the progress bar shows it.
     """
@@ -167,9 +167,9 @@ class Members(Scoring):
     ):
         self.members = [Member(outcome) for outcome in outcomes]
         self.shared, self.stop, self.place = shared, stop, place
-        self._written = time.monotonic()  # when the last checkpoint was
+        self._written = time.monotonic()  # time of the last checkpoint
         self._of: dict[Trainee, Member] = {}
-        # the members whose models gave their outputs in one pass, when last scored
+        # the members whose models were last scored in one pass
         self._scored_with: dict[Member, tuple[Member, ...]] = {}
 
     def train(self) -> None:
@@ -186,7 +186,7 @@ class Members(Scoring):
                 trainee.logger.close()
 
     def _states(self) -> list[dict[str, Any]] | None:
-        """The states from which the runs go on; they have been put together for that."""
+        """The states from which the runs continue; the runs were grouped by them."""
         states = [m.resumed for m in self._of.values() if m.resumed is not None]
         if not states:
             return None
@@ -198,7 +198,7 @@ class Members(Scoring):
     def pause(self, trainees: Sequence[Trainee], *, epoch_ended: bool) -> None:
         """Write checkpoints where they are due; stop where the process was asked to.
 
-        The end of an epoch is a good place: a tenth of the time is enough there.
+        The end of an epoch is a good place: a tenth of the interval is enough there.
 
         Raises:
             Stopped: the process was asked to stop; checkpoints have been written.
@@ -251,8 +251,8 @@ class Members(Scoring):
             member.attempt(member.save)
             _note_group(member, len(self.members), peak)
             member.attempt(member.reload, self.shared)
-        # In the passes of the last scoring: in another one, rounding could change a prediction.
-        # A run that failed, or that was scored last in another pass, has its trained model there.
+        # In the passes of the last scoring: in other passes, rounding could change a prediction.
+        # A run that failed, or was last scored in another pass, takes part with its trained model.
         passes = {self._scored_with[member]: None for member in self.members if not member.failed}
         for together in passes:
             self._end(together)
@@ -277,7 +277,7 @@ class Members(Scoring):
 
 
 def _note_group(member: Member, size: int, peak: int | None) -> None:
-    """Memory belongs to a group as a whole, and a member's seconds are its share."""
+    """Record the group: memory belongs to it as a whole; a member's seconds are its share."""
     record = member.outcome.record
     if size == 1:
         record.peak_memory_bytes = peak

@@ -1,4 +1,4 @@
-"""Memory: what a step needs, what is free, the peak of a run, keeping what was freed."""
+"""Memory: what a step needs, what is free, the peak of a run, and keeping freed blocks."""
 
 import ctypes
 import gc
@@ -13,18 +13,18 @@ from transformers import RobertaConfig
 from ..spec import TrainSpec
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
-LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes; glibc takes no more
+LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes; glibc's maximum
 
 
 def keep_freed_memory() -> bool:
     """Make glibc's malloc keep freed blocks instead of returning them to the system.
 
-    A training step frees and allocates the same tensors of some megabytes again and again. By
-    default each of them is mapped again, and the page faults can cost more than the arithmetic.
-    What an earlier run left is returned first, so that each run of a sweep starts alike.
+    Every training step frees and allocates the same tensors of a few megabytes. By default each of
+    them is mapped again, and the page faults can cost more than the arithmetic. Memory that an
+    earlier run left is returned first, so that all runs of a sweep start under the same conditions.
 
     Returns:
-        False where there is no glibc.
+        False without glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -41,7 +41,7 @@ def keep_freed_memory() -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, of the machine or of the GPU."""
+    """Whether an error says that the machine or the GPU ran out of memory."""
     words = ("can't allocate memory", "not enough memory")  # torch's allocator on a CPU
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or any(word in str(error) for word in words)
@@ -55,17 +55,17 @@ def step_bytes(
     Args:
         config: configuration of the encoder.
         lengths: tokens of each training example, (n,).
-        train: size of a step, and how it is computed.
+        train: settings for the size of a step and how it is computed.
         precision: ``fp32`` or ``bf16``.
     """
     tokens = math.ceil(train.batch_size / train.accumulate) * float(lengths.mean())
-    scores = float((lengths.astype(np.float64) ** 2).sum() / lengths.sum())  # of a token and head
+    scores = float((lengths.astype(np.float64) ** 2).sum() / lengths.sum())  # per token and head
     # Hidden states: input, query, key, value, and the sum and the mask of both LayerNorms, twice
     # the intermediate ones, and the attention weights with their mask.
     elements: float = 9 * config.hidden_size + 2 * config.intermediate_size
     elements += 2 * config.num_attention_heads * scores
     layers = config.num_hidden_layers
-    if train.gradient_checkpointing:  # the input of each layer, and one layer's all
+    if train.gradient_checkpointing:  # the input of each layer, and one complete layer
         elements = layers * config.hidden_size + elements
     else:
         elements *= layers
@@ -73,7 +73,7 @@ def step_bytes(
 
 
 def free_bytes(device: str) -> int | None:
-    """Memory that is free on a device; None where the system does not say."""
+    """Free memory on a device; None if the system does not report it."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -88,7 +88,7 @@ class PeakMemory:
     """Peak memory of a block: of the GPU's allocator on CUDA, of the process on Linux.
 
     Use it as ``with PeakMemory("cpu") as peak: ...``; then ``peak.bytes`` is the peak in bytes, or
-    None where the system cannot reset its high-water mark, which may be that of an earlier run.
+    None if the system cannot reset its high-water mark, which may come from an earlier run.
 
     Args:
         device: device of the run.

@@ -11,12 +11,12 @@ from ..model.wrapper import LoraWrapperRoberta
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """What the lowest layers give for every token of a dataset, without dropout.
+    """Outputs of the lowest layers for every token of a dataset, without dropout.
 
     Attributes:
-        depth: number of layers, the embeddings not counted.
-        hidden: (sum of lengths, D), flat as the arrays of ``Encoded``.
-        starts: (n + 1,) of the dataset.
+        depth: number of layers, not counting the embeddings.
+        hidden: (sum of lengths, D), flat like the arrays of ``Encoded``.
+        starts: (n + 1,), ``starts`` of the dataset.
     """
 
     depth: int
@@ -24,7 +24,7 @@ class FrozenPrefix:
     starts: np.ndarray
 
     def of(self, examples: np.ndarray) -> Tensor:
-        """The rows of the examples' tokens, one example after the other: (T, D)."""
+        """The rows for the examples' tokens, one example after the other: (T, D)."""
         return torch.cat([self.hidden[self.starts[i] : self.starts[i + 1]] for i in examples])
 
 
@@ -36,7 +36,7 @@ def check_frozen(model: LoraWrapperRoberta, depth: int) -> None:
         depth: number of layers of the prefix.
 
     Raises:
-        RuntimeError: a parameter in it is trained, so its output would change.
+        RuntimeError: a parameter of the prefix is trained, so its output would change.
     """
     encoder = model.encoder
     for part in (encoder.embeddings, *encoder.encoder.layer[:depth]):

@@ -1,4 +1,4 @@
-"""Prepared: a run's data, read and encoded once for all runs that share it. No model yet."""
+"""Prepared: a run's data, read and encoded once for all runs that share it, without a model."""
 
 import os
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Prepared:
 
     @property
     def scored(self) -> list[str]:
-        """The splits that a run reports on: all but training data."""
+        """The splits that a run reports on: all except the training data."""
         return [split for split in self.splits if split not in ("train", HELD_OUT)]
 
     @cached_property
@@ -50,7 +50,7 @@ class Prepared:
         return {name: self.encode(split.rows) for name, split in self.splits.items()}
 
     def encode(self, rows: list[dict[str, Any]]) -> Encoded:
-        """Rows as token ids, from the cache where they were encoded before."""
+        """Rows as token ids, from the cache if they were encoded before."""
         length = self.spec.train.max_length
         tokenizer = self._tokenizer
         dependencies = [
@@ -89,13 +89,13 @@ class Prepared:
 
 
 class DataCache:
-    """What the runs of one process share: each dataset is read and encoded once."""
+    """Data shared by the runs of one process: each dataset is read and encoded once."""
 
     def __init__(self) -> None:
         self._prepared: dict[str, Prepared] = {}
 
     def __reduce__(self) -> tuple[type["DataCache"], tuple[()]]:
-        """Sent to another process it arrives empty, since that process reads its own data."""
+        """Pickles as an empty cache: another process reads its own data."""
         return DataCache, ()
 
     def prepared(self, spec: Spec) -> Prepared:
@@ -117,7 +117,7 @@ class Planned:
     Attributes:
         spec: validated.
         identity: identity of the run.
-        start: facts of the adapter that it starts from, as the record has them.
+        start: facts of the adapter that it starts from, as in the record.
         command: command that reproduces the run, for the record.
     """
 
@@ -139,7 +139,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Run(Planned):
-    """A run with its data: all that is known before training."""
+    """A run with its data: everything that is known before training."""
 
     prepared: Prepared
 
@@ -150,11 +150,11 @@ class Run(Planned):
 
 
 def prepare(spec: Spec, cache: DataCache | None = None, command: str = "") -> Run:
-    """Read the data of a run and work out its identity.
+    """Read the data of a run and compute its identity.
 
     Args:
         spec: validated.
-        cache: shares data with other runs of the process.
+        cache: data shared with other runs of the process.
         command: command that reproduces the run, for the record.
 
     Raises:
@@ -174,10 +174,10 @@ def prepare(spec: Spec, cache: DataCache | None = None, command: str = "") -> Ru
 
 
 def adapter_behind(spec: Spec) -> Path:
-    """The adapter folder that ``init_from`` names, by folder or by the key of a run.
+    """The adapter folder that ``init_from`` names, as a folder or as the key of a run.
 
     Raises:
-        SpecError: there is neither.
+        SpecError: neither exists.
     """
     from ..checkpoint import adapter_of
 

@@ -1,10 +1,10 @@
-"""What a run is doing, on terminals only."""
+"""Shows what a run is doing, on terminals only."""
 
 from typing import Any
 
 from tqdm import tqdm
 
-STAGE = "{desc} ..."  # of what has no number of steps
+STAGE = "{desc} ..."  # for work without a number of steps
 
 
 def bar(name: str, *, shown: bool, **options: Any) -> tqdm:
@@ -12,7 +12,7 @@ def bar(name: str, *, shown: bool, **options: Any) -> tqdm:
 
     Args:
         name: what is being done.
-        shown: ``Spec.progress``; a file gets no bar in any case.
+        shown: ``Spec.progress``; output to a file never gets a bar.
         options: options of tqdm, ``total`` and ``unit`` among them.
     """
     return tqdm(
@@ -21,5 +21,5 @@ def bar(name: str, *, shown: bool, **options: Any) -> tqdm:
 
 
 def stage(name: str, *, shown: bool) -> tqdm:
-    """A line that says what is being done until its block ends; arguments as those of ``bar``."""
+    """A line that says what is being done until its block ends; arguments as in ``bar``."""
     return bar(name, shown=shown, bar_format=STAGE)

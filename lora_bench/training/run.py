@@ -1,4 +1,4 @@
-"""Runs from their data to their records: see ``execute``, and ``Member`` for the parts of a run."""
+"""Executes runs from data to record: see ``execute``, and ``Member`` for the parts of a run."""
 
 import sys
 import traceback
@@ -21,17 +21,17 @@ from .stop import StopSignals
 if TYPE_CHECKING:
     from ..model.build import SharedEncoder
 
-# torch and transformers are imported inside the functions below, once settings and data are known
-# to be good: a broken line of a file is then reported, and a finished run skipped, within a second.
+# torch and transformers are imported inside the functions below, after settings and data have been
+# checked: a broken line in a file is reported, and a finished run skipped, within a second.
 
 
 def run(spec: Spec, command: str = "", cache: DataCache | None = None) -> Record:
-    """Do one run, or return its record if it was done before.
+    """Execute one run, or return its record if it was done before.
 
     Args:
         spec: the settings.
         command: command that reproduces the run, for the record.
-        cache: shares data with other runs of the process.
+        cache: data shared with other runs of the process.
 
     Raises:
         UserError: a setting or the data is wrong; nothing was trained.
@@ -50,8 +50,8 @@ class Outcome:
     Attributes:
         planned: the run.
         folder: folder of its record.
-        record: as it was found or written.
-        error: why it failed; None: it did not.
+        record: the record that was found or written.
+        error: why it failed; None if it did not.
         trained: whether the run was trained just now; False: its record was found.
         checkpoint: checkpoint to continue from; None: the run starts afresh.
     """
@@ -69,9 +69,9 @@ class Outcome:
         return self.error is None and self.record.status != "ok"
 
     def fail(self, error: Exception) -> None:
-        """Record a failure, unless another process has finished the run meanwhile."""
+        """Record a failure, unless another process has finished the run in the meantime."""
         self.error = error
-        self.record.status = "failed"  # also where the good record could not be written
+        self.record.status = "failed"  # also if the good record could not be written
         self.record.error = one_line(error)
         found = records.read(self.folder)
         if found is None or found.status != "ok":
@@ -85,10 +85,10 @@ def execute(
 ) -> list[Outcome]:
     """Train, score, save and record the runs of a group.
 
-    A run that was done before is not repeated, and one that another process is doing is left to it.
-    One that fails drops out, and the others go on; it leaves a record with status ``failed`` and
-    ``traceback.txt`` beside it. An interrupt leaves no record. A run that was stopped goes on from
-    its last checkpoint.
+    A run that was done before is not repeated, and a run that another process is executing is left
+    to it. A run that fails drops out while the others continue; it leaves a record with status
+    ``failed`` and ``traceback.txt`` beside it. An interrupt leaves no record. A stopped run
+    continues from its last checkpoint.
 
     Args:
         group: a single run, or runs that :mod:`lora_bench.sweep.groups` puts together.
@@ -109,7 +109,7 @@ def execute(
     wanted = {key: outcome.planned.folder for key, outcome in outcomes.items() if outcome.is_open}
     with claims(list(wanted.values())) as holders:
         for key, folder in wanted.items():
-            outcomes[key] = _found(outcomes[key].planned)  # it may have been finished meanwhile
+            outcomes[key] = _found(outcomes[key].planned)  # may have finished in the meantime
             holder = holders[folder]
             if outcomes[key].is_open and holder is not None:
                 outcomes[key].error = Claimed(f"{key}: {holder} is doing this run")
@@ -122,7 +122,7 @@ def execute(
 
 
 def _found(planned: Run) -> Outcome:
-    """The good record of a run, or a new one; an error where its folder holds another run's."""
+    """The good record of a run, or a new one; an error if its folder holds another run."""
     try:
         folder, done = records.find(Path(planned.spec.out_dir), planned.identity)
     except UserError as error:
@@ -171,7 +171,7 @@ def _warn_of_slow_bf16(spec: Spec) -> None:
 
 
 def _at_one_step(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
-    """Runs that begin, or that go on from checkpoints of one step of one group, put together."""
+    """Runs grouped by where they start: afresh, or from one step of one earlier group."""
     from . import checkpoint
 
     parts: dict[tuple[Any, ...], list[Outcome]] = {}
@@ -179,7 +179,7 @@ def _at_one_step(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
         found = checkpoint.read(outcome.folder, outcome.planned.key)
         outcome.checkpoint = found
         name: tuple[Any, ...] = ()
-        if found is not None:  # an epoch's last step is before its scoring or after it
+        if found is not None:  # an epoch's last step may be before or after its scoring
             name = (found["counts"]["step_count"], len(found["epochs"]), *found["group"])
         parts.setdefault(name, []).append(outcome)
     return list(parts.values())

@@ -1,10 +1,10 @@
-"""Stopping a process that trains: the signals, and the exit status that asks for another go."""
+"""Stopping a process that trains: the signals, and the exit status that asks to be requeued."""
 
 import signal
 from types import FrameType
 
-REQUEUE = 75  # exit status of a run that was stopped and can go on (EX_TEMPFAIL of sysexits.h)
-# A scheduler's, before it takes the machine away; SIGUSR2 is that of submitit's jobs.
+REQUEUE = 75  # exit status of a run that was stopped and can continue (EX_TEMPFAIL in sysexits.h)
+# Sent by a scheduler before it takes the machine away; submitit's jobs use SIGUSR2.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -13,10 +13,10 @@ class Stopped(BaseException):
 
 
 class StopSignals:
-    """Notes signals that ask the process to stop, for the time of a ``with`` block.
+    """Records signals that ask the process to stop, for the duration of a ``with`` block.
 
     Attributes:
-        received: name of the signal; None: there was none.
+        received: name of the signal; None without one.
     """
 
     received: str | None = None

@@ -22,12 +22,12 @@ from .prefix import FrozenPrefix, check_frozen
 
 
 class NonFiniteLoss(RuntimeError):
-    """Training diverged: the message names step and examples."""
+    """Training diverged; the message names the step and the examples."""
 
 
 @dataclass
 class Costs:
-    """Wall time of a run in seconds: its share, and that of the whole group while it was in it.
+    """Wall time of a run in seconds: its share, and the whole group's while it was a member.
 
     A training step is shared by tokens, scoring in equal parts.
     """
@@ -48,8 +48,8 @@ class Trainee:
         spec: settings of the run.
         task: task of the spec.
         data: encoded training examples.
-        logger: gets the curves.
-        shared: the encoder of its group; None: it has one of its own.
+        logger: receives the curves.
+        shared: the encoder of its group; None: its own encoder.
 
     Raises:
         UserError: see ``build``.
@@ -82,11 +82,11 @@ class Trainee:
         self.costs = Costs()
         self.epochs: list[dict[str, Any]] = []  # epoch, loss (mean over examples), scores
         self._batches: Iterator[list[Batch]] = iter(())
-        self._losses: list[float] = []  # of this epoch, each times its number of examples
+        self._losses: list[float] = []  # of this epoch, each multiplied by its number of examples
         self._examples = np.arange(0)  # of this epoch, in order
 
     def start_epoch(self, prefix: FrozenPrefix | None = None) -> None:
-        """Shuffle the examples and begin again.
+        """Shuffle the examples and start an epoch.
 
         Args:
             prefix: output of ``frozen_prefix``, which other runs of the group may share.
@@ -94,11 +94,11 @@ class Trainee:
         self._begin(self.order.permutation(len(self.data)), 0, prefix)
 
     def _begin(self, examples: np.ndarray, done: int, prefix: FrozenPrefix | None) -> None:
-        """Set out on an epoch.
+        """Start an epoch, or continue one.
 
         Args:
             examples: indices in the order of the epoch, (n,).
-            done: number of steps of it that are done.
+            done: number of steps of the epoch that are done.
             prefix: see ``start_epoch``.
         """
         self.model.train()
@@ -128,7 +128,7 @@ class Trainee:
         return FrozenPrefix(depth, hidden, self.data.starts)
 
     def next_batch(self) -> list[Batch]:
-        """The batch of the next step, in parts; gradients of the last one are dropped."""
+        """The batch of the next step, in parts; clears the gradients of the last step."""
         self.optimizer.zero_grad(set_to_none=True)
         return next(self._batches)
 
@@ -136,7 +136,7 @@ class Trainee:
         """One optimizer step with the gradients of a batch.
 
         Args:
-            loss: mean over the batch.
+            loss: mean loss over the batch.
             batch: the batch of the step, in parts.
 
         Raises:
@@ -161,7 +161,7 @@ class Trainee:
         self.examples += examples
 
     def state(self) -> dict[str, Any] | None:
-        """What the run needs to go on after this step; None: its method cannot."""
+        """What the run needs to continue after this step; None if its method cannot."""
         method = self.method.state()
         if method is None:
             return None
@@ -181,10 +181,10 @@ class Trainee:
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any], prefix: FrozenPrefix | None = None) -> None:
-        """Go on from a state.
+        """Continue from a state.
 
         Args:
-            state: as ``state`` returned it, of the same run.
+            state: what ``state`` returned for the same run.
             prefix: see ``start_epoch``.
         """
         for name, parameter in self.model.trained_state().items():
@@ -203,7 +203,7 @@ class Trainee:
             self._losses = state["losses"]
 
     def end_epoch(self, scores: dict[str, float]) -> None:
-        """Note the scores of the validation data after an epoch, by name."""
+        """Record the validation scores after an epoch, by name."""
         self.logger.log(self.step_count, {f"validation/{name}": v for name, v in scores.items()})
         loss = sum(self._losses) / len(self.data)
         self.epochs.append({"epoch": len(self.epochs) + 1, "loss": loss, "scores": scores})
@@ -232,11 +232,11 @@ def batches(
     """Packed batches of ``size`` examples in the given order; the last one may be smaller.
 
     Args:
-        model: decides device and position of a first token.
+        model: determines device and position of a first token.
         data: encoded examples.
         size: examples per batch.
         order: indices of examples, (n,).
-        prefix: outputs of the lowest layers on ``data``, where they are known.
+        prefix: outputs of the lowest layers on ``data``, if known.
     """
     device = next(model.parameters()).device
     for start in range(0, len(order), size):

@@ -21,11 +21,11 @@ class Command:
     """The runs of one command, as Hydra's launcher asks for them one by one.
 
     Args:
-        runs: what the command asks for; a run that it asks for twice is done once.
+        runs: the runs that the command asks for; duplicates are executed once.
         sweep: whether it is a sweep.
 
     Raises:
-        UserError: runs differ in settings alone that change no score, so that they are one run.
+        UserError: runs differ only in settings that change no score, so they are the same run.
     """
 
     def __init__(self, runs: list[Run], *, sweep: bool):
@@ -34,10 +34,10 @@ class Command:
             first = self.runs.setdefault(run.key, run)
             check_same(run.key, asdict(first.settings), asdict(run.settings))
         self.sweep = sweep
-        self.met: set[str] = set()  # full-rank layers come again with each rank
+        self.met: set[str] = set()  # full-rank layers recur with each rank
 
     def job(self, config: DictConfig) -> None:
-        """Do one run. Its failure is in its record; a sweep goes on."""
+        """Execute one run. A failure is in its record; a sweep continues."""
         settings = from_config(config)
         settings = without_rank(settings) if self.sweep else settings
         (run,) = (run for run in self.runs.values() if run.settings == settings)
@@ -49,7 +49,7 @@ class Command:
         _announce(record, folder, skipped=before is not None and before.status == "ok")
 
     def end(self) -> None:
-        """Exit with an error, and the reason of each failure, unless every run is finished."""
+        """Exit with an error and the reason for each failure, unless every run is finished."""
         found = {key: records.find(r.out_dir, r.identity)[1] for key, r in self.runs.items()}
         bad = {key: r for key, r in found.items() if r is None or r.status != "ok"}
         if bad:
@@ -60,7 +60,7 @@ class Command:
 
 @program
 def main() -> None:
-    """Check the whole command, do its runs, and after a sweep show what was found."""
+    """Check the whole command, execute its runs, and show the results after a sweep."""
     args = get_args_parser().parse_args()
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
         _hydra(lambda config: None)
@@ -93,7 +93,7 @@ def _announce(record: Record, folder: Path, *, skipped: bool) -> None:
 
 
 def _show(folders: set[Path]) -> None:
-    """The report's tables and pictures of everything in these folders."""
+    """Show the report's tables and pictures of everything in these folders."""
     from ...report.__main__ import main as report
 
     for folder in folders:

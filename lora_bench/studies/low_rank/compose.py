@@ -53,7 +53,7 @@ def compose(words: list[str]) -> Settings:
 def plan(words: list[str], *, sweep: bool) -> list[Settings]:
     """What a command line asks for, in its order.
 
-    In a sweep over layers and ranks, a full-rank layer takes no rank.
+    In a sweep over layers and ranks, a full-rank layer has no rank.
 
     Args:
         words: Hydra's overrides.
@@ -75,14 +75,14 @@ def plan(words: list[str], *, sweep: bool) -> list[Settings]:
 
 
 def without_rank(settings: Settings) -> Settings:
-    """The settings, without a rank where the layer has none."""
+    """The settings, without a rank if the layer has none."""
     return dataclasses.replace(settings, rank=None) if settings.kind == "full" else settings
 
 
 def command(words: list[str], settings: Settings) -> str:
     """The command that reproduces a run.
 
-    It states the learning rate, since the presets' may be tuned again.
+    It states the learning rate, because the rates in the presets may be tuned again.
 
     Args:
         words: overrides that the run was started with.
@@ -100,7 +100,7 @@ def portable(words: list[str]) -> list[str]:
 
 
 def _unknown(words: list[str]) -> str | None:
-    """The message for the first word that names no setting; None where all do."""
+    """The message for the first word that does not name a setting; None if all do."""
     known = ["layer", *(field.name for field in dataclasses.fields(Settings))]
     for word in words:
         name = word.lstrip("+~").partition("=")[0]

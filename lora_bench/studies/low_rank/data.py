@@ -15,14 +15,14 @@ from ...record_formats import fingerprint_of
 from ...spec import UserError
 from .settings import CLASSES, Settings
 
-HELD_OUT = 0.2  # share of the images that are scored where a split has to be made
+HELD_OUT = 0.2  # share of the images to score if the data has no split of its own
 HUB = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_mnist"}
 OFFICIAL = {"train": "train", "validation": "t10k"}  # split -> what its IDX files start with
 UNSIGNED_BYTE = 0x08  # type code of an IDX file
 
 
 class DataError(UserError):
-    """Images that cannot be used: the message names the file and the reason."""
+    """Images cannot be used; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _facts(images: Images) -> dict[str, Any]:
 def _digits(seed: int) -> tuple[Images, Images]:
     """Optical recognition of handwritten digits, 8x8, pixels 0 to 16, in two parts.
 
-    The same writers are in both: scikit-learn has the test file of the UCI data alone, without
+    The same writers are in both: scikit-learn has only the test file of the UCI data, without
     writers.
     """
     from sklearn.datasets import load_digits
@@ -129,7 +129,7 @@ def _split(images: Images, seed: int) -> tuple[Images, Images]:
 
 
 def _limited(images: Images, rows: int | None, name: str, seed: int) -> Images:
-    """That many random images; all where ``rows`` is None."""
+    """That many random images; all if ``rows`` is None."""
     count = len(images.labels)
     if rows is None:
         return images
@@ -169,15 +169,15 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """The bytes of an IDX file.
 
     Args:
-        path: plain or, with the ending .gz, gzipped.
+        path: path of the file, gzipped if it ends in .gz.
         dimensions: number of dimensions that it must have.
 
     Returns:
         An array of unsigned bytes with the sizes that the file states.
 
     Raises:
-        DataError: it cannot be read, or is no IDX file of bytes with these dimensions, or its
-            length is not what its header says.
+        DataError: it cannot be read, is not an IDX file of bytes with these dimensions, or has a
+            length that differs from its header.
     """
     try:
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""``python -m lora_bench.studies.low_rank.findings``: what finished runs say about the questions.
+"""``python -m lora_bench.studies.low_rank.findings``: answers to the questions from finished runs.
 
 Reads the records below ``--runs`` and writes ``findings.md`` (scores, costs, and the tests of each
 expected observation), ``curves.svg`` (accuracy over epochs) and ``ranks.svg`` (accuracy over
@@ -91,22 +91,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measured(runs: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """The finished runs of the study with a column for each of MEASURES, in percent where scores.
+    """The finished runs of the study with a column for each of MEASURES; scores are in percent.
 
     Args:
         runs: runs from ``load_records``.
         root: their folder, for messages.
 
     Raises:
-        UserError: there are none, or they do not belong into one comparison: another dataset or
-            another recipe, or several systems of one layer type and rank.
+        UserError: there are none, or they cannot be compared: different datasets or recipes, or
+            several systems with one layer type and rank.
     """
     done = runs[(runs.status == "ok") & (runs.get("study") == STUDY)] if len(runs) else runs
     if done.empty:
         raise UserError(f"--runs {root}: no finished runs of this study there")
     if done.where_id.nunique() > 1:
         raise UserError(f"--runs {root}: has runs on different data; keep one --runs folder each")
-    rank = done["rank"].fillna(0)  # full rank has none, and pandas groups no NaN
+    rank = done["rank"].fillna(0)  # full rank has none, and pandas does not group NaN
     systems = done.groupby([done.method, rank]).system_id.nunique()
     if (systems > 1).any():
         layer, at = systems.idxmax()
@@ -125,7 +125,7 @@ def _measures(epochs: list[dict]) -> dict[str, float]:
 
 
 def failures(runs: pd.DataFrame) -> str:
-    """One line: how many runs of each layer type and rank failed, which no mean below contains.
+    """One line: how many runs of each layer type and rank failed and are not in the means.
 
     Args:
         runs: runs from ``load_records``.
@@ -193,7 +193,7 @@ def _spread(values: pd.Series, digits: int) -> str:
 
 
 def _tests(runs: pd.DataFrame, layer: str, rival: str, measure: str) -> pd.DataFrame:
-    """One layer type against another by one measure, one row for each rank of the first."""
+    """One layer type against another on one measure, one row for each rank of the first."""
     ours = runs[runs.method == layer].pivot(index="rank", columns="seed", values=measure)
     theirs = runs[runs.method == rival].pivot(index="rank", columns="seed", values=measure)
     rows = []
@@ -241,7 +241,7 @@ def sign_flip(differences: np.ndarray) -> float:
 
 
 def holm(p: list[float]) -> list[float]:
-    """P-values corrected for their number (Holm 1979), in the same order."""
+    """P-values corrected for multiple tests (Holm 1979), in the same order."""
     order = np.argsort(p)
     raised = np.asarray(p)[order] * np.arange(len(p), 0, -1)
     corrected = np.empty(len(p))

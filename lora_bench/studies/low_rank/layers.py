@@ -10,20 +10,20 @@ A hidden layer maps x (N, in) to (N, out) before its ReLU. W (out, in) stands fo
     (A B)_ij = sum over k of A_ik B_kj          Var (A B)_ij = r Var(A) Var(B)
 
 Two ``nn.Linear`` in a row draw A with the variance 1 / (3 r), since r is the width of its input,
-and B with 1 / (3 in). Their product has r / (3 r) / (3 in) = 1 / (9 in): the rank cancels, and a
-third of the variance is left, at every layer anew. (Their biases add a second change: that of the
-outer one has the variance 1 / (3 r), which exceeds the signal where r is small.)
+and B with 1 / (3 in). Their product has r / (3 r) / (3 in) = 1 / (9 in): the rank cancels, and
+every layer leaves only a third of the variance. (The biases make a second difference: the outer one
+has the variance 1 / (3 r), which exceeds the signal if r is small.)
 
 For the product to have the variance 1 / (3 in), r Var(A) Var(B) = 1 / (3 in) must hold. We give
 both factors the same variance v, so that neither starts with the larger gradients:
 
     r v^2 = 1 / (3 in)      v = 1 / sqrt(3 in r)      bound of the uniform draw: sqrt(3 v)
 
-What this buys: let x have mean square m. The entries of y = A B x + b are uncorrelated, have mean
-0 and a distribution symmetric about 0, and the mean square in r v^2 m + Var(b) = m / 3 + Var(b),
-for every rank, as for W. A ReLU halves the mean square of a symmetric variable. By induction the
-activations of a deep stack have, at every depth, the mean square that those of full-rank layers
-have. This holds in the mean over draws: at rank 1 a single draw varies much more than W does.
+The effect: let x have mean square m. The entries of y = A B x + b are uncorrelated, have mean 0, a
+distribution symmetric about 0, and mean square in r v^2 m + Var(b) = m / 3 + Var(b) for every rank,
+as for W. A ReLU halves the mean square of a symmetric variable. By induction, the activations of a
+deep stack have, at every depth, the same mean square as those of full-rank layers. This holds on
+average over draws: at rank 1, a single draw varies much more than W does.
 """
 
 import math
@@ -56,7 +56,7 @@ class FullRank(nn.Module):
 
 
 class LowRank(nn.Module):
-    """``A B x + b``: a matrix of rank r at most, and the bias of a full-rank layer.
+    """``A B x + b``: a matrix of rank at most r, and the bias of a full-rank layer.
 
     Args:
         in_features: width of the input.
@@ -69,7 +69,7 @@ class LowRank(nn.Module):
         generator: draws the weights.
 
     Raises:
-        ValueError: ``spectral`` with a rank that the matrix cannot have.
+        ValueError: ``spectral`` with a rank that is too high for the matrix.
     """
 
     def __init__(
@@ -114,14 +114,14 @@ class LowRank(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """``Layer2(Layer1(x))``: two full-rank layers with a narrow width between them.
+    """``Layer2(Layer1(x))``: two full-rank layers with a bottleneck between them.
 
     Both have a bias and PyTorch's default initialisation.
 
     Args:
         in_features: width of the input.
         out_features: width of the output.
-        rank: r, the width between them.
+        rank: r, the width of the bottleneck.
         generator: draws the weights.
     """
 
@@ -143,7 +143,7 @@ class Autoencoder(nn.Module):
 def make_layer(
     settings: Settings, in_features: int, out_features: int, generator: torch.Generator
 ) -> nn.Module:
-    """A hidden layer of the kind that the settings name."""
+    """A hidden layer of the kind given in the settings."""
     if settings.kind == "full":
         return FullRank(in_features, out_features, generator)
     assert settings.rank is not None

@@ -15,8 +15,8 @@ from scipy import stats
 
 FIRST = ("full", "low_rank", "autoencoder")  # the comparison that the study is about
 FIGURE = {"svg.hashsalt": "low_rank", "svg.fonttype": "none", "savefig.bbox": "tight"}
-PANELS = 4  # in a row
-STYLE: list[Any] = ["petroff10", FIGURE]  # colours that colour-blind readers tell apart
+PANELS = 4  # panels in a row
+STYLE: list[Any] = ["petroff10", FIGURE]  # colours that colour-blind readers can distinguish
 
 
 def draw(runs: pd.DataFrame, folder: Path) -> list[Path]:
@@ -43,7 +43,7 @@ def draw(runs: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def _curves(runs: pd.DataFrame, colour: dict[str, str]) -> plt.Figure:
-    """Accuracy over epochs of the three layers, full rank in every panel."""
+    """Accuracy over epochs for the three layers, with full rank in every panel."""
     ranks = sorted(set(runs["rank"]) - {0}) or [0]
     rows = -(-len(ranks) // PANELS)
     figure, panels = plt.subplots(
@@ -69,7 +69,7 @@ def _curves(runs: pd.DataFrame, colour: dict[str, str]) -> plt.Figure:
 
 
 def _ranks(runs: pd.DataFrame, colour: dict[str, str]) -> plt.Figure:
-    """Accuracy after the last epoch over ranks, every layer type; full rank as a level."""
+    """Accuracy after the last epoch over ranks for every layer type; full rank as a level."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for layer in colour:
         group = runs[runs.method == layer].pivot(index="rank", columns="seed", values="last")

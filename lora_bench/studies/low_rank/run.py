@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 # torch is imported inside the functions below: settings and data are checked without it.
 
 PURPOSES = ("init", "order")  # one stream of random numbers for each
-THREADS = 1  # the matrices are too small for more, and sums do not depend on the machine's cores
+THREADS = 1  # the matrices are too small for more, and sums then do not depend on the machine
 
 
 @dataclass(frozen=True)
 class Run:
-    """Checked settings with their images and their identity: all that is known before training."""
+    """Checked settings with images and identity: everything that is known before training."""
 
     settings: Settings
     splits: Splits
@@ -48,7 +48,7 @@ class Run:
 
 
 def prepare(many: Iterable[Settings]) -> list[Run]:
-    """Check settings, read the images (each dataset once), and work out the identities.
+    """Check settings, read the images (each dataset once), and compute the identities.
 
     Raises:
         UserError: a setting is wrong, or images cannot be read.
@@ -71,18 +71,18 @@ def prepare(many: Iterable[Settings]) -> list[Run]:
 
 
 def execute(run: Run, command: str) -> Record:
-    """Train and record a run that was not finished before.
+    """Train and record a run, unless it was finished before.
 
     Args:
-        run: what to do.
+        run: the run.
         command: command that reproduces the run, for the record.
 
     Returns:
-        Its record; with status ``failed`` and the reason where it failed. An interrupt leaves no
+        Its record, with status ``failed`` and the reason if it failed. An interrupt leaves no
         record.
 
     Raises:
-        UserError: another run has the record's place.
+        UserError: the folder holds the record of another run.
     """
     folder, done = records.find(run.out_dir, run.identity)
     if done is not None and done.status == "ok":
@@ -123,7 +123,7 @@ def _begun(run: Run, command: str) -> Record:
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Inside the block torch computes with that many threads; afterwards with as many as before."""
+    """Set torch's number of threads inside the block; restore it afterwards."""
     import torch
 
     before = torch.get_num_threads()
@@ -135,7 +135,7 @@ def _threads(number: int) -> Iterator[None]:
 
 
 def _train(run: Run, record: Record) -> None:
-    """Train, and put curves and costs into the record. Epoch 0 is the model before training.
+    """Train, and store curves and costs in the record. Epoch 0 is the model before training.
 
     Raises:
         RuntimeError: the loss is no longer a number.
@@ -181,7 +181,7 @@ def _train_epoch(
     labels: "torch.Tensor",
     batches: Iterable["torch.Tensor"],
 ) -> float:
-    """One pass over the training images (N, pixels); the mean loss over them."""
+    """One pass over the training images (N, pixels); returns the mean loss."""
     import torch.nn.functional as F
 
     total = 0.0
@@ -234,7 +234,7 @@ def _scores(model: "nn.Module", images: Images) -> dict[str, float]:
 
 
 def generator(seed: int, purpose: str) -> "torch.Generator":
-    """A generator of random numbers that follow from the run's seed and the purpose alone."""
+    """A random generator that depends only on the run's seed and the purpose."""
     import torch
 
     sequence = np.random.SeedSequence(seed, spawn_key=(PURPOSES.index(purpose),))

@@ -33,18 +33,18 @@ class Settings:
     init: str | None = None  # of low_rank: rank_aware | default | spectral (layers.py)
     lr_ratio: float = 1.0  # learning rate of the outer factor A over that of the inner one, B
     lr: float = MISSING  # learning rate at the start; linear decay to 0 follows
-    optimizer: str = "adam"  # adam | sgd; both without weight decay and momentum of SGD
+    optimizer: str = "adam"  # adam | sgd; no weight decay, and no momentum for SGD
     epochs: int = 20
     batch_size: int = 64  # images per step
     width: int = 512  # units of each hidden layer
     data: str = "digits"  # digits (scikit-learn's, 8x8) | mnist | fashion_mnist (28x28)
     root: str | None = None  # folder with the four IDX files; null: the Hugging Face hub
-    # validation | held_out (a fifth of the training images, which are not trained on: for tuning)
+    # validation | held_out (a fifth of the training images, not trained on, for tuning)
     split: str = "validation"
-    train_rows: int | None = None  # use that many random training images; null: all
-    validation_rows: int | None = None  # score that many random images; null: all
-    data_seed: int = 0  # of every random choice of images
-    seed: int = 0  # weights and order of the training images
+    train_rows: int | None = None  # number of random training images to use; null: all
+    validation_rows: int | None = None  # number of random images to score; null: all
+    data_seed: int = 0  # seed of every random choice of images
+    seed: int = 0  # seed of the weights and the order of the training images
     out_dir: str = "outputs/low_rank"  # runs go to <out_dir>/runs/<data>/<key>/
 
     @property
@@ -67,12 +67,12 @@ class Settings:
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting, folders of the machine excluded."""
+        """Every setting, except folders of the machine."""
         chosen = dataclasses.asdict(self)
         return {"study": STUDY, **{n: v for n, v in chosen.items() if n not in FOLDERS}}
 
     def identity(self, fingerprint: str) -> Identity:
-        """The identity of the run, in the names that records of every study share.
+        """The identity of the run, in the names that the records of all studies share.
 
         Args:
             fingerprint: fingerprint of the images of all splits.
@@ -112,7 +112,7 @@ PATHS = {
     "epochs": "train.epochs",
     "batch_size": "train.batch_size",
 }
-FOLDERS = ("out_dir",)  # of one machine: no place in a record
+FOLDERS = ("out_dir",)  # specific to one machine: not in the record
 
 
 def _check_choices(settings: Settings) -> None:

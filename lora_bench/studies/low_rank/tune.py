@@ -30,7 +30,7 @@ DEFAULTS = {
 
 @program
 def main(arguments: list[str] | None = None) -> None:
-    """Train with every rate, and print, and if asked write, the best of each layer type."""
+    """Train with every rate; print, and optionally write, the best one of each layer type."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {MODULE}",
         description=__doc__,
@@ -62,7 +62,7 @@ def complete(words: list[str]) -> list[str]:
     """The user's words, the rates for their optimizer, and the defaults for the rest.
 
     Raises:
-        UserError: more than one optimizer, or an unknown one: a command tunes the rates of one.
+        UserError: the optimizer is unknown, or there are several: a command tunes for one.
     """
     chosen = DEFAULTS | {word.partition("=")[0]: word.partition("=")[2] for word in words}
     if chosen["optimizer"] not in RATES:
@@ -73,9 +73,9 @@ def complete(words: list[str]) -> list[str]:
 
 
 def measure(runs: list[Run]) -> pd.DataFrame:
-    """Do the runs: one row with layer, rank (0: full), lr, seed, optimizer and accuracy for each.
+    """Execute the runs; one row each with layer, rank (0: full), lr, seed, optimizer, accuracy.
 
-    A run that failed, as one does whose loss is no longer a number, has the accuracy 0.
+    A run that failed, for example because its loss was not finite, has accuracy 0.
     """
     rows = []
     for run in tqdm(runs, unit="run", leave=False):
@@ -91,14 +91,14 @@ def measure(runs: list[Run]) -> pd.DataFrame:
 def choose(scores: pd.DataFrame) -> pd.Series:
     """The best rate of each layer type: by the mean accuracy over its ranks and seeds.
 
-    The lower one of two equally good rates.
+    Of equally good rates, the lowest.
     """
     table = scores.pivot_table(index="layer", columns="lr", values="accuracy")
     return table.sort_index(axis=1).idxmax(axis=1)
 
 
 def describe(scores: pd.DataFrame, best: pd.Series, text: str) -> str:
-    """What was tried, as Markdown: the means that decided, and those of each rank.
+    """What was tried, as Markdown: the means that decided, and the means for each rank.
 
     Args:
         scores: scores of the runs.
@@ -124,7 +124,7 @@ def _percent(scores: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
 
 
 def preset(text: str, rate: float, scores: pd.DataFrame) -> str:
-    """The file of the rate of one layer type, with the command that found it."""
+    """The preset with the rate of one layer type, and the command that found it."""
     tried = ", ".join(f"{r:g}" for r in sorted(scores.lr.unique()))
     return (
         f"# @package _global_\n# Written by `{text}`: the best of {tried} by the accuracy\n"
