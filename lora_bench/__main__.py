@@ -26,8 +26,8 @@ from .training.prepared import DataCache, prepare
 REFUSED_FLAGS = {
     "config_path": "is fixed; --config-dir=folder adds presets",
     "config_name": "is fixed; --config-dir=folder adds presets",
-    "package": "is not read",
-    "experimental_rerun": "is not read; the same command does what is missing",
+    "package": "is not supported",
+    "experimental_rerun": "is not supported; run the same command again for missing runs",
 }
 FULL_ERROR = "HYDRA_FULL_ERROR"  # an environment variable of Hydra
 ONE_OF = ("run", "multirun", "cfg", "info", "shell_completion")
@@ -53,7 +53,7 @@ def main() -> None:
         for words, spec in plan(overrides, sweep=args.multirun)
     ]
     if not args.multirun and runs[0].spec.group is not None:
-        raise SpecError("group", runs[0].spec.group, "is for a sweep; add -m")
+        raise SpecError("group", runs[0].spec.group, "only applies to a sweep; add -m")
     check_folders([run.spec for run in runs])
     sweep = Sweep(runs)
     if args.multirun:
@@ -75,7 +75,7 @@ def main() -> None:
 def _search(overrides: list[str], *, multirun: bool) -> None:
     """Let another Hydra sweeper choose the runs; the settings of each run are checked then."""
     if not multirun:
-        raise UserError("hydra/sweeper: is for a sweep; add -m")
+        raise UserError("hydra/sweeper: only applies to a sweep; add -m")
     for word in overrides:
         parsed(word, searching=True)
     with interruptible():
@@ -90,7 +90,7 @@ def _check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
     """
     for word in overrides:
         if not multirun and path_of(word).replace("/", ".").startswith("hydra.launcher"):
-            raise UserError(f"{word}: is for a sweep; add -m")
+            raise UserError(f"{word}: only applies to a sweep; add -m")
 
 
 def _launched(overrides: Sequence[str]) -> bool:
@@ -115,7 +115,7 @@ def _arguments() -> argparse.Namespace:
     if len(chosen) > 1:
         sys.exit(f"error: --{' and --'.join(chosen)}: choose one of them")
     if args.resolve and not (args.cfg or args.help):
-        sys.exit("error: --resolve: goes with --cfg or --help")
+        sys.exit("error: --resolve: only works with --cfg or --help")
     return args
 
 

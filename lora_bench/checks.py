@@ -206,4 +206,4 @@ def _check_method(method: Any) -> None:
     for name in ("targets", "layers"):
         chosen = getattr(method, name) or []
         if len(set(chosen)) < len(chosen):
-            raise SpecError(f"method.{name}", chosen, "must not name one twice")
+            raise SpecError(f"method.{name}", chosen, "must not contain duplicates")

@@ -131,7 +131,7 @@ def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
         missing.remove(TUNED_SETTING)
         OmegaConf.update(config, TUNED_SETTING, 1.0)  # until the other settings are known
     for path in (path for path in setting_paths() if path in missing):
-        raise UserError(f"{path}: the chosen presets leave it open; set it on the command line")
+        raise UserError(f"{path}: the chosen presets do not set it; set it on the command line")
     _check_known(config, Spec(), "")
     spec = cast(Spec, OmegaConf.to_object(config))  # config.yaml starts from the schema
     given = {path_of(word) for word in overrides}

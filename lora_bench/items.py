@@ -104,7 +104,7 @@ def read_scored(folder: Path) -> dict[str, Scored]:
     files = sorted((folder / "predictions").glob("*.parquet"))
     if not files:
         raise UserError(
-            f"{folder}: its predictions are not there; move this folder away and run again: "
+            f"{folder}: its predictions are missing; move this folder away and run again: "
             f"{record.command}"
         )
     return {path.stem: _scored(record, path) for path in files}

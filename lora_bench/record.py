@@ -156,7 +156,7 @@ def _of_any_format(path: Path | str, text: bytes) -> Record:
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read ({error}); move it away to run again") from None
     if not isinstance(content, dict) or type(content.get("format")) is not int:
-        raise RecordError(f"{path}: is no record; it must be an object with a format number")
+        raise RecordError(f"{path}: is not a record; must be an object with a format number")
     number = content["format"]
     if not 1 <= number <= FORMAT:
         raise RecordError(
@@ -181,7 +181,7 @@ def read_finished(folder: Path) -> Record:
     """
     record = read(folder)
     if record is None or record.status != "ok":
-        raise UserError(f"{folder}: holds no finished run ({FILE} with status ok)")
+        raise UserError(f"{folder}: has no finished run ({FILE} with status ok)")
     return record
 
 
@@ -251,7 +251,7 @@ def find(root: Path, identity: Identity) -> tuple[Path, Record | None]:
         return _renamed(root, identity) or (folder, None)
     if record.identity != identity:
         raise UserError(
-            f"{folder}: was run with other settings ({'; '.join(_changes(record, identity))}); "
+            f"{folder}: was run with different settings ({'; '.join(_changes(record, identity))}); "
             "choose another out_dir"
         )
     return folder, record
@@ -310,5 +310,5 @@ def read_plans(root: Path) -> tuple[list[Plan], list[str]]:
             plans.append(_plan.validate_json(path.read_bytes()))
         except (OSError, ValidationError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-            problems.append(f"{path}: is no plan of a sweep ({reason}); run the sweep again")
+            problems.append(f"{path}: is not a sweep plan ({reason}); run the sweep again")
     return sorted(plans, key=lambda plan: plan.command), problems

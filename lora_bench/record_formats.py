@@ -145,9 +145,7 @@ def too_large(part: Any, place: str = "") -> str | None:
     """
     if type(part) is int:
         wrong = abs(part) > LARGEST
-        return (
-            f"{place}: must be a whole number up to {LARGEST}, is a larger one" if wrong else None
-        )
+        return f"{place}: must be a whole number up to {LARGEST}, is larger" if wrong else None
     if isinstance(part, list):
         part = dict(enumerate(part))
     entries = part.items() if isinstance(part, dict) else ()

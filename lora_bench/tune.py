@@ -150,7 +150,7 @@ def split(words: Sequence[str]) -> tuple[Search, list[str]]:
     given = [word for word in words if not word.startswith(PREFIX)]
     for word in given:
         if path_of(word) in SET_HERE:
-            raise UserError(f"{word}: the search sets it; {SET_HERE[path_of(word)]} is for that")
+            raise UserError(f"{word}: the search sets it; use {SET_HERE[path_of(word)]} instead")
     for word in own:
         name, _, value = word.partition("=")
         known = [entry.name for entry in dataclasses.fields(Search)]
@@ -253,7 +253,7 @@ def content(system: System, search: Search, command: str) -> str:
     epochs = system.spec.train.epochs
     ranked = system.best(epochs)
     if not ranked:
-        raise UserError(f"{system.name}: no rate of {search.rates} without a failed run")
+        raise UserError(f"{system.name}: runs failed at every rate of {search.rates}")
     origins = [record.provenance for record in system.records]
     seconds = [record.core_seconds or 0.0 for record in system.records]
     budget = {**dataclasses.asdict(search), "runs": _runs(system)}

@@ -72,7 +72,7 @@ def tuned_rate(spec: Spec) -> float:
         raise SpecError(
             SETTING,
             "???",
-            f"the recipe leaves it open, and conf/tuned has no rate for {spec.method.name} on "
+            f"the recipe does not set it, and conf/tuned has no rate for {spec.method.name} on "
             f"{spec.task.name} with these settings; find one with python -m lora_bench.tune and "
             "the same words, or set it",
         )

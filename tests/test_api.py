@@ -194,7 +194,7 @@ def test_a_metric_without_a_number_fails_the_run_in_one_line(tmp_path, result, r
     [
         (["task.metrics=['evaluate:/nowhere']"], "there is no file /nowhere/nowhere.py"),
         (["task.metrics=['evaluate:']"], "must be evaluate:<id or folder>"),
-        (["task.metrics=[accuracy,'evaluate:accuracy']"], "must not name one twice"),
+        (["task.metrics=[accuracy,'evaluate:accuracy']"], "must not contain duplicates"),
         (["task=squad_v1", "task.metrics=['evaluate:squad']"], "must be among f1, exact_match"),
         (["task.metrics=[nosuch]"], "accuracy, f1, matthews, evaluate:<id or folder>"),
     ],

@@ -231,7 +231,7 @@ def broken(kind: str, good: dict) -> dict | bytes:
         ),
         ("missing", r"missing \['encoder.encoder.layer.0.attention.self.query.lora_b'\]"),
         ("extra", r"unknown \['encoder.encoder.layer.0.attention.self.nosuch.lora_a'\]"),
-        ("foreign", "bert.pooler is no parameter of a RoBERTa encoder or of a text head"),
+        ("foreign", "bert.pooler is not a parameter of a RoBERTa encoder or of a text head"),
         ("no head", r"has no head \(classifier.\*\)"),
         ("no tensors", "must be a dict of tensors"),
         ("truncated", "is damaged"),
@@ -348,7 +348,7 @@ def test_what_cannot_be_done_is_one_line(adapter, tmp_path, overrides, command, 
     ("command", "message"),
     [
         (["merge"], "a 4-bit weight cannot take the update"),
-        (["convert", "--to", "peft"], "a 4-bit base is no plain model"),
+        (["convert", "--to", "peft"], "a 4-bit base is not a plain model"),
     ],
 )
 def test_a_quantised_base_is_refused(adapter, tmp_path, command, message):

@@ -49,8 +49,8 @@ def test_a_real_process_answers_as_main_does():
         (["hydra.searchpath=[pkg://nosuch]"], "pkg://nosuch: no such folder; must be file:///"),
         (["--config-dir", "a", "--config-dir=b"], "--config-dir: must be one folder"),
         (["hydra.searchpath=[nosuch://x]"], "nosuch://x: no such folder"),
-        (["hydra/launcher=processes"], "hydra/launcher=processes: is for a sweep; add -m"),
-        (["hydra.launcher.n_jobs=2"], "hydra.launcher.n_jobs=2: is for a sweep; add -m"),
+        (["hydra/launcher=processes"], "hydra/launcher=processes: only applies to a sweep; add -m"),
+        (["hydra.launcher.n_jobs=2"], "hydra.launcher.n_jobs=2: only applies to a sweep; add -m"),
         (["hydra.run.dir=x"], "out_dir says where the files of a run go"),
         (["-m", "hydra.sweep.dir=x"], "out_dir says where the files of a run go"),
         (
@@ -161,10 +161,10 @@ def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_pa
     shutil.rmtree(folder / "adapter")
     done = cli(*words)
     assert done.returncode == 0 and (folder / record.FILE).is_file()
-    assert "already done, but adapter/ is gone: move the folder away to train it" in done.stderr
+    assert "already done, but adapter/ is missing: move the folder away to train it" in done.stderr
     folder.rename(tmp_path / "away")
     assert "trained in" in cli(*words).stdout and (folder / "adapter").is_dir()
-    assert "is gone" not in cli(*words).stderr
+    assert "is missing" not in cli(*words).stderr
 
 
 def test_a_gpu_that_is_not_there_is_one_line(tmp_path):

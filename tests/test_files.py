@@ -130,7 +130,7 @@ def test_a_damaged_cache_file_is_built_again_and_said_once(tmp_path, capsys, kin
     [
         ("", "line 1 column 1: Expecting value"),
         ('{"a": 1,\n x}', "line 2 column 2"),
-        ("[" * 100_000, "is nested too deep"),
+        ("[" * 100_000, "is nested too deeply"),
         ('{"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
         ('[{"a": 1, "b": 2, "a": 3}]', "an object has the key 'a' twice"),
     ],

@@ -127,7 +127,7 @@ def test_what_cannot_be_read_is_one_line(tiny_spec, tmp_path):
 
     assert "must be one, or two" in message(folder, folder, folder)
     assert "have no split in common" in message(folder, other)
-    assert "holds no finished run" in message(tmp_path)
+    assert "has no finished run" in message(tmp_path)
     path = folder / "predictions" / "validation.parquet"
     table = pd.read_parquet(path)
     table.assign(prediction=table.reference).to_parquet(path)
@@ -137,11 +137,11 @@ def test_what_cannot_be_read_is_one_line(tiny_spec, tmp_path):
     path.write_bytes(b"PAR1")
     assert "cannot be read" in message(folder)
     path.unlink()
-    assert "its predictions are not there" in message(folder)
+    assert "its predictions are missing" in message(folder)
     record = read(other)
     record.status = "failed"
     write(other, record)
-    assert "holds no finished run" in message(other)
+    assert "has no finished run" in message(other)
 
 
 def test_scores_agree_with_the_record(tiny_spec):

@@ -111,7 +111,7 @@ every_engine = pytest.mark.parametrize("engine", ENGINES, indirect=True)
 @every_engine
 def test_a_sweep_ends_as_in_one_process(tmp_path, local, engine):
     err = check(tmp_path, local, engine, started(tmp_path, engine))
-    assert "asked again" not in err
+    assert "started again" not in err
 
 
 def victim(runs: Path) -> psutil.Process:
@@ -195,7 +195,7 @@ def test_a_job_at_its_time_limit_is_requeued_and_goes_on(tmp_path, engine):
     assert len(restarts) == 2 and min(restarts) >= 1, jobs
     (log,) = (tmp_path / "launcher").rglob("*_0_log.err")
     for told in (log.read_text(), (tmp_path / "sbatch.log").read_text()):
-        assert "goes on from step" in told
+        assert "continues from step" in told
     assert command_line(*long_words(tmp_path / "undisturbed")).returncode == 0
     undisturbed = facts(tmp_path / "undisturbed" / "out")
     assert facts(tmp_path / "launcher" / "out") == undisturbed == facts(tmp_path / "sbatch" / "out")
@@ -204,7 +204,7 @@ def test_a_job_at_its_time_limit_is_requeued_and_goes_on(tmp_path, engine):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hydra/sweeper=optuna"], "hydra/sweeper: is for a sweep; add -m"),
+        (["hydra/sweeper=optuna"], "hydra/sweeper: only applies to a sweep; add -m"),
         (["-m", "hydra/sweeper=nosuch"], "Could not find 'hydra/sweeper/nosuch'"),
         (["-m", "hydra/launcher=nosuch"], "Could not find 'hydra/launcher/nosuch'"),
     ],

@@ -116,7 +116,7 @@ def test_the_presets_together_fill_the_servers_list():
 
 
 def test_a_run_without_test_split_record_or_adapter_is_one_line(tiny_spec, tmp_path):
-    with pytest.raises(UserError, match="holds no finished run"):
+    with pytest.raises(UserError, match="has no finished run"):
         write_submission(tmp_path, tmp_path / "out")
     toy = tiny_spec()
     run(toy)

@@ -171,8 +171,8 @@ def test_a_field_of_another_type_is_one_line_that_names_it(tmp_path, broken):
     [
         ("", "cannot be read .* move it away to run again"),
         ("{", "cannot be read"),
-        ("[]", "is no record"),
-        ('{"key": "x"}', "is no record; it must be an object with a format number"),
+        ("[]", "is not a record"),
+        ('{"key": "x"}', "is not a record; must be an object with a format number"),
         ('{"format": 99}', "has format 99; this version reads 1 to 2: update it"),
         ('{"format": 1}', "is malformed for format 1: 'spec'"),
         ('{"format": 2, "novelty": 1}', "novelty|key"),
@@ -349,4 +349,4 @@ def test_a_damaged_plan_is_one_line_and_the_others_are_read(tmp_path):
         (tmp_path / record.PLANS / f"{name}.json").write_text(text)
     plans, problems = record.read_plans(tmp_path)
     assert [plan.keys for plan in plans] == [["key"]] and len(problems) == 3
-    assert all("is no plan of a sweep" in p and "\n" not in p for p in problems)
+    assert all("is not a sweep plan" in p and "\n" not in p for p in problems)

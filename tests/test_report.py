@@ -423,7 +423,7 @@ def test_control_characters_of_records_and_plans_are_not_printed(tmp_path, capsy
 @pytest.mark.parametrize("name", ["nowhere", "afile", "n" * 300])
 def test_runs_that_are_no_folder_are_an_error(tmp_path, command, name):
     (tmp_path / "afile").touch()
-    with pytest.raises(SystemExit, match="^error: --runs .*: no folder, so no runs there yet"):
+    with pytest.raises(SystemExit, match="^error: --runs .*: no such folder; train a run first"):
         main([command, "--runs", str(tmp_path / name)])
 
 
@@ -739,7 +739,7 @@ def test_a_baseline_is_found_or_named_as_wrong(tmp_path):
     assert "The baseline lora lr=2 is lora r=8 lr=2." in paired_table(cells, "lora lr=2").notes
     for wrong, message in (
         ("lora r=9", r"--baseline lora r=9: must be one of .*full; lora r=8 lr=1; lora r=8 lr=2"),
-        ("lora", r"--baseline lora: is any of lora r=8 lr=1; lora r=8 lr=2; name one of them"),
+        ("lora", r"--baseline lora: matches lora r=8 lr=1; lora r=8 lr=2; choose one of them"),
     ):
         with pytest.raises(SystemExit, match=message):
             main(["--runs", str(tmp_path), "--baseline", wrong])

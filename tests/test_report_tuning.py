@@ -110,9 +110,12 @@ def test_rates_that_were_dropped_early_are_no_random_draws(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("lr: [", r"0\.yaml: is no tuning curve"),
-        ("lr: 0.1", r"0\.yaml: is no tuning curve: KeyError"),
-        (yaml.safe_dump(entry("full", lr=0.5)), r"no tuning curve: ValueError: lr 0\.5 is none"),
+        ("lr: [", r"0\.yaml: is not a tuning curve"),
+        ("lr: 0.1", r"0\.yaml: is not a tuning curve: KeyError"),
+        (
+            yaml.safe_dump(entry("full", lr=0.5)),
+            r"not a tuning curve: ValueError: lr 0\.5 is not on",
+        ),
         (yaml.safe_dump(entry("full", settings=[])), "no tuning curve: AttributeError"),
         (yaml.safe_dump(entry("full", curve=[])), "no tuning curve: ValueError"),
         (None, "no tuned rates"),

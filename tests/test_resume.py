@@ -83,7 +83,7 @@ def test_every_method_goes_on_as_if_it_had_not_been_stopped(tiny_spec, method, t
     capsys.readouterr()
     stopped_and_continued(specs[1:], 1, 2)  # steps 2 and 4 or 5: in both epochs
     assert_same(results(specs[1:]), results(specs[:1]))
-    assert ("goes on from step" not in capsys.readouterr().err) == (method in BEGIN_AGAIN)
+    assert ("continues from step" not in capsys.readouterr().err) == (method in BEGIN_AGAIN)
     assert not list(Path(specs[1].out_dir).rglob("checkpoint*"))
 
 
@@ -181,7 +181,7 @@ def test_a_signal_stops_the_command_with_a_status_that_asks_for_another_go(tmp_p
         done = command_line(*words)
     assert done.returncode == REQUEUE and "stopped by SIGUSR1 at step 4 of 18" in done.stderr
     again = command_line(*words)
-    assert again.returncode == 0 and "goes on from step 4 of 18" in again.stderr
+    assert again.returncode == 0 and "continues from step 4 of 18" in again.stderr
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 

@@ -172,7 +172,7 @@ def test_a_changed_default_is_not_taken_for_the_old_run(tiny_spec, monkeypatch):
     first = run(spec)
     spec.train.max_grad_norm = 2.0
     monkeypatch.setattr("lora_bench.spec.Identity.key", first.key)
-    message = r"was run with other settings \(train.max_grad_norm was 1.0, is 2.0\)"
+    message = r"was run with different settings \(train.max_grad_norm was 1.0, is 2.0\)"
     with pytest.raises(UserError, match=message):
         run(spec)
 

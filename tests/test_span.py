@@ -433,8 +433,8 @@ def break_question(**changes):
         (break_question(answers="Rome"), "must be a list"),
         (break_question(answers=[]), "is_impossible is False with 0 answers"),
         (break_question(is_impossible=True), "is_impossible is True with 1 answers"),
-        (break_question(question=" "), "question is ' '; must be a text"),
-        (break_question(id=7), "id is 7; must be a text"),
+        (break_question(question=" "), "question is ' '; must be text"),
+        (break_question(id=7), "id is 7; must be text"),
         (break_question(id="q1"), "an earlier question of the file has this id"),
     ],
 )
@@ -463,7 +463,7 @@ def test_a_broken_question_is_named_or_left_out_and_counted(tmp_path, change, me
     [
         ('{"data": [', "line 1 column 11"),
         ("[]", "has no list `data`"),
-        ('{"data": 3}', "`data` is no list"),
+        ('{"data": 3}', "`data` is not a list"),
         ('{"data": [{"title": "x"}]}', "article 0: lacks 'paragraphs'"),
         ('{"data": [{"title": "x", "paragraphs": [{"qas": []}]}]}', "article 0: lacks 'context'"),
         ('{"data": []}', "is empty"),

@@ -235,7 +235,7 @@ def test_a_recipe_that_needs_an_mnli_start_says_so():
         ):
             compose(["recipe=paper_base", f"task={task}"])
     assert compose(["recipe=paper_base", "task=qnli"]).init_from is None
-    with pytest.raises(UserError, match="epochs: the chosen presets leave it open"):
+    with pytest.raises(UserError, match="epochs: the chosen presets do not set it"):
         compose(["recipe=paper_base", "task=wnli"])
 
 
@@ -256,8 +256,8 @@ WRONG = [
     ("method.targets=[query,valu]", "must be among query, key, value"),
     ("method.layers=[-1]", "must be layer indices from 0"),
     ("method.layers=[]", "must name a layer; null stands for all"),
-    ("method.layers=[1,1]", "must not name one twice"),
-    ("method.targets=[query,query]", "must not name one twice"),
+    ("method.layers=[1,1]", "must not contain duplicates"),
+    ("method.targets=[query,query]", "must not contain duplicates"),
     ("method.targets=[]", "method.targets=[]: method=lora needs it"),
     ("method.file=nosuch", "method.file=nosuch: must be one of adapter, bitfit, full"),
     ("logger=mlflow", "logger=mlflow: must be one of none, tensorboard, wandb"),

@@ -113,7 +113,9 @@ def test_a_sweep_trains_groups_and_says_so(tmp_path):
 
 def test_a_group_is_of_a_sweep(tmp_path):
     done = command_line("model=tiny", "group=2", f"out_dir={tmp_path}")
-    assert done.returncode == 1 and done.stderr == "error: group=2: is for a sweep; add -m\n"
+    assert (
+        done.returncode == 1 and done.stderr == "error: group=2: only applies to a sweep; add -m\n"
+    )
 
 
 def test_one_run_in_two_folders_is_refused(tmp_path):

@@ -118,7 +118,7 @@ def test_tuned_rates_lie_in_the_working_folder(installed):
     """An installed package is not written to."""
     small = ["recipe=tuned", "task=stsb", "model=tiny", "data.toy_train=32", "train.epochs=1"]
     few = ["tune.rows=8", "tune.seeds=[7]", "tune.rates=[0.001,0.01]", "tune.refine=false"]
-    assert "train.lr=???: the recipe leaves it open" in installed(*small).stderr
+    assert "train.lr=???: the recipe does not set it" in installed(*small).stderr
     told = good(installed("tune", *small, *few))
     (path,) = (installed.work / "conf" / "tuned").glob("*.yaml")
     assert str(path.relative_to(installed.work)) in told

@@ -262,7 +262,7 @@ def _ours(tensors: dict[str, Tensor], task: TaskSpec, path: Path) -> dict[str, T
         new = from_stock(name, stock)
         if new is None:
             raise AdapterError(
-                f"{path}: {name} is no parameter of a RoBERTa encoder or of a {task.kind} head"
+                f"{path}: {name} is not a parameter of a RoBERTa encoder or of a {task.kind} head"
             )
         state[new.replace(".lora_A", ".lora_a").replace(".lora_B", ".lora_b")] = tensor
     if not any(name.startswith("head.") for name in state):

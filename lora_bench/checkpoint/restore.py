@@ -128,7 +128,7 @@ def plain_encoder(model: LoraWrapperRoberta) -> RobertaModel:
     """
     if not all(parameter.is_floating_point() for parameter in model.encoder.parameters()):
         raise AdapterError(
-            "a 4-bit base is no plain model; the adapter fits the unquantized one too: "
+            "a 4-bit base is not a plain model; the adapter fits the unquantized one too: "
             "method.file=lora"
         )
     for name, layer in list(model.encoder.named_modules()):

@@ -76,7 +76,7 @@ def read_torch(path: Path, other: tuple[str, ...] = ()) -> dict[str, Any]:
         raise AdapterError(f"{path}: must be a dict of tensors")
     for name, value in loaded.items():
         if not isinstance(name, str) or (name not in other and not torch.is_tensor(value)):
-            raise AdapterError(f"{path}: must be a dict of tensors; {name!r} is none")
+            raise AdapterError(f"{path}: must be a dict of tensors; {name!r} is not one")
     check_numbers(path, {n: t for n, t in loaded.items() if torch.is_tensor(t)})
     return {name: t.float() if torch.is_tensor(t) else t for name, t in loaded.items()}
 

@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if table.empty and not problems:
-        sys.exit(f"error: {args.root}: holds no file of any task; {EXPECTED}")
+        sys.exit(f"error: {args.root}: has no file of any task; {EXPECTED}")
     if problems:
         sys.exit(1)
 

@@ -39,7 +39,7 @@ def no_surrogate(name: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         half = f"U+{ord(text[error.start]):04X}"
-        raise ValueError(f"{name} holds {half}, half of a character; must be a text") from None
+        raise ValueError(f"{name} holds {half}, half of a character; must be text") from None
 
 
 def shown(value: object) -> str:
@@ -47,5 +47,5 @@ def shown(value: object) -> str:
     try:
         text = repr(value)
     except RecursionError:
-        return f"a {type(value).__name__} nested too deep"
+        return f"a {type(value).__name__} nested too deeply"
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."

@@ -82,12 +82,12 @@ def _questions(path: Path) -> Iterator[tuple[str, str, Any]]:
     if not isinstance(found, dict) or "data" not in found:
         raise DataError(f"{path}: has no list `data`; must be SQuAD's JSON")
     if not isinstance(found["data"], list):
-        raise DataError(f"{path}: `data` is no list; must be SQuAD's JSON")
+        raise DataError(f"{path}: `data` is not a list; must be SQuAD's JSON")
     for number, article in enumerate(found["data"]):
         try:
             title = _field(article, "title", str, "")
             if not title.strip():
-                raise ValueError(f"title is {shown(title)}; must be a text")
+                raise ValueError(f"title is {shown(title)}; must be text")
             for index, paragraph in enumerate(_field(article, "paragraphs", list, "")):
                 inside = f" in paragraph {index}"
                 context = _field(paragraph, "context", str, inside)
@@ -121,12 +121,12 @@ def _row(title: str, context: str, question: Any) -> dict[str, Any]:
         ValueError: what is wrong with the question.
     """
     if not isinstance(question, dict):
-        raise ValueError("is no object; must hold id, question, answers")
+        raise ValueError("is not an object; must hold id, question, answers")
     for name in ("id", "question"):
         if not isinstance(question.get(name), str) or not question[name].strip():
-            raise ValueError(f"{name} is {shown(question.get(name))}; must be a text")
+            raise ValueError(f"{name} is {shown(question.get(name))}; must be text")
     if not context.strip():
-        raise ValueError(f"context is {shown(context)}; must be a text")
+        raise ValueError(f"context is {shown(context)}; must be text")
     texts = {"title": title, "context": context, "id": question["id"]}
     for name, text in (texts | {"question": question["question"]}).items():
         no_surrogate(name, text)
@@ -162,7 +162,7 @@ def _answer(answer: Any, context: str) -> tuple[str, int]:
     if not isinstance(text, str) or type(start) is not int:
         raise ValueError(f"answer is {shown(answer)}; must hold text and answer_start")
     if text and not text.strip():
-        raise ValueError(f"answer is {shown(text)}; must be a text")
+        raise ValueError(f"answer is {shown(text)}; must be text")
     found = context[start : start + len(text)] if start >= 0 else None
     if not text or found != text:
         raise ValueError(

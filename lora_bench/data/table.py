@@ -201,9 +201,9 @@ def _row(fields: Fields, task: TaskSpec, split: str) -> dict[str, Any]:
     for column, theirs in columns.items():
         text = fields[theirs]
         if not isinstance(text, str):
-            raise ValueError(f"column {column} is {shown(text)}; must be a text")
+            raise ValueError(f"column {column} is {shown(text)}; must be text")
         if not text.strip():
-            raise ValueError(f"column {column} is empty; must be a text")
+            raise ValueError(f"column {column} is empty; must be text")
         no_surrogate(f"column {column}", text)
         row[column] = text
     if label is not None:

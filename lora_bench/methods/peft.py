@@ -163,7 +163,7 @@ class Peft(Method):
             usable = [name for name in known if "target_modules" in config_fields(name)]
             one_of("method.peft_type", kind, cls.types or tuple(usable))
         if "target_modules" not in config_fields(str(kind)):
-            reason = "adds to a model's input, which packed batches have no place for"
+            reason = "adds to a model's input, which packed batches do not support"
             raise SpecError("method.peft_type", kind, reason)
         if not cls.types and kind in DRIVEN:
             raise SpecError("method.peft_type", kind, f"needs method.file={DRIVEN[kind]}")

@@ -19,8 +19,8 @@ from .runs import PROTOCOLS, load_records, without_collections
 
 RUNS = Path("outputs")
 SHOWN = ("tables", "best", "curve", "tuning", "compare")  # commands that print tables
-WRITING = ("tables", "curve", "tuning", "plots", "page")  # below --runs where there is no --out
-WITHOUT_RUNS = ("tuning", "compare")  # commands that do not read the runs of --runs
+WRITING = ("tables", "curve", "tuning", "plots", "page")  # write below --runs without --out
+WITHOUT_RUNS = ("tuning", "compare")  # commands that do not read the runs below --runs
 # option -> commands that read it
 READERS = {
     "runs": tuple(name for name in COMMANDS if name != "compare"),  # tuning writes there
@@ -41,10 +41,10 @@ READERS = {
 }
 EXAMPLES = """\
 commands:
-  tables (default)  print every table these runs fill; write them as Markdown, CSV and LaTeX, and
-                    every cell with mean, median, spread, interval and the keys behind it as
+  tables (default)  print every table for these runs; write them as Markdown, CSV and LaTeX, and
+                    every cell with mean, median, spread, interval and run keys as
                     tables/cells_<protocol>.csv
-  best              the best value of --over for each system, and on which data it was chosen
+  best              the best value of --over for each system, and the data that it was chosen on
   curve             score over --x: table, and pictures in <out>/pictures/
   tuning            learning rates in conf/tuned: table, curves, and expected best score by tuning
                     budget in <out>/pictures/tuning/
@@ -68,12 +68,12 @@ examples:
 """
 
 
-# Tables read texts one by one, which pandas' Arrow strings make slow.
+# Tables read texts one by one, which is slow with pandas' Arrow strings.
 @program
 @without_collections()
 @pd.option_context("mode.string_storage", "python")
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; exit with one line where the user is mistaken."""
+    """Run one command; a user error ends it with one line."""
     parser = _parser()
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
@@ -84,11 +84,13 @@ def main(arguments: list[str] | None = None) -> None:
     args.runs = args.runs or RUNS
     if args.command not in WITHOUT_RUNS and not os.path.isdir(args.runs):
         raise UserError(
-            f"--runs {args.runs}: no folder, so no runs there yet; python -m lora_bench makes one"
+            f"--runs {args.runs}: no such folder; train a run first with python -m lora_bench"
         )
     runs = pd.DataFrame() if args.command in WITHOUT_RUNS else load_records(args.runs)
     if runs.empty and args.command not in ("status", *WITHOUT_RUNS):
-        raise UserError(f"--runs {args.runs}: no runs there yet; python -m lora_bench makes one")
+        raise UserError(
+            f"--runs {args.runs}: no runs there yet; train one with python -m lora_bench"
+        )
     _check_out(args)
     COMMANDS[args.command](args, runs)
 
@@ -114,31 +116,33 @@ def _parser() -> argparse.ArgumentParser:
         "--protocol", choices=PROTOCOLS, help="epoch whose scores are shown (default: last)",
     )  # fmt: skip
     add(
-        "--statistic", choices=("mean", "median"), help="of the seeds (default: mean)",
+        "--statistic", choices=("mean", "median"), help="over the seeds (default: mean)",
     )  # fmt: skip
     add(
         "--baseline",
-        help=f"system that the others are compared with, or words of one (default: {BASELINE})",
+        help=f"system to compare with, or words of its name (default: {BASELINE})",
     )  # fmt: skip
     add(
         "--format", choices=FORMATS,
-        help="of what is printed (default: terminal, or markdown into a file)",
+        help="format of the output (default: terminal, or markdown when written to a file)",
     )  # fmt: skip
-    add("--all-pairs", action="store_true", help="tables: also compare every two systems")
+    add("--all-pairs", action="store_true", help="tables: also compare all pairs of systems")
     add("--published", action="store_true", help="tables: also compare with published numbers")
     add("--over", type=_words, help="best: settings, as in train.lr,method.alpha")
     add("--x", help="curve: a numeric setting, as in train.lr")
-    add("--axis", choices=("log", "linear"), help="curve: (default: what suits the values)")
-    layout = parser.add_argument_group("layout", "how tables look; each is a key of the file too")
+    add("--axis", choices=("log", "linear"), help="curve: (default: depends on the values)")
+    layout = parser.add_argument_group("layout", "how tables look; also keys of the layout file")
     add = layout.add_argument
-    add("--layout", type=Path, help="YAML file with the choices of a paper")
-    add("--tasks", type=_words, help="which, in this order, as in cola,rte")
-    add("--methods", type=_words, help="names, or words of systems, as in full,'lora r=8'")
-    add("--columns", type=_words, help="of the table of methods: parameters,tasks,average")
-    add("--rename", action="append", help="'lora r=8=Ours': a system, method, task or metric")
-    add("--sort", choices=CHOICES["sort"], help="rows of the table of methods (default: score)")
-    add("--best", choices=CHOICES["best"], help="where the best row stands (default: last)")
-    add("--spread", choices=CHOICES["spread"], help="in LaTeX (default: subscript)")
+    add("--layout", type=Path, help="YAML file with layout options, for example for a paper")
+    add("--tasks", type=_words, help="tasks to show, in this order, as in cola,rte")
+    add("--methods", type=_words, help="systems to show, by words, as in full,'lora r=8'")
+    add("--columns", type=_words, help="columns of the methods table: parameters,tasks,average")
+    add(
+        "--rename", action="append", help="rename a system, method, task or metric: 'lora r=8=Ours'"
+    )
+    add("--sort", choices=CHOICES["sort"], help="row order of the methods table (default: score)")
+    add("--best", choices=CHOICES["best"], help="position of the best row (default: last)")
+    add("--spread", choices=CHOICES["spread"], help="spread in LaTeX (default: subscript)")
     return parser
 
 
@@ -147,18 +151,18 @@ def _words(text: str) -> list[str]:
 
 
 def _choices(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of the layout, None where they were not given."""
+    """The options of the layout; None if not given."""
     names = ("tasks", "methods", "columns", "sort", "best", "spread")
     return {**{name: getattr(args, name) for name in names}, "rename": renames(args.rename)}
 
 
 def _check_out(args: argparse.Namespace) -> None:
-    """Refuse a folder that cannot be written to, before what takes time.
+    """Refuse a folder that is not writable, before any slow work.
 
     Raises:
         UserError: names the option and the folder.
     """
-    if args.command == "export":  # a file, which is soon written
+    if args.command == "export":  # writes a single file, without slow work
         return
     if args.out:
         check_folder(f"--out {args.out}", args.out)
@@ -167,7 +171,7 @@ def _check_out(args: argparse.Namespace) -> None:
 
 
 def _refuse_without_effect(args: argparse.Namespace) -> None:
-    """Refuse an option that the command does not read.
+    """Refuse an option that the command does not use.
 
     Raises:
         UserError: there is one.

@@ -1,4 +1,4 @@
-"""Systems over several tasks: interquartile means, mean ranks, and tests of every two systems."""
+"""Systems over several tasks: interquartile means, mean ranks, and pairwise tests."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from scipy import stats
 from .statistics import CONFIDENCE, RESAMPLES, holm, sign_flip
 
 INTERVAL = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]  # quantiles
-TIE_DIGITS = 9  # after the decimal point: means that agree to so many are equal
+TIE_DIGITS = 9  # decimal places to which means must agree to count as tied
 
 
 def interquartile_means(scores: Sequence[np.ndarray]) -> list[tuple[float, float, float]]:
@@ -39,7 +39,7 @@ def interquartile_means(scores: Sequence[np.ndarray]) -> list[tuple[float, float
 def mean_ranks(scores: Sequence[np.ndarray]) -> list[tuple[float, float, float]]:
     """Mean over tasks of the rank of each system, with its 95 % stratified bootstrap interval.
 
-    Within a task, systems are ranked by their mean over seeds: 1 is the best, and equal ones share
+    Within a task, systems are ranked by their mean over seeds: 1 is the best, and tied systems get
     the mean of their ranks (Demšar 2006, section 3.2.2). Seeds are resampled within each task, the
     same ones for all systems; tasks are not resampled.
 
@@ -53,7 +53,9 @@ def mean_ranks(scores: Sequence[np.ndarray]) -> list[tuple[float, float, float]]
     found, drawn = [], []
     for own in scores:
         n = own.shape[1]
-        times = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)  # that each seed is drawn
+        times = rng.multinomial(
+            n, np.full(n, 1 / n), size=RESAMPLES
+        )  # how often each seed is drawn
         found.append(_ranks(own.mean(axis=1, keepdims=True)))
         drawn.append(_ranks(own @ times.T / n))
     low, high = np.quantile(np.mean(drawn, axis=0), INTERVAL, axis=1)
@@ -62,15 +64,15 @@ def mean_ranks(scores: Sequence[np.ndarray]) -> list[tuple[float, float, float]]
 
 
 def _ranks(means: np.ndarray) -> np.ndarray:
-    """Ranks in each column; rounded, so that equal means are equal however they were summed."""
+    """Ranks in each column; means are rounded, so that ties do not depend on summation order."""
     return stats.rankdata(-means.round(TIE_DIGITS), axis=0)
 
 
 def compare_over_tasks(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """p of every two systems over all blocks of task and seed, after Holm over the pairs.
+    """p-values of all pairs of systems over all blocks of task and seed, Holm-corrected over pairs.
 
-    The sign-flip test of the difference of their means of task means: if neither is better on any
-    task, each difference in a block could as well have the other sign.
+    The sign-flip test of the difference of their means over tasks: if neither is better on any
+    task, each difference in a block could as well have the opposite sign.
 
     Args:
         scores: scores of each task, (systems, seeds); at least two blocks in all.
@@ -78,7 +80,7 @@ def compare_over_tasks(scores: Sequence[np.ndarray]) -> np.ndarray:
     Returns:
         (systems, systems), 1 on the diagonal.
     """
-    # divided, so that a task with more seeds does not count more than another
+    # divided, so that a task with more seeds does not have more weight
     weighted = np.concatenate([own / own.shape[1] for own in scores], axis=1)
     size = len(weighted)
     found = np.ones((size, size))

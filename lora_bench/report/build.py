@@ -1,4 +1,4 @@
-"""Every table that some runs fill."""
+"""Every table that can be built from some runs."""
 
 from dataclasses import dataclass, replace
 
@@ -15,12 +15,12 @@ from .tables import alpha_tables, older_procedure, span_table, sweep_tables
 
 @dataclass(frozen=True)
 class Choices:
-    """What the tables of a command show.
+    """Options for the tables of a command.
 
     Attributes:
-        statistic: ``mean`` or ``median`` of the seeds.
+        statistic: ``mean`` or ``median`` over the seeds.
         baseline: the system that others are compared with; None for the default.
-        all_pairs: whether every two systems are compared as well.
+        all_pairs: whether all pairs of systems are compared as well.
         layout: layout of the table of methods.
     """
 
@@ -35,11 +35,11 @@ def all_tables(cells: pd.DataFrame, runs: pd.DataFrame, choices: Choices) -> lis
 
     Args:
         cells: cells from ``make_cells``.
-        runs: behind the cells.
-        choices: what is shown of them.
+        runs: the runs behind the cells.
+        choices: what to show.
 
     Raises:
-        UserError: no system is the baseline.
+        UserError: no system matches the baseline.
     """
     statistic = choices.statistic
     tables: list[Table | None] = []
@@ -59,7 +59,7 @@ def all_tables(cells: pd.DataFrame, runs: pd.DataFrame, choices: Choices) -> lis
 
 
 def _of_procedure(table: Table, cells: pd.DataFrame) -> Table:
-    """The table, titled with the procedure where all systems share an older one."""
+    """The table, with the procedure in its title if all systems share an older one."""
     procedure = older_procedure(cells)
     return replace(table, title=f"{table.title} ({procedure})") if procedure else table
 

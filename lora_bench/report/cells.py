@@ -11,7 +11,7 @@ import pandas as pd
 from .names import conditions, system_names
 from .statistics import Summary, summarize_all
 
-IDS = ["where_id", "system_id"]  # what makes two runs seeds of one cell
+IDS = ["where_id", "system_id"]  # runs with equal ids are seeds of one cell
 FACTS = ["task", "model", "data", "train_rows", "method", "rank", "alpha", "start"]
 SHARED = [*IDS, "where", "system", *FACTS]  # the same for all runs of a cell
 STATISTICS = list(Summary.__dataclass_fields__)
@@ -22,7 +22,7 @@ COLUMNS = [
 
 
 def make_cells(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Runs as cells.
+    """Aggregate runs into cells.
 
     Args:
         runs: runs from ``load_records``.
@@ -87,7 +87,7 @@ def _rows_of(group: list[Any], protocol: str) -> list[dict[str, Any]]:
 
 
 def places(cells: pd.DataFrame) -> list[str]:
-    """Column of each cell: task, metric, and what tells it from others of its task."""
+    """Column of each cell: task, metric, and what distinguishes it from others of its task."""
     return [
         " ".join(
             [

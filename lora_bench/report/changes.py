@@ -14,7 +14,7 @@ from .runs import identify
 from .statistics import CONFIDENCE
 from .table import Number, Table
 
-# what two revisions or machines may differ in and still be meant as the same
+# settings that may differ between two revisions or machines in otherwise equal cells
 TESTS = (
     "Noise: the 95 % interval holds 0 (Student t over seeds that both have; where fewer than two "
     "are common, Welch's)."
@@ -24,15 +24,15 @@ APART = ("procedure", "model.fingerprint")
 
 
 def changes_table(first: pd.DataFrame, second: pd.DataFrame, protocol: str) -> Table:
-    """Each cell that both have, by the first metric, the largest difference first.
+    """Every common cell, by the first metric, the largest difference first.
 
-    Cells are the same where all settings are, the procedure and the fingerprint of the encoder
-    aside. Runs of one seed are paired where two or more seeds are common, or all that a folder has;
+    Cells are the same if all settings are equal, except the procedure and the encoder's
+    fingerprint. Runs are paired by seed if two or more seeds are common, or all seeds of a folder;
     otherwise the means of both are compared.
 
     Args:
         first: runs from ``load_records``.
-        second: runs of the other folder.
+        second: runs of the second folder.
         protocol: ``last`` or ``best``.
     """
     a, b = (_by_identity(make_cells(runs, protocol)) for runs in (first, second))

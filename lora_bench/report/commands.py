@@ -80,7 +80,7 @@ def _printed(tables: list[Table], style: str, heading: str) -> str:
 def _write_each(
     tables: list[Table], published: list[Table], folder: Path, protocol: str, caption: str | None
 ) -> None:
-    """Each table as CSV with the names of this project, and as LaTeX with those of papers."""
+    """Write each table as CSV with this project's names, and as LaTeX with published names."""
     counts = Counter(table.name for table in tables)
     for number, (table, shown) in enumerate(zip(tables, published, strict=True)):
         stem = table.name if counts[table.name] == 1 else f"{table.name}{number}"
@@ -138,7 +138,7 @@ def _compare(args: argparse.Namespace, runs: pd.DataFrame) -> None:
 
 
 def _print_and_write(table: Table, args: argparse.Namespace) -> None:
-    """Print one table; with --out it is written as CSV and LaTeX as well."""
+    """Print one table; with --out, also write it as CSV and LaTeX."""
     published = as_published(table, args.layout)
     print(to_block(published, args.format))
     if args.out:
@@ -155,7 +155,7 @@ def _plots(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     for path in written:
         print(path)
     for path in left_over(folder, written):
-        print(f"{path}: of an earlier call, these runs do not fill it", file=sys.stderr)
+        print(f"{path}: left over from an earlier call; these runs do not draw it", file=sys.stderr)
 
 
 def _page(args: argparse.Namespace, runs: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""What runs cost, with every metric: parameters, file size, time and memory."""
+"""Every metric of the runs and their costs: parameters, file size, time and memory."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ SHARE = (
     "Seconds marked as a share are those of a group of runs, divided among its members: they do "
     "not compare to those of runs trained alone."
 )
-NAMED = ("method.name", "method.rank")  # have columns of their own
+NAMED = ("method.name", "method.rank")  # settings with columns of their own
 DEFINITION = ("method.file", "method.targets", "method.peft_type")  # what a method's name means
 COSTS = [
     "train_seconds", "tokens_per_second", "peak_memory_bytes", "adapter_bytes",
@@ -24,7 +24,7 @@ COSTS = [
 
 
 def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table:
-    """Every metric of every system, and what it cost (medians over seeds)."""
+    """Every metric of every system, and its costs (medians over seeds)."""
     scored = cells[cells.n > 0]
     known = scored.drop_duplicates(IDS)
     systems = known.drop_duplicates("system_id")
@@ -66,7 +66,7 @@ def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table
 
 
 def _recipes(parts: Sequence[Mapping[str, str]]) -> list[str]:
-    """The settings of each system that differ among all of them and are not at their default."""
+    """The settings of each system that vary between systems and are not at their default."""
     default = texts(defaults())
     in_name = {*NAMED, *(path for path in DEFINITION if _implied_by_name(path, parts))}
     shown = [path for path in varying(parts) if path not in in_name]
@@ -83,7 +83,7 @@ def _implied_by_name(path: str, parts: Sequence[Mapping[str, str]]) -> bool:
 
 
 def _shared(parts: Sequence[Mapping[str, str]]) -> str:
-    """Settings that are equal for all systems, where they are not at their default."""
+    """Settings that are equal for all systems and not at their default."""
     default = texts(defaults())
     differing = {*varying(parts), *NAMED, "procedure"}
     paths = [p for p, text in parts[0].items() if p not in differing and text != default.get(p)]
@@ -99,7 +99,7 @@ def _rounded(value: float, unit: int, digits: int) -> Number | None:
 
 
 def _seconds(cost: Mapping[str, float]) -> Number | None:
-    """Training time of runs trained alone; where there are none, the share of a group, marked."""
+    """Training time of runs trained alone, or else the share of a group, marked as such."""
     if not pd.isna(cost["train_seconds"]):
         return Number(f"{cost['train_seconds']:.1f}")
     if pd.isna(cost["shared_train_seconds"]):

@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV, LaTeX or for a terminal."""
+"""Formats a table as Markdown, CSV, LaTeX or for a terminal."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ from .latex import to_latex as to_latex
 from .table import NO_ROWS, Table, as_text, mapped
 from .terminal import to_terminal as to_terminal
 
-# what Markdown would take for markup
+# characters that Markdown would treat as markup
 MARKDOWN = str.maketrans(
     {"\\": r"\\", "|": r"\|", "*": r"\*", "`": r"\`", "<": "&lt;", "~": r"\~", "[": r"\["}
 )
-FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs a cell that begins with one of them
+FORMULA = ("=", "+", "-", "@")  # a spreadsheet evaluates a cell that begins with one of them
 
 
 def to_markdown(table: Table) -> str:
@@ -33,7 +33,7 @@ def to_markdown(table: Table) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Text that Markdown shows literally."""
     return text.translate(MARKDOWN)
 
 
@@ -43,7 +43,7 @@ def to_csv(table: Table) -> str:
 
 
 def guarded(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows in which no text is a formula: an apostrophe goes before one, as spreadsheets do."""
+    """Rows without formulas: they are prefixed with an apostrophe, as in spreadsheets."""
     return mapped(rows, _guard).rename(columns=_guard)
 
 
@@ -69,7 +69,7 @@ def to_block(table: Table, style: str) -> str:
     """A table with its title and notes.
 
     Args:
-        table: what is shown.
+        table: the table.
         style: one of FORMATS.
     """
     if style == "latex":  # its caption has the rest
@@ -83,10 +83,10 @@ def to_block(table: Table, style: str) -> str:
 
 
 def fold_constants(table: Table) -> tuple[Table, str]:
-    """Take out the columns that are the same in every row.
+    """Remove the columns that are constant over all rows.
 
     Returns:
-        The rest, and a line with the columns taken out.
+        The remaining table, and a line with the removed columns.
     """
     rows = table.rows
     names = [

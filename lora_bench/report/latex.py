@@ -1,6 +1,6 @@
 """A table as LaTeX for a paper with two columns: ``table*``, booktabs, siunitx.
 
-What a record holds is set as text, whatever it is: nothing of it runs as TeX.
+The content of a record is always set as text: nothing in it is executed as TeX.
 """
 
 import math
@@ -23,15 +23,15 @@ ESCAPES = {
     MISSING: "--", "−": "$-$", "³": r"\textsuperscript{3}", "`": r"\textasciigrave{}",
 }  # fmt: skip
 SPECIAL = re.compile(r"[^ 0-9A-Za-z]")
-MINUS = re.compile(r"(?<![\w\-])-(?=\d)")  # a hyphen that is one
+MINUS = re.compile(r"(?<![\w\-])-(?=\d)")  # a hyphen that is a minus sign
 NUMERIC = (Number, int)
 COUNT = re.compile(r"[\d.,–]+[kM]?")
-BREAKS = re.compile(r"(?<=[=,_/;:.\-])(?=\S)")  # a long word may be broken behind these letters
-ROOM = 88  # average letters of \small across the narrowest common page of two columns
-GAP = 1.4  # letters between two columns
-LEAST = 11  # letters to which a column of text is wrapped
-MOST_LINES = 38  # of rows on a page
-RAGGED = 0.75  # of a line that wrapped text fills
+BREAKS = re.compile(r"(?<=[=,_/;:.\-])(?=\S)")  # a long word may be broken after these characters
+ROOM = 88  # average characters of \small across the narrowest common two-column page
+GAP = 1.4  # characters between two columns
+LEAST = 11  # characters to which a text column is wrapped at least
+MOST_LINES = 38  # lines of rows on a page
+RAGGED = 0.75  # share of a line that wrapped text fills
 SETUP = r"\sisetup{mode=text,reset-text-series=false,group-minimum-digits=4,group-separator={,}}"
 SCORES = "Percent: mean over seeds{spread}."
 SPREADS = {True: ", standard deviation as subscript", False: " ± standard deviation"}
@@ -39,9 +39,9 @@ BOLD = "Bold: better than every other system of the column (sign-flip test, p at
 
 
 def to_latex(table: Table) -> str:
-    r"""One ``table*`` at ``\small``, or several where rows or columns do not fit one page.
+    r"""One ``table*`` at ``\small``, or several if rows or columns do not fit on one page.
 
-    Columns that the table can spare are left out for that, and the caption names them.
+    Dispensable columns are left out to make it fit, and the caption names them.
     """
     shown, left_out = _fit(_with_texts(table))
     caption = " ".join([*_caption(table), *_left_out(left_out)])
@@ -53,7 +53,7 @@ def to_latex(table: Table) -> str:
 
 
 def _with_texts(table: Table) -> Table:
-    """The table with every cell as plain text, but for the numbers of numeric columns."""
+    """The table with every cell as plain text, except numbers in numeric columns."""
     columns = {name: list(table.rows[name]) for name in table.rows.columns}
     texts = {
         name: [v if numeric and isinstance(v, NUMERIC) else as_text(v) for v in values]
@@ -64,7 +64,7 @@ def _with_texts(table: Table) -> Table:
 
 
 def escape(text: str) -> str:
-    """Text that TeX sets as it is; a letter that its fonts lack by its number."""
+    """Text that TeX sets literally; characters missing in its fonts become their code."""
     return SPECIAL.sub(_letter, as_text(text))
 
 
@@ -102,7 +102,7 @@ def _fit(table: Table) -> tuple[Table, list[str]]:
 
 
 def _panels(table: Table) -> Iterator[Table]:
-    """The columns, divided where they do not fit one line; the first one leads each part."""
+    """The columns, split if they do not fit on one line; each part starts with the first one."""
     names = list(table.rows.columns)
     first, rest = names[0], names[1:]
     while rest:
@@ -116,7 +116,7 @@ def _panels(table: Table) -> Iterator[Table]:
 
 
 def _pages(table: Table) -> Iterator[Table]:
-    """The rows, divided where they do not fit one page, by an estimate of their lines."""
+    """The rows, split if they do not fit on one page, by an estimate of their lines."""
     heights = _heights(table)
     start, used = 0, 0
     for i, height in enumerate(heights):
@@ -128,7 +128,7 @@ def _pages(table: Table) -> Iterator[Table]:
 
 
 def _heights(table: Table) -> list[int]:
-    """Lines of each row, whose long texts share what the other columns leave."""
+    """Lines of each row; long texts share the width that the other columns leave."""
     columns = {name: list(table.rows[name]) for name in table.rows.columns}
     wraps = {
         name: texts
@@ -165,7 +165,7 @@ def _column_width(table: Table, name: str) -> float:
 
 
 def is_numeric(values: list[Any]) -> bool:
-    """Whether a column holds numbers, with a short word such as "failed" at most."""
+    """Whether a column holds numbers, apart from short words such as "failed"."""
     numbers = any(isinstance(v, NUMERIC) for v in values)
     words = (v for v in values if isinstance(v, str) and not isinstance(v, Number))
     return numbers and all(len(word) <= LEAST for word in words)
@@ -265,7 +265,7 @@ def _cell(value: Any, numeric: bool, best: bool, subscript: bool) -> str:
 
 
 def _behind(number: Number, subscript: bool) -> str:
-    """What stands behind a value: its spread and its mark."""
+    """The text after a value: its spread and its mark."""
     spread = rf"_{{\pm {number.spread}}}" if subscript else rf"\,\pm\,{number.spread}"
     parts = [f"${spread}$"] if number.spread else []
     parts += [rf"\,({escape(number.mark)})"] if number.mark else []

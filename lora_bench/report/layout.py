@@ -1,4 +1,4 @@
-"""How tables look in a paper: which systems and tasks, in which order, under which names."""
+"""How tables look in a paper: which systems and tasks, in which order, with which names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -25,17 +25,17 @@ SYSTEMS = ("method", "system", "than")  # columns of labels
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Layout:
-    """The choices; each is a key of the file of ``--layout`` and an option of the same name."""
+    """Layout options; each is a key of the ``--layout`` file and a command-line option."""
 
     tasks: list[str] = field(default_factory=list)  # in this order; empty: all
-    methods: list[str] = field(default_factory=list)  # names, or words of a system's; empty: all
-    # of the table of methods, in this order
+    methods: list[str] = field(default_factory=list)  # systems, by words of their name; empty: all
+    # columns of the methods table, in this order
     columns: list[Column] = field(default_factory=lambda: list(get_args(Column)))
     rename: dict[str, str] = field(default_factory=dict)  # system, method, task or metric -> text
-    sort: Sort = "score"  # rows of the table of methods; given: in the order of methods
-    best: End = "last"  # where the best score stands with sort: score
-    spread: Spread = "subscript"  # the standard deviation in LaTeX; none: nowhere
-    caption: str | None = None  # of the table of methods in LaTeX; null: written from its facts
+    sort: Sort = "score"  # rows of the methods table; given: in the order of methods
+    best: End = "last"  # position of the best score with sort: score
+    spread: Spread = "subscript"  # the standard deviation in LaTeX; none: not shown
+    caption: str | None = None  # caption of the methods table in LaTeX; null: generated
 
 
 DEFAULT = Layout()
@@ -45,11 +45,11 @@ CHOICES = {"sort": get_args(Sort), "best": get_args(End), "spread": get_args(Spr
 
 
 def load_layout(path: Path | None, options: dict[str, Any]) -> Layout:
-    """The layout of a file with the options of the command line, which win.
+    """The layout of a file; options of the command line take precedence.
 
     Args:
         path: YAML file; None for the defaults.
-        options: field -> value; None where it was not given.
+        options: field -> value; None if it was not given.
 
     Raises:
         UserError: the file cannot be read, or a key or a value is not allowed.
@@ -81,7 +81,7 @@ def _allowed() -> str:
 
 
 def renames(words: Sequence[str] | None) -> dict[str, str] | None:
-    """``lora=Ours`` as a dict; the text behind the last ``=`` is the new name.
+    """``lora=Ours`` as a dict; the text after the last ``=`` is the new name.
 
     Raises:
         UserError: a word without ``=``.
@@ -99,7 +99,7 @@ def choose(
     """The cells and runs of the tasks and methods that a layout shows.
 
     Raises:
-        UserError: it names a task, a system or another text that is not there.
+        UserError: it names a task, a system or another name that does not exist.
     """
     labels, tasks = list(dict.fromkeys(cells.label)), list(dict.fromkeys(cells.task))
     metrics = [metric for metric in cells.metric.unique() if isinstance(metric, str)]
@@ -125,18 +125,18 @@ def choose(
 
 
 def fits(entry: str, label: str) -> bool:
-    """Whether a name, or words of one, mean a system."""
+    """Whether a name, or words of it, match a system."""
     return entry == label or set(entry.split()) <= set(label.split())
 
 
 @cache
 def published_names() -> dict[str, dict[str, str]]:
-    """Kind (methods, tasks, metrics, columns) -> our name -> that of papers."""
+    """Kind (methods, tasks, metrics, columns) -> our name -> published name."""
     return yaml.safe_load(NAMES.read_text(encoding="utf-8"))
 
 
 def as_published(table: Table, layout: Layout) -> Table:
-    """A table with the names of papers, its seeds said once, and no spread where none is wanted."""
+    """A table with published names, the number of seeds in its title, and optional spreads."""
     rows, head = table.rows.copy(), {}
     for name in rows.columns:
         upper = ""
@@ -174,7 +174,7 @@ def _system(label: Any, layout: Layout) -> str:
 
 
 def _seeds_once(table: Table) -> Table:
-    """The number of seeds that most scores have stands in the title, another one behind a score."""
+    """Put the most common number of seeds in the title, and others after their scores."""
     marks = [v.mark for v in table.rows.to_numpy().ravel() if isinstance(v, Number) and v.mark]
     counts = pd.Series(marks, dtype=object).value_counts()
     plain = [mark for mark in counts.index if mark.isdecimal()]

@@ -38,7 +38,7 @@ def methods_table(
 ) -> Table:
     """Methods by tasks, with trained parameters and an average (LoRA paper, Table 2).
 
-    A task has its first metric, on each of its splits. The average stands where all tasks do.
+    A task has its first metric, on each of its splits. Rows with all tasks have an average.
     """
     shown = cells[_main_metric(cells)]
     order = {task: i for i, task in enumerate(layout.tasks or TASK_ORDER)}
@@ -68,7 +68,7 @@ def methods_table(
 
 
 def _main_metric(cells: pd.DataFrame) -> list[bool]:
-    """Whether a cell has the first metric of its task, on whatever split."""
+    """Whether a cell has the first metric of its task, on any split."""
     main = {
         (where, metric.removesuffix(suffix_of(splits[0])))
         for where, metric, splits in zip(
@@ -91,7 +91,7 @@ def _main_metric(cells: pd.DataFrame) -> list[bool]:
 
 
 def row_order(first: pd.DataFrame, statistic: str, layout: Layout) -> list[str]:
-    """Labels as a layout orders them."""
+    """Labels in the order of a layout."""
     means = first.groupby("label")[statistic].mean()
     if layout.sort == "score":
         ends = {"last": (True, "first"), "first": (False, "last")}
@@ -112,7 +112,7 @@ def row_order(first: pd.DataFrame, statistic: str, layout: Layout) -> list[str]:
 
 
 def _add_average(table: Table, first: pd.DataFrame, statistic: str) -> None:
-    """A column with the mean over tasks of each row that has all of them."""
+    """Add a column with the mean over tasks for each row that has all of them."""
     scored = first[first.n > 0]
     found: dict[str, list[tuple[float, dict[int, float]]]] = {}
     for label, value, scores in zip(scored.label, scored[statistic], scored.scores, strict=True):
@@ -131,7 +131,7 @@ def _add_average(table: Table, first: pd.DataFrame, statistic: str) -> None:
 
 
 def over_tasks(scores: Iterable[Mapping[int, float]]) -> dict[int, float]:
-    """Mean over tasks for each seed that all of them have."""
+    """Mean over tasks for each seed that all tasks have."""
     tasks = list(scores)
     common_seeds = set.intersection(*(set(found) for found in tasks))
     return {s: float(np.mean([found[s] for found in tasks])) for s in sorted(common_seeds)}
@@ -166,7 +166,7 @@ def _ordered(table: Table, names: list[str]) -> Table:
 
 
 def _with_references(table: Table, runs: pd.DataFrame, shown: pd.DataFrame) -> Table:
-    """Put chance and the bag of words above the methods, the ceiling below, where known."""
+    """Put chance and bag of words above the methods and the ceiling below, if known."""
     facts: dict[str, dict] = {name: {} for name in REFERENCES}
     columns = dict(zip(zip(shown.where_id, shown.metric, strict=True), shown.place, strict=True))
     for run in runs[runs.status == "ok"].drop_duplicates("where_id").to_dict("records"):
@@ -189,7 +189,7 @@ def _with_references(table: Table, runs: pd.DataFrame, shown: pd.DataFrame) -> T
 
 
 def _differing_by_row(first: pd.DataFrame) -> Iterator[str]:
-    """A note on the settings in which the systems of one row differ between its columns."""
+    """A note on settings that differ between the columns of one row."""
     rows: dict[tuple[str, ...], list[str]] = {}
     systems: dict[str, dict[str, Mapping[str, Any]]] = {}
     for label, id_, system in zip(first.label, first.system_id, first.system, strict=True):
@@ -202,7 +202,7 @@ def _differing_by_row(first: pd.DataFrame) -> Iterator[str]:
 
 
 def _differing_by_task(first: pd.DataFrame) -> Iterator[str]:
-    """A note on the settings of model and data in which the tasks differ."""
+    """A note on settings of model and data that differ between tasks."""
     known = first.drop_duplicates("where_id")
     parts = [
         {p: t for p, t in texts(where).items() if not p.startswith("task.")}
@@ -218,7 +218,7 @@ def _differing_by_task(first: pd.DataFrame) -> Iterator[str]:
 
 
 def _unnamed(first: pd.DataFrame) -> Iterator[str]:
-    """A note on the settings that go along with those in the names of a method's systems."""
+    """A note on settings that vary together with those in the names of a method's systems."""
     systems = first.drop_duplicates("system_id")
     parts = dict(zip(systems.system_id, map(texts, systems.system), strict=True))
     for method, group in first.drop_duplicates(IDS).groupby("method", sort=False):

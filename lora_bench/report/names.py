@@ -1,4 +1,4 @@
-"""Names of systems and of columns: as short as tells apart what is shown.
+"""Names of systems and of columns: as short as possible while unambiguous.
 
 A system is named by its method and rank, and by the settings that differ among the systems of its
 method. A column is named by its task and metric, and by the settings of task, model and data that
@@ -17,11 +17,11 @@ import pandas as pd
 from ..spec import Spec, settings
 
 NULL = "null"
-FINGERPRINT_DIGITS = 8  # of a fingerprint in a name
+FINGERPRINT_DIGITS = 8  # digits of a fingerprint in a name
 
 
 def show(value: Any) -> str:
-    """A setting's value as the command line takes it."""
+    """A setting's value in command-line syntax."""
     if isinstance(value, str):  # most are
         return value
     if value is None:
@@ -39,7 +39,7 @@ def show(value: Any) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number and its noun, as in "1 run" and "2,000 runs"."""
+    """A count and its noun, as in "1 run" and "2,000 runs"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
@@ -51,7 +51,7 @@ def texts(part: Mapping[str, Any], ignore: Collection[str] = ()) -> dict[str, st
         ignore: paths to leave out.
 
     Returns:
-        Path -> text. A null value is left out: a setting that a method lacks has none either.
+        Path -> text. Null values are left out, like settings that a method lacks.
     """
     return {p: show(v) for p, v in part.items() if v is not None and p not in ignore}
 
@@ -65,7 +65,7 @@ def defaults() -> Mapping[str, Any]:
 def short_names(paths: Iterable[str]) -> dict[str, str]:
     """The shortest unambiguous name of each setting: ``warmup``, but ``data.seed``.
 
-    The name of a preset is that of its group, as on the command line: ``model``, not ``name``.
+    A preset is named by its group, as on the command line: ``model``, not ``name``.
     """
     paths = list(paths)
     known, others = _known_leaves(), [path for path in paths if path not in defaults()]
@@ -102,7 +102,7 @@ def varying(parts: Iterable[Mapping[str, str]]) -> list[str]:
         return []
     paths = {path for part in parts for path in part}
     order = {path: i for i, path in enumerate(defaults())}
-    sections = {path.partition(".")[0]: i for path, i in order.items()}  # its last setting
+    sections = {path.partition(".")[0]: i for path, i in order.items()}  # index of its last setting
     differing = [path for path in paths if len({part.get(path, NULL) for part in parts}) > 1]
     # settings that a Spec has only for one method or task come last in their section
     return sorted(
@@ -114,18 +114,18 @@ def varying(parts: Iterable[Mapping[str, str]]) -> list[str]:
 def telling(
     groups: Sequence[Hashable], parts: Sequence[Mapping[str, str]], fixed: Sequence[str] = ()
 ) -> list[str]:
-    """A minimal set of settings whose values tell all parts of a group apart.
+    """A minimal set of settings whose values distinguish all parts of a group.
 
-    The setting that tells most of them apart is taken first; of equal ones a plain value before
-    a list, and a fingerprint last.
+    The setting that distinguishes most parts is taken first; among ties, plain values come before
+    lists, and fingerprints last.
 
     Args:
         groups: group of each part.
         parts: path -> text.
-        fixed: paths that are in the set in any case.
+        fixed: paths that are always in the set.
 
     Returns:
-        Paths; no one of them, ``fixed`` excepted, can be left out.
+        Paths; none of them, except those in ``fixed``, can be left out.
     """
     paths = sorted(varying(parts), key=lambda path: _preference(path, parts))
     codes = {path: _codes(part.get(path, NULL) for part in parts) for path in {*paths, *fixed}}
@@ -136,7 +136,7 @@ def telling(
     while found < goal:
         taken = [codes[path] for path in chosen]
         counts = {path: _classes(group, [*taken, codes[path]]) for path in paths}
-        best = max(paths, key=counts.__getitem__)  # the first of equals
+        best = max(paths, key=counts.__getitem__)  # the first one among ties
         chosen, found = [*chosen, best], counts[best]
     for path in chosen[len(fixed) :]:
         rest = [other for other in chosen if other != path]
@@ -174,7 +174,7 @@ def system_names(
         ignore: method -> settings that the names of its systems leave out.
 
     Returns:
-        Names that differ for any two systems in one place that differ in more than ``ignore``.
+        Names that are unique within one place, apart from differences in ``ignore``.
     """
     ignore = ignore or {}
     known = frame.drop_duplicates(["where_id", "system_id"])
@@ -198,14 +198,14 @@ def system_names(
 
 
 def conditions(frame: pd.DataFrame, ignore: Collection[str] = ()) -> list[str]:
-    """What tells the task, model and data of each row from others of the same task.
+    """What distinguishes the task, model and data of each row from others of the same task.
 
     Args:
         frame: rows with where_id, where and task.
-        ignore: settings that are left out.
+        ignore: settings to leave out.
 
     Returns:
-        Settings as in ``train_rows=100, model=minilm``; "" where nothing else has the task.
+        Settings as in ``train_rows=100, model=minilm``; "" if the task has only one.
     """
     known = frame.drop_duplicates("where_id")
     parts = {

@@ -1,4 +1,4 @@
-"""Systems over all tasks: average, interquartile mean and mean rank, where no score is missing."""
+"""Systems over all tasks: average, interquartile mean and mean rank, without missing scores."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .pairs import clear_best, name_some
 from .table import Number, Table
 from .tables import common
 
-FEWEST = 2  # systems, and tasks
+FEWEST = 2  # minimum number of systems and of tasks
 COLUMNS = ["method", "average", "IQM", "IQM interval", "mean rank", "rank interval"]
 MEANING = (
     "Average: mean over tasks of the mean over seeds. IQM: interquartile mean of all scores. Both "
@@ -47,7 +47,7 @@ class Blocks:
 
 
 def complete_blocks(cells: pd.DataFrame) -> Blocks | None:
-    """The systems, tasks and seeds of which no score is missing, by the first metric of a task.
+    """The systems, tasks and seeds without a missing score, by the first metric of each task.
 
     While a score is missing, the system or the task that lacks the largest share of its scores is
     left out.
@@ -56,7 +56,7 @@ def complete_blocks(cells: pd.DataFrame) -> Blocks | None:
         cells: cells from ``make_cells``.
 
     Returns:
-        None where fewer than FEWEST systems or tasks are left.
+        None if fewer than FEWEST systems or tasks are left.
     """
     first = cells[cells["first"]]
     found = {
@@ -88,7 +88,7 @@ def complete_blocks(cells: pd.DataFrame) -> Blocks | None:
 def _without_gaps(
     labels: list[str], places: list[str], known: Collection[tuple[str, str]]
 ) -> tuple[list[str], list[str], list[str]]:
-    """Labels and places with every score, and notes on the others."""
+    """Labels and places without a missing score, and notes on the others."""
     missing = np.array([(label, place) not in known for label in labels for place in places])
     missing = missing.reshape(len(labels), len(places))
     rows, columns = np.arange(len(labels)), np.arange(len(places))
@@ -107,7 +107,7 @@ def _without_gaps(
 
 
 def overall_table(cells: pd.DataFrame, layout: Layout = DEFAULT) -> Table | None:
-    """Systems over the tasks and seeds that all of them have; None where there is one task.
+    """Systems over the tasks and seeds that all of them have; None if there is only one task.
 
     Args:
         cells: cells from ``make_cells``.

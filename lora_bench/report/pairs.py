@@ -11,11 +11,11 @@ from .names import defaults
 from .statistics import Paired, compare, compare_all, holm
 from .table import Number, Table
 
-BASELINE = "lora r=8"  # where none is asked for
-LEVEL = 0.05  # of the test behind bold
-FEWEST = 2  # common seeds that have an interval
+BASELINE = "lora r=8"  # default
+LEVEL = 0.05  # significance level of the test behind bold
+FEWEST = 2  # minimum number of common seeds for an interval
 FACTS = ("difference", "interval", "n", "p", "p, Holm", "seeds needed")
-MOST_LISTED = 8  # names in a note
+MOST_LISTED = 8  # maximum number of names in a note
 
 
 def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
@@ -23,15 +23,15 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
 
     Args:
         cells: cells from ``make_cells``.
-        baseline: a label, or words of one such as ``lora r=8``: of several systems that these
-            fit, the one with the fewest settings changed from their default. None: BASELINE.
+        baseline: a label, or words of one such as ``lora r=8``: of several matching systems, the
+            one with the fewest settings changed from their default. None: BASELINE.
 
     Returns:
         Rows of task, metric, system, difference in points, 95 % interval and FACTS.
         Notes say which system the baseline is, and what was not compared.
 
     Raises:
-        UserError: no place has a system of this name, or each has several of them.
+        UserError: no place has a system of this name, or each has several.
     """
     first = cells[cells["first"] & (cells.n > 0)]
     name = baseline or BASELINE
@@ -72,14 +72,14 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
 
 def _no_baseline(baseline: str, unclear: Sequence[str], cells: pd.DataFrame) -> UserError:
     if unclear:
-        reason = f"is any of {'; '.join(unclear)}; name one of them"
+        reason = f"matches {'; '.join(unclear)}; choose one of them"
     else:
         reason = f"must be one of {'; '.join(systems_of(cells))}"
     return UserError(f"--baseline {baseline}: {reason}")
 
 
 def pairs_table(cells: pd.DataFrame) -> Table:
-    """The difference of every two systems of one place; columns as ``paired_table``."""
+    """The difference of all pairs of systems of one place; columns as in ``paired_table``."""
     first = cells[cells["first"] & (cells.n > 0)]
     rows: list[dict[str, Any]] = []
     alone: list[str] = []
@@ -97,7 +97,7 @@ def pairs_table(cells: pd.DataFrame) -> Table:
 
 
 def find_baseline(place: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """The rows that a baseline may be: one, none, or several that fit equally well."""
+    """The rows that match a baseline: one, none, or several that match equally well."""
     if (place.label == baseline).any():
         return place[place.label == baseline]
     words = set(baseline.split())
@@ -116,7 +116,7 @@ def systems_of(cells: pd.DataFrame) -> list[str]:
 
 
 def _compared(others: pd.DataFrame, base: pd.Series, alone: list[str]) -> Iterator[dict[str, Any]]:
-    """A row for each system with enough seeds in common; the others are added to ``alone``."""
+    """A row for each system with enough common seeds; the others are added to ``alone``."""
     found = compare_all([(scores, base.scores) for scores in others.scores])
     for cell, paired in zip(others.itertuples(), found, strict=True):
         if paired is None or paired.low is None:
@@ -132,7 +132,7 @@ def _compared(others: pd.DataFrame, base: pd.Series, alone: list[str]) -> Iterat
 
 
 def difference(paired: Paired) -> dict[str, Any]:
-    """Difference, interval and n as a table shows them; no interval for one common seed."""
+    """Difference, interval and n as shown in a table; no interval for one common seed."""
     known = paired.low is not None
     return {
         "difference": Number(f"{paired.difference:+.2f}"),
@@ -142,7 +142,7 @@ def difference(paired: Paired) -> dict[str, Any]:
 
 
 def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
-    """Add to each row its p after Holm, over the tasks of its two systems; say the least p."""
+    """Add Holm-corrected p-values, over the tasks of two systems, and a note on the least p."""
     families: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         families.setdefault((row["system"], row.get("than", "")), []).append(row)
@@ -160,7 +160,7 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
 
 
 def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -> set[int]:
-    """Positions of the best systems, where they are better than all others beyond noise.
+    """Positions of the best systems, if they are better than all others beyond noise.
 
     Noise: the two-sided sign-flip test over common seeds does not reject at LEVEL, as with fewer
     than six seeds.
@@ -170,8 +170,8 @@ def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -
         scores: scores of each system, by seed.
 
     Returns:
-        Those that print as the best value to one digit; empty where some other system is not
-        worse beyond noise, or where there is no other.
+        Those whose value equals the best one when rounded to one digit; empty if another system is
+        not worse beyond noise, or if there is no other.
     """
     order = [i for i in np.argsort(-np.asarray(values, dtype=float), kind="stable")]
     order = [int(i) for i in order if not np.isnan(values[i])]
@@ -179,7 +179,7 @@ def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -
     others = order[len(best) :]
     if not others or any(len(scores[i]) < FEWEST for i in best):
         return set()
-    for other in others:  # the hardest to beat first
+    for other in others:  # the strongest first
         for i in best:
             found = compare(scores[i], scores[other])
             if found is None or found.p > LEVEL or found.difference <= 0:

@@ -5,10 +5,10 @@ from functools import cache
 import numpy as np
 from scipy import stats
 
-SIGNIFICANCE = 0.05  # of the two-sided test
-POWER = 0.8  # share of cases in which the test is to show the difference
+SIGNIFICANCE = 0.05  # level of the two-sided test
+POWER = 0.8  # share of cases in which the test should show the difference
 MOST_SEEDS = 1000  # beyond this, "how many seeds" has no useful answer
-# numbers of seeds that are tried: exact up to 100, then 2 % apart
+# numbers of seeds to try: all up to 100, then 2 % apart
 SEEDS = np.unique(np.r_[2:101, np.geomspace(101, MOST_SEEDS, 120).astype(int)])
 
 
@@ -22,7 +22,7 @@ def seeds_needed(difference: float, spread: float) -> int | None:
         spread: standard deviation of the paired differences.
 
     Returns:
-        None where it is more than MOST_SEEDS, or where difference or spread is 0.
+        None if it is more than MOST_SEEDS, or if difference or spread is 0.
     """
     if spread == 0 or difference == 0:
         return None
@@ -32,7 +32,7 @@ def seeds_needed(difference: float, spread: float) -> int | None:
 
 @cache
 def _least_effects() -> np.ndarray:
-    """For each number in SEEDS the least difference, in standard deviations, that is shown."""
+    """For each number in SEEDS, the smallest detectable difference in standard deviations."""
     low, high = np.zeros(len(SEEDS)), np.full(len(SEEDS), 100.0)
     for _ in range(50):  # bisection: power grows with the effect
         middle = (low + high) / 2
@@ -42,9 +42,9 @@ def _least_effects() -> np.ndarray:
 
 
 def _power(effect: np.ndarray | float, n: np.ndarray) -> np.ndarray:
-    """Chance that a two-sided paired t-test over n pairs rejects.
+    """Probability that a two-sided paired t-test over n pairs rejects.
 
-    The noncentral t beyond both critical values.
+    The probability of the noncentral t beyond both critical values.
 
     Args:
         effect: difference in standard deviations.
@@ -53,4 +53,4 @@ def _power(effect: np.ndarray | float, n: np.ndarray) -> np.ndarray:
     critical = stats.t.ppf(1 - SIGNIFICANCE / 2, n - 1)
     shift = effect * np.sqrt(n)
     power = stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
-    return np.nan_to_num(power, nan=1.0)  # SciPy answers NaN where the power is 1 to all digits
+    return np.nan_to_num(power, nan=1.0)  # SciPy returns NaN where the power is 1 to all digits

@@ -1,4 +1,4 @@
-"""Published numbers next to ours, and whether two of them may be compared at all.
+"""Published numbers next to ours, and whether they are comparable.
 
 The facts are in ``published.yaml``.
 """
@@ -55,7 +55,7 @@ def published_pairs(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> p
 
     Returns:
         Columns of cells and of FACTS, the position ``cell`` of our cell, ``origin``, ``ours``,
-        ``difference``, and ``reasons`` why they do not compare, "" where they do.
+        ``difference``, and ``reasons`` why they are not comparable, "" if they are.
     """
     counts = median_costs(runs, ["trained_parameters", "head_parameters"])
     sizes = (counts.trained_parameters - counts.head_parameters.fillna(0)).rename("size_ours")
@@ -79,8 +79,8 @@ def published_pairs(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> p
 def published_table(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> Table:
     """Each of our cells next to every published number of its task, metric, method and rank.
 
-    The verdict says "reproduced within" only where model, protocol, start and number of trained
-    parameters are the same and all official data was used; else it names what differs.
+    The verdict says "reproduced within" only if model, protocol, start and number of trained
+    parameters are the same and all official data was used; otherwise it names what differs.
 
     Args:
         cells: cells from ``make_cells``.
@@ -111,10 +111,10 @@ def published_table(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> T
 
 
 def _reasons(pair: Any, protocol: str) -> str:
-    """Why two numbers do not compare; "" where they do.
+    """Why two numbers are not comparable; "" if they are.
 
     Args:
-        pair: has the fields COMPARED.
+        pair: a row with the fields COMPARED.
         protocol: protocol of our number.
     """
     checks = (
@@ -133,7 +133,7 @@ def _reasons(pair: Any, protocol: str) -> str:
 
 
 def _other_data(pair: Any) -> str:
-    """What of our data is not the official one."""
+    """How our data differs from the official data."""
     if pair.data == "toy":
         return "generated, theirs official"
     rows = pair.official_rows.get("train") if isinstance(pair.official_rows, dict) else None
@@ -147,7 +147,7 @@ def _other_data(pair: Any) -> str:
 def _is_other_size(ours: float, theirs: Any) -> bool:
     """Whether counts differ by more than a tenth, and by more than the rounding of ``0.3M``.
 
-    The method's name alone does not tell LoRA on other projections, or an adapter of other width.
+    The method's name does not show other projections of LoRA or another width of an adapter.
     """
     found = re.fullmatch(r"([\d.]+)M", str(theirs))  # "0.42M with head" is another count
     if pd.isna(ours) or found is None:

@@ -19,7 +19,7 @@ STATES = {"ok": "done", "failed": "failed", "missing": "missing"}
 
 
 def print_status(runs: pd.DataFrame, root: Path) -> None:
-    """Print every sweep's plan against the records, then the runs outside of sweeps."""
+    """Print the status of every planned sweep, then the runs outside of sweeps."""
     found = dict(zip(runs.key, runs.status, strict=True)) if len(runs) else {}
     errors = dict(zip(runs.key, runs.error, strict=True)) if len(runs) else {}
     planned: set[str] = set()
@@ -44,14 +44,14 @@ def print_status(runs: pd.DataFrame, root: Path) -> None:
 
 
 def select(runs: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
-    """The runs that meet all conditions.
+    """The runs that match all conditions.
 
     Args:
         runs: runs from ``load_records``.
         conditions: run keys, or ``setting=value`` with a column or the last part of its path.
 
     Raises:
-        UserError: a condition names no column.
+        UserError: a condition does not name a column.
     """
     columns = [name for name in runs.columns if name not in NESTED]
     names = {short: path for path, short in short_names(columns).items()}
@@ -102,7 +102,7 @@ def export(runs: pd.DataFrame, out: Path) -> pd.DataFrame:
         The table.
 
     Raises:
-        UserError: another kind of file, or it cannot be written.
+        UserError: the file has another suffix, or cannot be written.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"--out {out}: must end in .csv or .parquet")

@@ -1,4 +1,4 @@
-"""The README's headline: a table and a picture that a command puts there."""
+"""The README's headline: a table and a picture that a command inserts."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from .methods_table import methods_table
 from .pictures import draw
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-NAME = "results"  # of the block
+NAME = "results"  # name of the block
 PICTURE = "pareto_parameters_stsb"
 
 
@@ -51,7 +51,7 @@ def update_readme(runs: pd.DataFrame, folder: Path, readme: Path = README) -> Pa
 
 
 def with_block(readme: Path, name: str, block: str) -> str:
-    """A file's text with another block between ``<!-- name: start -->`` and ``<!-- name: end -->``.
+    """A file's text with a new block between ``<!-- name: start -->`` and ``<!-- name: end -->``.
 
     Raises:
         ValueError: the marks are not there.

@@ -1,4 +1,4 @@
-"""Runs: one row of a DataFrame for each record, with every setting as a column."""
+"""Runs: a DataFrame with one row for each record and every setting as a column."""
 
 import gc
 import hashlib
@@ -33,13 +33,13 @@ DEFAULTS = {
 }
 UNIDENTIFIED = tuple(path for path in defaults() if part_of(path) is None)
 SECTIONS = tuple(dict.fromkeys(path.partition(".")[0] for path in UNIDENTIFIED))
-# columns that hold no single value
+# columns that do not hold a single value
 NESTED = ("where", "system", *PROTOCOLS, "epochs", "versions", *REFERENCES)
 
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """No garbage collection inside: it would visit all records again for every few hundred new."""
+    """No garbage collection inside: it would revisit all records for every few hundred new ones."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -62,7 +62,7 @@ def load_records(root: str | Path) -> pd.DataFrame:
         root: folder with runs, at any depth.
 
     Returns:
-        Rows ordered by key; no columns where there is no run.
+        Rows ordered by key; no columns if there is no run.
 
     Raises:
         UserError: two records of one seed of a cell have different scores.
@@ -105,15 +105,15 @@ def identify(part: Mapping[str, str]) -> str:
 
 
 class Interned:
-    """Contents that many records share, made once and named by a number."""
+    """Contents shared by many records, built once and referred to by a number."""
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}
         self.made: list[dict[str, Any]] = []
 
     def add(self, content: Any, make: Callable[[Any], dict[str, Any]]) -> int:
-        """The number of a content of JSON's types; the first of its kind is made."""
-        # version 2 writes no references: equal contents have equal bytes
+        """The number of a JSON content; it is built the first time."""
+        # version 2 writes no references, so equal contents have equal bytes
         known = marshal.dumps(content, 2)
         if known not in self._numbers:
             self._numbers[known] = len(self.made)
@@ -121,15 +121,15 @@ class Interned:
         return self._numbers[known]
 
     def columns(self, numbers: pd.Series) -> pd.DataFrame:
-        """What was made for each of these numbers, one row each."""
+        """What was built for each of these numbers, one row each."""
         return pd.DataFrame(self.made).take(numbers.to_numpy()).reset_index(drop=True)
 
 
 def _whole(name: str, content: tuple[dict[str, Any], bool]) -> dict[str, Any]:
     """Columns of one part of an identity.
 
-    Settings younger than the record get their default. A record of another study has settings of
-    its own, which no default of a Spec completes.
+    Settings newer than the record get their default. A record of another study has its own
+    settings, to which no default of a Spec applies.
     """
     part, study = content
     whole = part if study else {**DEFAULTS[name], **part}
@@ -137,7 +137,7 @@ def _whole(name: str, content: tuple[dict[str, Any], bool]) -> dict[str, Any]:
 
 
 def _rest_of(sections: Sequence[Any]) -> dict[str, Any]:
-    """Columns of the settings that are in no identity."""
+    """Columns of the settings that are not part of the identity."""
     spec = dict(zip(SECTIONS, sections, strict=True))
     return {path: _lookup(spec, path) for path in UNIDENTIFIED}
 
@@ -168,7 +168,7 @@ def _measured(record: Record) -> dict[str, Any]:
         "trained_parameters": counts.get("trained"),
         "head_parameters": counts.get("head"),
         "adapter_bytes": record.adapter_bytes,
-        # a run that was trained in a group has a share of its time, which no other time compares to
+        # a run that was trained in a group has a share of its time, which is not comparable
         "train_seconds": record.train_seconds if alone else None,
         "examples_per_second": record.examples_per_second if alone else None,
         "tokens_per_second": record.tokens_per_second if alone else None,
@@ -209,7 +209,7 @@ def _official(record: Record) -> bool:
 
 
 def _reference(record: Record, name: str) -> dict[str, float] | None:
-    """Chance, ceiling or bag of words on every scored split, by the names of the scores."""
+    """Chance, ceiling or bag of words on every scored split, by score name."""
     found = {
         metric + records.suffix_of(split): value
         for split, facts in record.data.items()
@@ -221,7 +221,7 @@ def _reference(record: Record, name: str) -> dict[str, float] | None:
 def _one_for_each_seed(
     rows: Iterable[dict[str, Any]], wheres: Interned, systems: Interned, root: Path
 ) -> list[dict[str, Any]]:
-    """One row for each seed of a cell: a finished run before a failed one.
+    """One row for each seed of a cell; finished runs take precedence over failed ones.
 
     Raises:
         UserError: two finished ones have different scores.
@@ -243,7 +243,7 @@ def _one_for_each_seed(
 
 
 def _folders(root: Path, keys: set[str]) -> list[str]:
-    """Folders of the runs with these keys; a record that cannot be read is none of them."""
+    """Folders of the runs with these keys; unreadable records are skipped."""
     found = []
     for folder, names in records.walk(root, []):
         try:

@@ -29,7 +29,7 @@ def best_table(cells: pd.DataFrame, over: Sequence[str], statistic: str) -> Tabl
         difference from the second best over common seeds. Notes say on which data was chosen.
 
     Raises:
-        UserError: a setting that no runs differ in.
+        UserError: all runs have the same value of a setting.
     """
     first = cells[cells["first"] & (cells.n > 0)].reset_index(drop=True)
     paths = _paths(first, over)
@@ -62,7 +62,7 @@ def _paths(cells: pd.DataFrame, over: Sequence[str]) -> list[str]:
     """Paths of settings that differ among the cells.
 
     Raises:
-        UserError: one of ``over`` is no such setting.
+        UserError: one of ``over`` is not such a setting.
     """
     values: dict[str, set[str]] = {}
     for parts in (cells["where"], cells.system):
@@ -112,7 +112,7 @@ def _in_order(value: str) -> tuple[bool, float, str]:
 
 
 def _at_the_end(values: Sequence[str]) -> str:
-    """``lowest`` or ``highest`` where the first of several numbers, the best, is one of them."""
+    """``lowest`` or ``highest`` if the first of several numbers, the best, is at that end."""
     ordered = sorted(values, key=_in_order)
     if _in_order(ordered[-1])[0] or len(set(values)) < 2:
         return ""

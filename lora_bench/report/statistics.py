@@ -1,4 +1,4 @@
-"""What a few seeds tell: location, spread, intervals, and tests of paired differences.
+"""Statistics over a few seeds: location, spread, intervals, and tests of paired differences.
 
 Intervals are bias-corrected and accelerated bootstrap intervals (BCa, Efron 1987), tests are exact
 sign-flip permutation tests, and several tests at once are corrected by Holm's method (1979).
@@ -16,9 +16,9 @@ from .power import seeds_needed
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
-EXACT_SEEDS = 14  # sign flips are all tried up to here, and sampled beyond
+EXACT_SEEDS = 14  # up to this number, all sign flips are tried; beyond it they are sampled
 SAMPLED_FLIPS = 20_000
-BLOCK = 500  # samples computed at once: bounds the memory
+BLOCK = 500  # samples computed at once, to limit memory
 FLIPS_AT_ONCE = 500
 
 
@@ -43,9 +43,9 @@ class Paired:
     """Difference ``first - second`` over the seeds that both ran.
 
     ``low`` and ``high`` bound the 95 % BCa interval of the mean; None for one common seed. ``p`` is
-    that of the two-sided sign-flip test, ``floor`` the least that it can be with so many seeds.
-    ``seeds_needed`` would show a difference of this size; None where that is more than
-    ``power.MOST_SEEDS``, or where no spread is known.
+    from the two-sided sign-flip test, ``floor`` its smallest possible value with this many seeds.
+    ``seeds_needed`` would show a difference of this size; None if that is more than
+    ``power.MOST_SEEDS``, or if no spread is known.
     """
 
     n: int
@@ -67,10 +67,10 @@ def summarize(values: Sequence[float]) -> Summary:
 
 
 def summarize_all(samples: Sequence[Sequence[float]]) -> list[Summary]:
-    """Summary of each sample; those of equal size are bootstrapped together.
+    """Summary of each sample; samples of equal size are bootstrapped together.
 
     Raises:
-        ValueError: a sample without values.
+        ValueError: a sample has no values.
     """
     by_size: dict[int, list[int]] = {}
     for position, values in enumerate(samples):
@@ -90,7 +90,7 @@ def summarize_all(samples: Sequence[Sequence[float]]) -> list[Summary]:
 def bootstrap(samples: np.ndarray) -> list[tuple[float, float]]:
     """95 % BCa intervals of means. The same scores always give the same interval.
 
-    With three seeds it is a hint, no more.
+    With three seeds, an interval is only a rough indication.
 
     Args:
         samples: (samples, n), n at least 2.
@@ -99,7 +99,7 @@ def bootstrap(samples: np.ndarray) -> list[tuple[float, float]]:
         Lower and upper bound of each sample.
     """
     bounds = np.repeat(samples[:, :1], 2, axis=1)
-    spread = np.flatnonzero(np.ptp(samples, axis=1))  # SciPy answers NaN for equal scores
+    spread = np.flatnonzero(np.ptp(samples, axis=1))  # SciPy returns NaN for equal scores
     for block in np.split(spread, range(BLOCK, len(spread), BLOCK)):
         if len(block):
             bounds[block] = _intervals(samples[block])
@@ -107,7 +107,7 @@ def bootstrap(samples: np.ndarray) -> list[tuple[float, float]]:
 
 
 def _intervals(samples: np.ndarray) -> np.ndarray:
-    """Bounds (samples, 2); by percentiles where BCa has no answer, as for two values."""
+    """Bounds (samples, 2); percentiles if BCa is undefined, as for two values."""
     found = {}
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
@@ -129,11 +129,11 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Paired |
     """Paired difference over common seeds.
 
     Args:
-        first: score by seed of one system.
-        second: scores of the second system.
+        first: scores of the first system, by seed.
+        second: scores of the second system, by seed.
 
     Returns:
-        None where no seed is common.
+        None without a common seed.
     """
     return compare_all([(first, second)])[0]
 
@@ -141,7 +141,7 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Paired |
 def compare_all(
     pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]],
 ) -> list[Paired | None]:
-    """``compare`` of each pair; those with equally many common seeds are computed together."""
+    """``compare`` for each pair; pairs with as many common seeds are computed together."""
     by_size: dict[int, list[int]] = {}
     differences = []
     for position, (first, second) in enumerate(pairs):
@@ -180,15 +180,15 @@ def _compared(differences: np.ndarray) -> list[Paired]:
 
 
 def sign_flip(differences: np.ndarray) -> np.ndarray:
-    """p of the two-sided sign-flip test that paired differences have no direction.
+    """p-value of the two-sided sign-flip test that paired differences are symmetric about 0.
 
-    All 2^n signs are tried up to EXACT_SEEDS differences, SAMPLED_FLIPS random ones beyond.
+    All 2^n signs are tried for up to EXACT_SEEDS differences, else SAMPLED_FLIPS random ones.
 
     Args:
         differences: (samples, n), n at least 2.
 
     Returns:
-        p of each sample, (samples,).
+        The p-value of each sample, (samples,).
     """
     exact = differences.shape[1] <= EXACT_SEEDS
     found = [
@@ -207,7 +207,7 @@ def sign_flip(differences: np.ndarray) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values corrected for their number (Holm 1979), in the order given."""
+    """p-values corrected for multiple tests (Holm 1979), in the given order."""
     values = np.asarray(p_values, dtype=float)
     order = np.argsort(values)
     stepped = values[order] * np.arange(len(values), 0, -1)
@@ -235,11 +235,11 @@ def expected_best(scores: Sequence[float]) -> list[float]:
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """p of the exact McNemar test (1947) that two systems are right equally often.
+    """p-value of the exact McNemar test (1947) that two systems are right equally often.
 
     Args:
         first: whether one system is right on each example, (n,) booleans.
-        second: whether the other is, on the same examples.
+        second: whether the other one is right on the same examples.
     """
     only_first = int(np.sum(first & ~second))
     only_second = int(np.sum(~first & second))

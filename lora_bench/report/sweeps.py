@@ -11,7 +11,7 @@ from ..spec import part_of
 from .names import conditions, describe, short_names, show, system_names, texts
 from .runs import identify
 
-NO_SCALE = ("data.seed", "task.version", "procedure")  # numbers that order nothing
+NO_SCALE = ("data.seed", "task.version", "procedure")  # numbers without an order
 TRAIN_ROWS = "data.train_rows"
 DATA = "data.fingerprint"  # changes with every setting of the data
 RANK, ALPHA = "method.rank", "method.alpha"
@@ -26,7 +26,7 @@ class Sweep:
         name: shortest name of the setting.
         points: cells, ordered by the value, with columns ``x`` (the value), ``tick`` (the same
             as text) and ``line`` (name of the system without the setting). Their ``where_id``
-            and ``condition`` leave the setting out too.
+            and ``condition`` leave out the setting too.
     """
 
     path: str
@@ -37,8 +37,8 @@ class Sweep:
 def sweeps(cells: pd.DataFrame) -> list[Sweep]:
     """Every numeric setting that was swept, in the order of the settings.
 
-    A setting in proportion to another one throughout a method, as alpha may be to the rank, goes
-    along with it: it is named with each value and is no sweep of its own.
+    A setting that is proportional to another one throughout a method, as alpha may be to the rank,
+    belongs to it: it is named with each value and is not a sweep of its own.
     """
     first = cells[cells["first"] & (cells.n > 0)].reset_index(drop=True)
     whole = [
@@ -51,7 +51,7 @@ def sweeps(cells: pd.DataFrame) -> list[Sweep]:
         if path in NO_SCALE:
             continue
         x = [_number(part.get(path)) for part in whole]
-        if path == TRAIN_ROWS:  # null: all rows, whose number was measured
+        if path == TRAIN_ROWS:  # null: all rows; their number is in the records
             x = [
                 _number(rows) if v is None else v
                 for v, rows in zip(x, first.train_rows, strict=True)
@@ -74,13 +74,13 @@ def _number(value: Any) -> float | None:
 
 
 def _in_proportion(systems: Sequence[Mapping[str, Any]], path: str) -> list[str]:
-    """Settings whose ratio to that at ``path`` is one number over all systems."""
+    """Settings whose ratio to the one at ``path`` is constant over all systems."""
     if len({system.get(path) for system in systems}) < 2:
         return []
     found = []
     values = [_number(system.get(path)) for system in systems]
     for other in systems[0]:
-        if other == path or not _number(systems[0][other]):  # most are no numbers
+        if other == path or not _number(systems[0][other]):  # most are not numbers
             continue
         pairs = [(x, _number(s.get(other))) for x, s in zip(values, systems, strict=True)]
         ratios = [y / x for x, y in pairs if x and y]
@@ -92,12 +92,12 @@ def _in_proportion(systems: Sequence[Mapping[str, Any]], path: str) -> list[str]
 
 
 def _points(frame: pd.DataFrame, path: str, along: Mapping[str, list[str]]) -> pd.DataFrame:
-    """The cells that others equal in everything but the setting at ``path``.
+    """The cells for which another one differs only in the setting at ``path``.
 
     Args:
         frame: cells with ``x``.
         path: the swept setting.
-        along: method -> settings that go along with it.
+        along: method -> settings that vary with it.
     """
     outside = {path, DATA} if part_of(path) == "where" else set()
     inside = {method: {path, *others} for method, others in along.items()}

@@ -1,4 +1,4 @@
-"""What is printed: a table, and a number with its spread."""
+"""Output types: a table, and a number with its spread."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -12,8 +12,8 @@ class Number(str):
 
     Attributes:
         value: digits with a decimal point, without thousands separators.
-        spread: standard deviation, "" where there is none.
-        mark: what stands in parentheses behind both, "" for nothing.
+        spread: standard deviation, "" if there is none.
+        mark: text in parentheses after both, "" for none.
     """
 
     value: str
@@ -21,7 +21,7 @@ class Number(str):
     mark: str
 
     def __new__(cls, value: str, spread: str = "", mark: str = "") -> "Number":
-        """``1,195.0 ± 2.0 (3)`` of its parts."""
+        """``1,195.0 ± 2.0 (3)`` from its parts."""
         whole, point, rest = value.partition(".")
         sign = whole[:1] if whole[:1] in ("+", "-") else ""
         text = f"{sign}{int(whole.removeprefix(sign)):,}{point}{rest}"
@@ -32,12 +32,12 @@ class Number(str):
         return found
 
 
-NO_ROWS = "No rows."  # instead of a table that is a heading alone
+NO_ROWS = "No rows."  # instead of a table that has only a heading
 MISSING = "–"
 
 
 def as_text(value: Any) -> str:
-    """A cell as one line of text; control characters, which a terminal would run, as spaces."""
+    """A cell as one line of text; control characters, which a terminal would run, become spaces."""
     if isinstance(value, str):
         if value.isprintable():
             return str(value)  # no Number
@@ -48,25 +48,25 @@ def as_text(value: Any) -> str:
 
 
 def mapped(rows: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
-    """Rows with each cell changed; unlike DataFrame.map it makes no plain text of a Number."""
+    """Rows with each cell changed; unlike DataFrame.map, it keeps a Number a Number."""
     cells = [[change(value) for value in row] for row in rows.itertuples(index=False, name=None)]
     return pd.DataFrame(cells, columns=rows.columns, dtype=object)
 
 
 @dataclass
 class Table:
-    """What is printed.
+    """A table to print.
 
     Attributes:
-        name: stem of its files.
+        name: stem of its file names.
         title: one line.
         rows: all cells as text, None where missing.
         best: (row, column) positions to set in bold.
         notes: lines below it.
         head: column -> task, metric and condition of its scores; once published, upper and lower
             line of its heading and "".
-        apart: rows that are no system: reference points above and below.
-        spare: columns that are left out where there is no room, the first one first.
+        apart: rows that are not systems: reference points above and below.
+        spare: columns to leave out if there is no room, in this order.
         seeds: whether the marks of numbers are numbers of seeds.
         subscript: whether LaTeX sets spreads as subscripts.
     """
@@ -83,7 +83,7 @@ class Table:
     subscript: bool = True
 
     def without(self, columns: Collection[str]) -> "Table":
-        """The table without some columns; what is bold stays bold."""
+        """The table without some columns; bold cells stay bold."""
         names = list(self.rows.columns)
         kept = [name for name in names if name not in columns]
         places = {names.index(name): i for i, name in enumerate(kept)}

@@ -15,7 +15,7 @@ from .table import Number, Table
 
 
 def score(value: float, sd: float | None, n: int, failed: int) -> Number | str:
-    """``mean ± standard deviation (n)``, with the number of failed runs where there are some."""
+    """``mean ± standard deviation (n)``, with the number of failed runs if there are any."""
     if not n:
         return "failed"
     spread = "" if sd is None or math.isnan(sd) else f"{sd:.1f}"
@@ -39,11 +39,11 @@ def pivot(
         order: order of the columns; None: as they come.
 
     Returns:
-        A table without name and title. The best of a column is marked where no other system of
-        it is as good but for noise.
+        A table without name and title. The best of a column is marked if it is better than all
+        others beyond noise.
 
     Raises:
-        ValueError: two cells for one position.
+        ValueError: two cells have the same position.
     """
     names = order or list(dict.fromkeys(cells[columns]))
     found: dict[tuple, dict[str, tuple]] = {}
@@ -82,7 +82,7 @@ def headed(cells: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
 
 
 def common(cells: pd.DataFrame) -> str:
-    """What the columns leave out because it is the same everywhere."""
+    """What the columns leave out because all cells share it."""
     model, data, rows = (
         cells[name].iloc[0] if cells[name].nunique(dropna=False) == 1 else None
         for name in ("model", "data", "train_rows")
@@ -93,8 +93,8 @@ def common(cells: pd.DataFrame) -> str:
 
 
 def older_procedure(cells: pd.DataFrame) -> str:
-    """``procedure 1`` where all systems were trained by one older than today's."""
-    if any("study" in where for where in cells["where"]):  # which counts its own procedures
+    """``procedure 1`` if all systems were trained with one older procedure."""
+    if any("study" in where for where in cells["where"]):  # a study numbers its own procedures
         return ""
     found = {system.get("procedure") for system in cells.system}
     return f"procedure {found.pop()}" if len(found) == 1 and PROCEDURE not in found else ""
@@ -134,7 +134,7 @@ def alpha_tables(cells: pd.DataFrame, statistic: str) -> Iterator[Table]:
 
 
 def span_table(cells: pd.DataFrame, statistic: str) -> Table | None:
-    """The main metrics of the tasks that look for spans (SQuAD); None where none was run.
+    """The main metrics of span tasks (SQuAD); None if none was run.
 
     Each at the threshold chosen on training data and, where there is one, at the best threshold.
     """

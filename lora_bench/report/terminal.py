@@ -10,19 +10,19 @@ from rich.text import Text
 
 from .table import NO_ROWS, Number, Table, as_text
 
-LEAST = 12  # letters to which a column of text is wrapped
-GAP = 2  # between two columns
+LEAST = 12  # characters to which a text column is wrapped at least
+GAP = 2  # characters between two columns
 
 
 def to_terminal(table: Table, width: int | None = None) -> str:
     """Aligned columns, the best in bold.
 
-    Columns of text are wrapped. Where that is not enough, columns are left out: those that the
-    table can spare in its order, then from the right; a last line names them.
+    Text columns are wrapped. If that is not enough, columns are left out: first the table's spare
+    columns in order, then columns from the right; a last line names them.
 
     Args:
-        table: what is shown.
-        width: letters of a line; None for the terminal's.
+        table: the table.
+        width: characters per line; None for the terminal's width.
     """
     if table.rows.empty:
         return f"{NO_ROWS}\n"
@@ -57,7 +57,7 @@ def to_terminal(table: Table, width: int | None = None) -> str:
 
 
 def fit(table: Table, width: int) -> tuple[Table, list[str]]:
-    """The columns for which there is room, and the names of the others."""
+    """The table with the columns that fit, and the names of the others."""
     left_out: list[str] = []
     while len(table.rows.columns) > 1 and _least_width(table) > width:
         spare = [name for name in table.spare if name in table.rows]

@@ -17,7 +17,7 @@ from .statistics import expected_best
 from .table import Number, Table
 
 COLUMNS = ["task", "metric", "system", "lr", "score", "at the end", "trials", "core hours"]
-BUDGETS = (1, 2, 4)  # of the table
+BUDGETS = (1, 2, 4)  # budgets in the table
 NOTE = (
     "Scores of rows held out of the training data, mean over the seeds of the search. At the end: "
     "the chosen rate is the lowest or the highest one, so a better one may lie beyond it. Expected "
@@ -40,7 +40,7 @@ def load_curves(files: Iterable[Path], layout: Layout) -> pd.DataFrame:
         score in percent of 1, 2, ... trials; empty where some rates were dropped early).
 
     Raises:
-        UserError: a file is no tuning curve, there is none, or the layout names what is not there.
+        UserError: a file is not a tuning curve, there is none, or the layout names unknown entries.
     """
     rows = [_read(path) for path in files]
     if not rows:
@@ -57,26 +57,26 @@ def _read(path: Path) -> dict[str, Any]:
     """Row of one file.
 
     Raises:
-        UserError: it is no tuning curve.
+        UserError: it is not a tuning curve.
     """
     try:
         return _row(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"{path}: is no tuning curve: {reason}") from None
+        raise UserError(f"{path}: is not a tuning curve: {reason}") from None
 
 
 def _row(entry: dict[str, Any]) -> dict[str, Any]:
     """Row of the content of one file.
 
     Raises:
-        ValueError: the chosen rate is none of those that were trained to the end.
+        ValueError: the chosen rate is not among those that were trained to the end.
     """
     found = [Trial(t["lr"], t["epochs"], tuple(t["scores"])) for t in entry["curve"]]
     whole = max(trial.epochs for trial in found)
     trials = sorted((t for t in found if t.epochs == whole), key=lambda trial: trial.lr)
     if entry["lr"] not in [trial.lr for trial in trials if trial.mean is not None]:
-        raise ValueError(f"lr {entry['lr']} is none of its curve")
+        raise ValueError(f"lr {entry['lr']} is not on its curve")
     budget = entry["budget"]
     grid = [trial for trial in trials if trial.lr in budget["rates"]]
     row: dict[str, Any] = {
@@ -90,14 +90,14 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
         own = {p: v for p, v in entry["settings"].items() if part_of(p) == name}
         row[name] = {p: v for p, v in {**default, **own}.items() if p != SETTING}
         row[f"{name}_id"] = identify(texts(row[name]))
-    row["system"]["procedure"] = PROCEDURE  # a rate counts for each of them
+    row["system"]["procedure"] = PROCEDURE  # a rate applies to every procedure
     settings = {**row["where"], **row["system"]}
     short = {name: settings.get(path) for name, path in SHORT.items()}
     return {**row, **short, "train_rows": settings.get("data.train_rows")}
 
 
 def _expected(grid: Sequence[Trial]) -> list[float]:
-    """Expected best score of 1, 2, ... rates of the grid; a failed one counts as the worst."""
+    """Expected best score of 1, 2, ... rates of the grid; a failed rate counts as the worst."""
     known = [trial.mean for trial in grid if trial.mean is not None]
     if not known:
         return []

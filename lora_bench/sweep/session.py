@@ -125,7 +125,7 @@ class Session:
             begun = any((self.sweep.runs[key].folder / CLAIM).exists() for key in left)
             if not (changed or begun):
                 raise UserError(reason) from error
-            print(f"the launcher broke and is asked again: {reason}", file=sys.stderr)
+            print(f"the launcher broke and is started again: {reason}", file=sys.stderr)
             return changed
         return len(self._open()) < len(left)
 
@@ -258,7 +258,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit("interrupted: finished runs are kept, the same command does what is missing")
+        sys.exit("interrupted: finished runs are kept; run the same command again for the rest")
     except Stopped as error:
-        print(f"stopped by {error}: the same command goes on from there", file=sys.stderr)
+        print(f"stopped by {error}; run the same command again to continue", file=sys.stderr)
         sys.exit(REQUEUE)

@@ -256,7 +256,7 @@ def check_distinct(path: str, names: Sequence[str]) -> None:
         SpecError: names the setting.
     """
     if len(set(names)) < len(names):
-        raise SpecError(path, f"[{','.join(names)}]", "must not name one twice")
+        raise SpecError(path, f"[{','.join(names)}]", "must not contain duplicates")
 
 
 def arguments(spec: TaskSpec, schema: type | None) -> Any:

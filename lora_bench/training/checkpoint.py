@@ -45,7 +45,7 @@ def read(folder: Path, key: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # torch does not document what a damaged file raises
-        reason = f"cannot be read ({type(error).__name__}); the run begins again"
+        reason = f"cannot be read ({type(error).__name__}); the run starts over"
         print(f"{folder / FILE}: {reason}", file=sys.stderr)
         return None
     fits = isinstance(found, dict) and found.get("format") == FORMAT and found.get("key") == key

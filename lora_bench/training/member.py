@@ -192,7 +192,7 @@ class Members(Scoring):
             return None
         for member in self._of.values():
             steps, total = states[0]["counts"]["step_count"], member.trainee.total_steps
-            print(f"{member.planned.key}: goes on from step {steps} of {total}", file=sys.stderr)
+            print(f"{member.planned.key}: continues from step {steps} of {total}", file=sys.stderr)
         return states
 
     def pause(self, trainees: Sequence[Trainee], *, epoch_ended: bool) -> None:

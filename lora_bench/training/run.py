@@ -231,5 +231,5 @@ def announce(record: Record, folder: Path, *, skipped: bool) -> None:
     out = sys.stderr if skipped else sys.stdout
     how = "already done" if skipped else trained
     if not (folder / ADAPTER).is_dir():
-        how += f", but {ADAPTER}/ is gone: move the folder away to train it again"
+        how += f", but {ADAPTER}/ is missing: move the folder away to train it again"
     print(f"{record.key}: {scores} ({how}; {folder})", file=out)

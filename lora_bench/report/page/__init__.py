@@ -1,7 +1,7 @@
 """One self-contained page: scores of methods by tasks, curves, pairs, published numbers, runs.
 
-The page draws its pictures itself, from the numbers that it holds: so they follow its filters and
-the reader's light or dark colours, and thousands of runs stay a few megabytes.
+The page draws its pictures itself, from the numbers that it holds, so they follow its filters and
+the reader's light or dark theme, and thousands of runs take only a few megabytes.
 """
 
 import json
@@ -16,13 +16,13 @@ SCRIPTS = ("data.js", "matrix.js", "charts.js", "curves.js", "lists.js", "main.j
 
 
 def write_page(runs: pd.DataFrame, path: Path) -> None:
-    """Write the page for all these runs; it needs no network and no other file.
+    """Write the page for all these runs; it needs neither a network nor other files.
 
     Args:
         runs: runs from ``load_records``.
         path: path of the file; its folder is created if needed.
     """
-    # no text of a run can open or close an element: "<!--<script>" too would end the page
+    # no text of a run can open or close an element: even "<!--<script>" would break the page
     text = json.dumps(content(runs), allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     parts = {
         "/*STYLE*/": (FOLDER / "page.css").read_text(encoding="utf-8"),

@@ -1,6 +1,6 @@
-"""What the page holds: plain numbers and texts, each text once.
+"""The content of the page: plain numbers and texts, each text once.
 
-The lists refer to each other by position, so that ten thousand runs are a few megabytes.
+The lists refer to each other by index, so that ten thousand runs take only a few megabytes.
 """
 
 import math
@@ -22,19 +22,19 @@ from ..statistics import Paired, compare_all
 from ..sweeps import sweeps
 
 COSTS = ("trained_parameters", "adapter_bytes", "train_seconds", "peak_memory_bytes")
-MOST_EPOCHS = 60  # points of a curve
-MOST_RIVALS = 24  # of one column: every two of them are compared
+MOST_EPOCHS = 60  # points in a curve
+MOST_RIVALS = 24  # systems of one column of which all pairs are compared
 DIGITS = 3  # after the decimal point of a score in percent
 
 
 class Texts:
-    """Texts by position; each is kept once."""
+    """Texts by index; each is kept once."""
 
     def __init__(self) -> None:
         self.positions: dict[str, int] = {}
 
     def add(self, text: Any) -> int:
-        """The position of a text; "" for None."""
+        """The index of a text; None is stored as ""."""
         known = "" if text is None or text != text else str(text)
         return self.positions.setdefault(known, len(self.positions))
 
@@ -71,7 +71,7 @@ def content(runs: pd.DataFrame) -> dict[str, Any]:
 
 
 def _places(found: Iterable[pd.DataFrame]) -> dict[tuple[str, str], Any]:
-    """One cell of each task, metric, model and data: real data first, tasks as LoRA's paper."""
+    """One cell of each task, metric, model and data: real data first, tasks in LoRA's order."""
     order = {task: i for i, task in enumerate(TASK_ORDER)}
     places: dict[tuple[str, str], Any] = {}
     for cells in found:
@@ -113,7 +113,7 @@ def _described(places: Mapping[tuple[str, str], Any], runs: pd.DataFrame) -> lis
 
 
 def _references(run: Any, metric: str) -> dict[str, float | None]:
-    """Scores that no method made, in percent."""
+    """Reference scores, in percent."""
     known = {name: getattr(run, name, None) or {} for name in REFERENCES}
     return {
         name.replace("_", " "): _number(100 * scores[metric], DIGITS)
@@ -123,7 +123,7 @@ def _references(run: Any, metric: str) -> dict[str, float | None]:
 
 
 def _trials(runs: pd.DataFrame, trials: Mapping[tuple, int]) -> list[list[Any]]:
-    """Runs, costs and curve of each system in one place: positions of runs, then numbers."""
+    """Runs, costs and curve of each system in one place: indices of runs, then numbers."""
     costs = median_costs(runs, [*COSTS, "head_parameters"])
     costs["size"] = costs.trained_parameters - costs.head_parameters.fillna(0)
     costs["adapter_bytes"] /= MIB
@@ -153,7 +153,7 @@ def _curve(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[float | Non
         if epoch["scores"].get(metric) is not None:
             scores.setdefault(epoch["epoch"], []).append(100 * epoch["scores"][metric])
     every = -(-len(scores) // MOST_EPOCHS) or 1
-    shown = sorted(scores)[::-1][::every][::-1]  # the last one in any case
+    shown = sorted(scores)[::-1][::every][::-1]  # always with the last one
     return [
         [_number(epoch, 2) for epoch in shown],
         [_number(np.mean(losses[e]), 4) if e in losses else None for e in shown],
@@ -197,7 +197,7 @@ def _cell(
 
 
 def _sweeps(cells: pd.DataFrame, texts: Texts) -> list[list[Any]]:
-    """Name of each swept setting, and its lines: name, then positions of cells and values."""
+    """Name of each swept setting, and its lines: name, then indices of cells and values."""
     positions = {
         (keys[0], metric): i
         for i, (keys, metric) in enumerate(zip(cells["keys"], cells.metric, strict=True))
@@ -218,7 +218,7 @@ def _sweeps(cells: pd.DataFrame, texts: Texts) -> list[list[Any]]:
 def _published(
     cells: pd.DataFrame, runs: pd.DataFrame, protocol: str, texts: Texts
 ) -> list[list[Any]]:
-    """Position of our cell, published value and spread, source, and why they do not compare."""
+    """Index of our cell, published value and spread, source, and why they are not comparable."""
     pairs = published_pairs(cells, runs, protocol)
     columns = ("cell", "value", "spread", "origin", "reasons")
     return [
@@ -238,10 +238,10 @@ def _ranked(cells: pd.DataFrame) -> Iterator[list[Any]]:
 
 
 def _pairs(places: Sequence[Sequence[Any]]) -> list[Any]:
-    """For each place: positions of the MOST_RIVALS best cells, each two of them, how many are bold.
+    """For each place: indices of the MOST_RIVALS best cells, their pairs, how many are bold.
 
     Args:
-        places: cells of each, the best first.
+        places: cells of each place, the best first.
     """
     rivals = [cells[:MOST_RIVALS] for cells in places]
     pairs = [(a.scores, b.scores) for cells in rivals for a, b in combinations(cells, 2)]
@@ -255,10 +255,10 @@ def _pairs(places: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 def _described_pairs(cells: Sequence[Any], found: Sequence[Paired | None]) -> list[Any]:
-    """Each two cells in numbers; null without a common seed.
+    """Each pair of cells as numbers; null without a common seed.
 
-    Difference, interval, p, the least that p can be, common seeds, and seeds won by the first, a
-    tie being half.
+    Difference, interval, p, the smallest possible p, common seeds, and seeds won by the first; a
+    tie counts as half.
     """
     return [
         pair

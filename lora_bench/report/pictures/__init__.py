@@ -19,8 +19,8 @@ from .style import STYLE, Named
 from .tuning import expected_best_scores as expected_best_scores
 from .tuning import tuning_curves as tuning_curves
 
-CREATOR = "lora-bench"  # tells files of draw() from others
-FORMATS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # no date: the same file twice
+CREATOR = "lora-bench"  # marks files of draw()
+FORMATS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # no date: reproducible files
 PICTURES: tuple[Callable[[pd.DataFrame, pd.DataFrame], Named], ...] = (
     score_over_settings,
     pareto,
@@ -33,13 +33,13 @@ PICTURES: tuple[Callable[[pd.DataFrame, pd.DataFrame], Named], ...] = (
 
 
 def draw(cells: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write every picture that these runs fill, each as SVG and as PDF.
+    """Write every picture that these runs allow, each as SVG and as PDF.
 
     No file is deleted; :func:`left_over` finds those of an earlier call.
 
     Args:
         cells: cells from ``make_cells``.
-        runs: behind the cells.
+        runs: the runs behind the cells.
         folder: folder of the pictures; it is created if needed.
 
     Returns:
@@ -50,10 +50,10 @@ def draw(cells: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def save(pictures: Named, folder: Path) -> list[Path]:
-    """Write pictures, which are drawn here one after the other, as SVG and PDF.
+    """Draw pictures one after the other and write them as SVG and PDF.
 
     Args:
-        pictures: name and figure of each.
+        pictures: pairs of name and figure.
         folder: folder of the pictures; it is created if needed.
 
     Returns:
@@ -62,15 +62,15 @@ def save(pictures: Named, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[Path, None] = {}
     with plt.rc_context(STYLE), warnings.catch_warnings():
-        # the typeface lacks some letters: a viewer of the SVG has others, a PDF shows a box
+        # the typeface lacks some characters: an SVG viewer substitutes them, a PDF shows a box
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         for name, figure in pictures:
             stem, number = name, 1
-            while folder / f"{stem}.svg" in written:  # two names may be one without their signs
+            while folder / f"{stem}.svg" in written:  # different names may have the same stem
                 number += 1
                 stem = f"{name}_{number}"
             figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # laid out once and not for each file
+            figure.set_layout_engine("none")  # lay out once, not for each file
             for suffix, undated in FORMATS.items():
                 path = folder / f"{stem}.{suffix}"
                 figure.savefig(path, metadata={"Creator": CREATOR, **undated})
@@ -84,7 +84,7 @@ def left_over(folder: Path, written: list[Path]) -> list[Path]:
 
     Args:
         folder: folder of the pictures.
-        written: by the last call.
+        written: files that the last call wrote.
     """
     mark = f"<dc:title>{CREATOR}</dc:title>".encode()
     others = sorted(set(folder.glob("*.svg")) - set(written))

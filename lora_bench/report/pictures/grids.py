@@ -15,12 +15,12 @@ from ..names import counted
 from ..sweeps import grids
 from .style import COLOURS, WIDTH, Named, by_place, set_title, short_names, slug
 
-MOST_SYSTEMS = 10  # of a table of wins
-MOST_BARS = 48  # the height of a page
+MOST_SYSTEMS = 10  # systems in a table of wins
+MOST_BARS = 48  # bars that fit the height of a page
 
 
 def heat_map(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
-    """Rank by alpha, where both were swept."""
+    """Rank by alpha, if both were swept."""
     for line, group in grids(scored):
         table = group.pivot(index="alpha", columns="rank", values="mean")
         table = table.sort_index(ascending=False)
@@ -36,7 +36,7 @@ def heat_map(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
 
 
 def _squares(axes: Axes, values: np.ndarray, texts: np.ndarray) -> None:
-    """Coloured squares with their text, light on dark ones.
+    """Coloured squares with text, which is light on dark squares.
 
     Args:
         axes: axes to draw on.
@@ -55,7 +55,7 @@ def _squares(axes: Axes, values: np.ndarray, texts: np.ndarray) -> None:
 
 
 def wins(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
-    """In how many of the common seeds each system beats each other one; a tie is half."""
+    """The number of common seeds in which each system beats each other one; a tie is half."""
     for stem, place in by_place(scored):
         ordered = place.sort_values("mean", ascending=False, kind="stable")
         best = ordered.drop_duplicates("label")[:MOST_SYSTEMS]
@@ -91,7 +91,7 @@ def _wins(scores: list[Mapping[int, float]]) -> tuple[np.ndarray, np.ndarray]:
 def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
     """Training time and peak memory of each system, median over seeds.
 
-    A member of a group has neither: what it shared is not compared with a run alone.
+    A member of a group has neither: shared costs are not comparable with those of a single run.
     """
     medians = median_costs(runs, ["train_seconds", "peak_memory_bytes"])
     medians["peak_memory_bytes"] /= MIB
@@ -121,7 +121,7 @@ def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
 
 
 def _bars(axes: Axes, names: list[str], values: pd.Series, colour: str) -> None:
-    """Bars with their number; a system whose cost is unknown gets a dash."""
+    """Bars with their values; a system with unknown cost gets a dash."""
     positions = range(len(names))
     axes.barh(positions, values.fillna(0), color=colour, height=0.7)
     axes.set_yticks(positions, names)

@@ -1,4 +1,4 @@
-"""Mean ranks over tasks, with bars that join systems which a test does not tell apart."""
+"""Mean ranks over tasks, with bars that join systems that a test does not distinguish."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from ..statistics import EXACT_SEEDS
 from .style import COLOURS, WIDTH, Named, short_names, write_title
 
 MOST_SYSTEMS = 20
-MOST_LETTERS = 22  # of a name
+MOST_LETTERS = 22  # letters of a name
 COLUMN = 0.09  # inches between bars
 Run = tuple[int, int]  # first and last position of neighbours in rank
 
@@ -22,9 +22,9 @@ Run = tuple[int, int]  # first and last position of neighbours in rank
 def rank_diagram(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
     """Mean rank of each system over the tasks and seeds that all of them have.
 
-    A critical-difference diagram (Demšar 2006, figure 1), but with a test of every two systems
-    on their own scores, since the test of mean ranks depends on which other systems are there
-    (Benavoli et al. 2016). It stands upright, which leaves room for names and intervals.
+    A critical-difference diagram (Demšar 2006, figure 1), but each pair of systems is tested on
+    its own scores, since a test of mean ranks depends on which other systems are included
+    (Benavoli et al. 2016). It is vertical, which leaves room for names and intervals.
     """
     blocks = complete_blocks(scored)
     if blocks is None:
@@ -48,10 +48,10 @@ def rank_diagram(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
 
 
 def equal_neighbours(same: np.ndarray) -> list[Run]:
-    """The longest runs of two or more neighbours of which every two are the same.
+    """The longest runs of two or more neighbours that are pairwise the same.
 
     Args:
-        same: whether two systems are not told apart, (systems, systems), in order of rank.
+        same: whether two systems are not distinguished, (systems, systems), in order of rank.
     """
     found: list[Run] = []
     for start in range(len(same) - 1):
@@ -64,8 +64,8 @@ def equal_neighbours(same: np.ndarray) -> list[Run]:
 
 
 def stacked(found: Sequence[Run]) -> list[int]:
-    """A column for each run, so that those in one column do not touch."""
-    ends: list[int] = []  # of the last run in each column
+    """A column for each run, so that runs in one column do not touch."""
+    ends: list[int] = []  # end of the last run in each column
     columns = []
     for start, end in found:
         column = next((i for i, last in enumerate(ends) if last < start), len(ends))
@@ -75,7 +75,7 @@ def stacked(found: Sequence[Run]) -> list[int]:
 
 
 def _points(axes: Axes, names: list[str], found: np.ndarray, has_spread: bool) -> None:
-    """A point for each system, the best one above, with its interval where there is one."""
+    """A point for each system, the best one on top, with its interval if there is one."""
     positions = np.arange(len(names))
     mean, low, high = found.T
     if has_spread:
@@ -105,7 +105,7 @@ def _title(blocks: Blocks, shown: int) -> str:
 
 
 def _notes(blocks: Blocks, same: np.ndarray, found: Sequence[Run]) -> str:
-    """What is not shown: systems, and pairs that no bar joins; and a test that cannot reject."""
+    """Notes on systems that are not shown, pairs that no bar joins, and tests without power."""
     lines = []
     size, count = len(same), sum(own.shape[1] for own in blocks.arrays)
     if len(blocks.labels) > size:

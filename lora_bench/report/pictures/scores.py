@@ -33,18 +33,18 @@ from .style import (
     styles,
 )  # fmt: skip
 
-Value = Callable[[dict], float | None]  # of an epoch
+Value = Callable[[dict], float | None]  # value of an epoch
 DECADE = 10
-MOST_NAMES = 10  # of points
-ROOM = 0.2  # of the height, for names above and below the points
+MOST_NAMES = 10  # points with a name
+ROOM = 0.2  # share of the height for names above and below the points
 # lines are paler where they cross a name
 BEHIND_NAMES = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.3}
-BESIDE = 1.12  # where a name begins, on the logarithmic axis
-ITERATIONS = 500  # of moving names apart; a limit of time would make pictures differ
+BESIDE = 1.12  # offset of a name on the logarithmic axis
+ITERATIONS = 500  # for moving names apart; a time limit would make pictures differ
 
 
 def score_over_settings(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
-    """Score over each swept setting, as ``train.lr``: a line for each system."""
+    """Score over each swept setting, such as ``train.lr``: a line for each system."""
     for sweep in sweeps(scored):
         yield from score_over(sweep)
 
@@ -54,7 +54,7 @@ def score_over(sweep: Sweep, axis: str | None = None) -> Named:
 
     Args:
         sweep: the sweep, with its cells.
-        axis: ``log`` or ``linear``; None for what suits the values.
+        axis: ``log`` or ``linear``; None to choose by the values.
     """
     for stem, place in by_place(sweep.points):
         shown, note = best_lines(place, "line")
@@ -107,7 +107,7 @@ def over_epochs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
                 band = _by_epoch(group, value)
                 if band.empty:
                     continue
-                every = max(1, len(band) // 8)  # a marker on each of many epochs hides the line
+                every = max(1, len(band) // 8)  # too many markers would hide the line
                 axes.plot(band.index, band["mean"], markevery=every, **style)
                 axes.fill_between(
                     band.index, band["min"], band["max"], color=style["color"], alpha=0.15,
@@ -133,16 +133,16 @@ def _percent(metric: str, epoch: dict) -> float | None:
 
 
 def _by_epoch(group: pd.DataFrame, value: Value) -> pd.DataFrame:
-    """Mean, min and max over seeds, indexed by epoch; an epoch without a value is left out."""
+    """Mean, min and max over seeds, indexed by epoch; epochs without a value are left out."""
     points = [(epoch["epoch"], value(epoch)) for epochs in group.epochs for epoch in epochs]
     frame = pd.DataFrame(points, columns=["epoch", "value"]).dropna().astype(float)
     return frame.groupby("epoch")["value"].agg(["mean", "min", "max"])
 
 
 def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
-    """Score by trained parameters without the head, and the front that nothing beats.
+    """Score by trained parameters without the head, and the Pareto front.
 
-    A system that trains the head alone has no place on a logarithmic axis and is a level.
+    A system that trains only the head cannot be on a logarithmic axis and is shown as a level.
     """
     sizes = median_costs(runs, ["trained_parameters", "head_parameters"])
     beyond_head = sizes.trained_parameters - sizes.head_parameters.fillna(0)
@@ -153,7 +153,7 @@ def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
             continue
         figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
         axes.set_xscale("log")
-        # 1M and not 10^6: names are plain text, so the default's mathematics is not read
+        # 1M, not 10^6: names are plain text, and the default formatter writes math text
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         x, y = (points[name].to_numpy(dtype=float) for name in ("x", "mean"))
         front = _front(x, y)
@@ -172,7 +172,7 @@ def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
 
 
 def _points(axes: Axes, points: pd.DataFrame, front: list[int]) -> None:
-    """Points with their intervals; those of the front are filled."""
+    """Points with their intervals; points on the front are filled."""
     for i, (_, cell) in enumerate(points.iterrows()):
         error = None
         if pd.notna(cell.low):
@@ -186,7 +186,7 @@ def _points(axes: Axes, points: pd.DataFrame, front: list[int]) -> None:
 
 
 def _named(points: pd.DataFrame, front: list[int]) -> tuple[pd.DataFrame, str]:
-    """The points that get a name, those of the front first, and a note on the others."""
+    """The points that get a name, the front first, and a note on the others."""
     order = points.iloc[front]["mean"].sort_values(ascending=False).index
     rest = points["mean"].drop(order).sort_values(ascending=False).index
     chosen = points.loc[[*order, *rest][:MOST_NAMES]]
@@ -195,7 +195,7 @@ def _named(points: pd.DataFrame, front: list[int]) -> tuple[pd.DataFrame, str]:
 
 
 def _levels(axes: Axes, levels: pd.DataFrame) -> None:
-    """Levels with their names; one outside of the points' range is a number below or above."""
+    """Levels with their names; a level outside the points' range becomes a number at the edge."""
     bottom, top = axes.get_ylim()
     across = axes.get_yaxis_transform()
     names = short_names(levels.label)
@@ -245,7 +245,7 @@ def _name_points(
 
 
 def _front(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Positions of the points that no other one beats in both: smaller (or equal) and better."""
+    """Positions of the points for which no other one is both smaller (or equal) and better."""
     front, best = [], -np.inf
     for i in np.lexsort((-y, x)):
         if y[i] > best:

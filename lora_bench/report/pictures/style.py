@@ -1,8 +1,8 @@
 """What all pictures share: one column wide, one typeface, colours, lines and names.
 
-Okabe and Ito's colours, which colour-blind readers tell apart; a marker and a dash for each line,
-so that a print in grey can be read. The background is white: a picture is one file for a paper, a
-light and a dark page. The page of ``report page`` draws its own, in the reader's colours.
+Okabe and Ito's colours, which colour-blind readers can distinguish; a marker and a dash pattern for
+each line, so that a greyscale print is readable. The background is white: one file serves a paper,
+a light and a dark page. The page of ``report page`` draws its own pictures, in the reader's theme.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 
 from ..tables import common
 
-WIDTH = 3.3  # inches: a column of a paper with two
-MOST_LINES = 8  # more are not told apart
-MOST_LETTERS = 26  # of a name
-MOST_IN_FILE = 80  # letters of a part of a file's name
-TITLE_LETTERS = 62  # of a line of a title
+WIDTH = 3.3  # inches: a column of a two-column paper
+MOST_LINES = 8  # more cannot be distinguished
+MOST_LETTERS = 26  # letters of a name
+MOST_IN_FILE = 80  # letters of a part of a file name
+TITLE_LETTERS = 62  # letters in a line of a title
 TITLE_LINES = 3
 LABEL_POINTS = 6.0  # size of a name beside a line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -50,7 +50,7 @@ def by_place(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def slug(text: str) -> str:
-    """A name for a file; a long one is cut and gets a hash."""
+    """A file name; a long one is cut and gets a hash."""
     name = re.sub(r"\W+", "_", text).strip("_")
     if len(name) <= MOST_IN_FILE:
         return name
@@ -80,12 +80,12 @@ def short_names(labels: Iterable[str], most: int = MOST_LETTERS) -> dict[str, st
 
 
 def plain(text: str) -> str:
-    """Text on one line without letters that cannot be printed, such as those XML lacks."""
+    """Text on one line without unprintable characters, such as those not allowed in XML."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def styles() -> list[dict[str, Any]]:
-    """Colour, marker and dash of each of MOST_LINES lines."""
+    """Colour, marker and dash pattern of each of MOST_LINES lines."""
     return [
         {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": DASHES[i % len(DASHES)]}
         for i in range(MOST_LINES)
@@ -98,8 +98,8 @@ def set_title(figure: Figure, place: pd.DataFrame, text: str, left_out: str = ""
     Args:
         figure: gets the title.
         place: cells that are shown.
-        text: what the picture is of.
-        left_out: what it does not show, "" where it shows everything.
+        text: what the picture shows.
+        left_out: what it does not show, "" if it shows everything.
     """
     where = ", ".join(filter(None, [place.task.iloc[0], place.condition.iloc[0]]))
     write_title(figure, f"{where}: {text} ({common(place)})", left_out)
@@ -118,7 +118,7 @@ def write_title(figure: Figure, text: str, left_out: str = "") -> None:
 
 
 def end_with_data(axes: Axes) -> None:
-    """Let the lines of both axes end where the data ends."""
+    """End the lines of both axes where the data ends."""
     for spine, (low, high), limits in (
         ("bottom", axes.dataLim.intervalx, axes.get_xlim()),
         ("left", axes.dataLim.intervaly, axes.get_ylim()),
@@ -128,7 +128,7 @@ def end_with_data(axes: Axes) -> None:
 
 
 def label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Name each line to the right of the axes, at the height of its end where there is room.
+    """Name each line to the right of the axes, at the height of its end if there is room.
 
     Args:
         figure: laid out here once, to know the height of the axes.
@@ -151,7 +151,7 @@ def label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, st
 
 
 def _spread(values: Sequence[float], gap: float, bottom: float, top: float) -> list[float]:
-    """Ascending values moved apart to ``gap``, inside bottom and top where they fit."""
+    """Ascending values moved apart to ``gap``, within bottom and top if they fit."""
     found: list[float] = []
     for value in values:
         found.append(max(value, found[-1] + gap if found else bottom))
@@ -163,7 +163,7 @@ def _spread(values: Sequence[float], gap: float, bottom: float, top: float) -> l
 
 
 def best_lines(points: pd.DataFrame, name: str) -> tuple[pd.DataFrame, str]:
-    """The points of the MOST_LINES best lines, and a note where others are left out.
+    """The points of the MOST_LINES best lines, and a note if others are left out.
 
     Args:
         points: rows with ``mean``.
@@ -176,5 +176,5 @@ def best_lines(points: pd.DataFrame, name: str) -> tuple[pd.DataFrame, str]:
 
 
 def interval_note(place: pd.DataFrame) -> str:
-    """What a band or a bar shows, "" where no cell has one."""
+    """What a band or a bar shows, "" if no cell has one."""
     return ", 95 % interval" if np.any(place.low.notna()) else ""

@@ -20,9 +20,9 @@ from .style import (
     styles,
 )  # fmt: skip
 
-ACROSS = 3  # panels beside each other
-MOST_PANELS = 30  # the height of a page
-MOST_LETTERS = 18  # of the name above a panel
+ACROSS = 3  # panels side by side
+MOST_PANELS = 30  # panels that fit the height of a page
+MOST_LETTERS = 18  # letters of the name above a panel
 GREY, CHOSEN = "#dddddd", COLOURS[1]
 
 
@@ -59,7 +59,7 @@ def tuning_curves(curves: pd.DataFrame) -> Named:
 
 
 def _panel(axes: Axes, curve: pd.Series, every: pd.DataFrame) -> None:
-    """One curve before the others; a rate at which a run failed is a cross at the bottom."""
+    """One curve in front of the others; a rate with a failed run is a cross at the bottom."""
     for trials in every.trials:
         axes.plot(*_points(trials), color=GREY, linewidth=0.5, zorder=1)
     rates, means = _points(curve.trials)
@@ -74,13 +74,13 @@ def _panel(axes: Axes, curve: pd.Series, every: pd.DataFrame) -> None:
 
 
 def _points(trials: list) -> tuple[list[float], list[float]]:
-    """Rates and mean scores in percent, without those at which a run failed."""
+    """Rates and mean scores in percent, without rates with a failed run."""
     known = [trial for trial in trials if trial.mean is not None]
     return [trial.lr for trial in known], [100 * trial.mean for trial in known]
 
 
 def _decades(axes: Axes, curves: pd.DataFrame) -> None:
-    """A logarithmic axis with a tick at each power of ten, and text at every second one."""
+    """A logarithmic axis with a tick at each power of ten, and a label at every second one."""
     rates = [trial.lr for trials in curves.trials for trial in trials]
     axes.set_xscale("log")
     powers = np.arange(np.ceil(np.log10(min(rates))), np.floor(np.log10(max(rates))) + 1)
@@ -94,7 +94,7 @@ def _decades(axes: Axes, curves: pd.DataFrame) -> None:
 
 
 def expected_best_scores(curves: pd.DataFrame) -> Named:
-    """Expected best score of k rates of the grid, drawn at random, for each number k.
+    """Expected best score of k rates drawn at random from the grid, for each k.
 
     Args:
         curves: curves from ``load_curves``.

@@ -75,7 +75,7 @@ def main() -> None:
     try:
         _hydra(doing.job)
     except KeyboardInterrupt:
-        sys.exit("interrupted: finished runs are kept, the same command does what is missing")
+        sys.exit("interrupted: finished runs are kept; run the same command again for the rest")
     doing.end()
     if args.multirun:
         _show({run.out_dir for run in doing.runs.values()})
