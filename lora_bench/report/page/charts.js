@@ -26,7 +26,7 @@ function niceTicks([low, high], count = 4) {
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(+(i * step).toPrecision(12));
   return ticks;
 }
-// A scale from values to positions; logarithmic where asked, which all values must allow.
+// A scale from values to positions; logarithmic if requested and possible for all values.
 function scale(values, from, to, log) {
   const of = log ? Math.log : value => value;
   const [low, high] = extent(values.map(of));
@@ -39,7 +39,7 @@ function logTicks([low, high]) {
     for (const factor of high / low > 30 ? [1] : [1, 2, 5]) ticks.push(factor * 10 ** power);
   return ticks.filter(tick => tick >= low * .999 && tick <= high * 1.001);
 }
-// Ascending positions moved apart to LINE_HEIGHT, inside top and bottom where they fit.
+// Ascending positions moved apart to LINE_HEIGHT, within top and bottom if they fit.
 function apart(values, top, bottom) {
   const found = [];
   for (const value of values) found.push(Math.max(value, found.length ? found.at(-1) + LINE_HEIGHT : top));
@@ -73,7 +73,7 @@ function frame(title, summary, xs, ys, options) {
   return { drawing, x, y, box };
 }
 const finite = values => values.filter(value => value !== null && value !== undefined);
-// Lines, the best first: name and points of x, y, low and high; MOST_LINES are drawn.
+// Lines, the best first: name and points with x, y, low and high; MOST_LINES are drawn.
 function lineChart(title, lines, options) {
   const shown = lines.slice(0, MOST_LINES);
   const points = shown.flatMap(line => line.points);
@@ -108,7 +108,7 @@ function bands(points) {
   for (const point of points) point.low === null || point.low === undefined ? found.push([]) : found.at(-1).push(point);
   return found.filter(band => band.length > 1);
 }
-// Points of name, x, y, low and high; those that no smaller one equals are filled and named.
+// Points with name, x, y, low and high; points on the Pareto front are filled and named.
 function paretoChart(title, points, levels, options) {
   const ordered = [...points].sort((a, b) => a.x - b.x || b.y - a.y);
   let best = -Infinity;
@@ -142,7 +142,7 @@ function drawLevels(drawing, levels, y, box) {
     drawing.append(svg("text", { x: WIDTH - 4, y: height - 3, "text-anchor": "end", style: "fill: var(--muted)" }, `${cut(level.name)} ${decimals(level.y, 1)}${where}`));
   }
 }
-// A name goes beside its point where no other name or point is; else it is in the point's title.
+// A name is placed beside its point if there is room; otherwise it is in the point's title.
 function namePoints(drawing, points, x, y, box) {
   const taken = points.map(point => [x(point.x) - 4, y(point.y) - 4, x(point.x) + 4, y(point.y) + 4]);
   for (const point of points) {

@@ -1,4 +1,4 @@
-// Which pictures there are: by cost, over a swept setting, over epochs.
+// The pictures: by cost, over a swept setting, over epochs.
 const MOST_PICTURES = 12;
 
 function pictures(cells) {

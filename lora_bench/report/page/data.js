@@ -10,7 +10,7 @@ data.places.forEach((place, position) => {
   place.group = `${place.model}, ${place.data} data`;
   place.words = `${place.task} ${place.metric} ${place.condition} ${place.group}`.toLowerCase();
 });
-// The condition is said only where it tells columns of one metric apart.
+// The condition is shown only if it distinguishes columns of one metric.
 for (const alike of groupBy(data.places, place => JSON.stringify([place.group, place.task, place.metric])).values())
   for (const place of alike) {
     place.head = [place.metric || "score", alike.length > 1 && place.condition].filter(Boolean).join(", ");
@@ -32,7 +32,7 @@ for (const protocol in data.pairs) {
   }
 }
 
-// Controls whose values are kept in the address, so that a view can be sent to someone.
+// Controls whose values are kept in the address, so that a view can be shared.
 const CONTROLS = ["q", "task", "data", "protocol", "sort", "all", "axis", "setting", "place", "baseline"];
 const valueOf = id => byId(id).type === "checkbox" ? (byId(id).checked ? "1" : "") : byId(id).value;
 
@@ -57,7 +57,7 @@ function groupBy(items, key) {
 const placesOf = cells => data.places.filter(place => cells.some(cell => cell.place === place));
 const byScore = (a, b) => (b.mean ?? -Infinity) - (a.mean ?? -Infinity);
 
-// Two systems of one column: positions of cells, the best first, and each two of them in turn.
+// Pairs of systems of one column: positions of cells, the best first, and all pairs of them.
 function paired(cell, base) {
   const [positions, found] = cell.place.pairs[byId("protocol").value];
   const [i, j] = [positions.indexOf(cell.position), positions.indexOf(base.position)];
@@ -84,7 +84,7 @@ function element(tag, content, attributes = {}) {
   for (const [name, value] of Object.entries(attributes)) if (value !== undefined && value !== null) made.setAttribute(name, value);
   return made;
 }
-// The first rows, and a button for the others: ten thousand rows at once would stop a browser.
+// The first rows, and a button for the others: ten thousand rows at once would freeze a browser.
 function listed(rows, first, show, columns) {
   const body = element("tbody"), more = element("tbody");
   const add = (from, to) => body.append(...rows.slice(from, to).map(show));

@@ -109,7 +109,7 @@ function referenceRows(places) {
     ...(places.length > 1 ? [element("td", "–")] : []),
   ]));
 }
-// One score of a table is in the tab order; the arrow keys move to the others.
+// One score of each table is in the tab order; the arrow keys move to the others.
 function rove(made) {
   const grid = () => [...made.querySelectorAll("tbody tr")].map(row => [...row.querySelectorAll("td")].map(cell => cell.querySelector("button")));
   const buttons = [...made.querySelectorAll("tbody button")];
