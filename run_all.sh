@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One script for a newcomer. `./run_all.sh help` lists what it can do.
+# One script to get started. `./run_all.sh help` lists the commands.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -12,7 +12,7 @@ fail() { printf 'run_all.sh: %s\n' "$*" >&2; exit 1; }
 usage() {
     cat <<'TEXT'
 ./run_all.sh          install into .venv, run the quick start, show its table
-./run_all.sh test     install, then run the fast tests     (more words go to pytest: ./run_all.sh test -k lora)
+./run_all.sh test     install, then run the fast tests     (further arguments go to pytest: ./run_all.sh test -k lora)
 ./run_all.sh slow     install, then run the slow tests too
 ./run_all.sh docs     install, then build the documentation into site/ and check its links
 ./run_all.sh install  install only
@@ -59,7 +59,7 @@ quickstart() {
 # One worker per core, each with one thread: the models of the tests are too small for more.
 tests() { OMP_NUM_THREADS=1 $PYTHON -m pytest -n auto --dist worksteal "$@"; }
 
-# --strict: a warning, such as a broken link, is an error. Addresses of other hosts are not asked for.
+# --strict: warnings, such as a broken link, are errors. Links to other hosts are not checked.
 docs() {
     NO_MKDOCS_2_WARNING=1 $PYTHON -m mkdocs build --strict || fail "the documentation has an error; see above"
     say "Built: site/index.html"

@@ -1,1 +1,1 @@
-"""Measurements of speed. Each module is a command: ``python -m benchmarks.speed --help``."""
+"""Speed measurements. Each module is a command: ``python -m benchmarks.speed --help``."""

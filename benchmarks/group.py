@@ -1,6 +1,6 @@
-"""Training speed and memory over the number of runs in one pass: ``python -m benchmarks.group``.
+"""Training speed and memory by number of runs in one pass: ``python -m benchmarks.group``.
 
-Each measurement is a process of its own; sizes take turns within a round.
+Each measurement runs in its own process; sizes take turns within a round.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def worker(order: str) -> None:
 
 
 def table(measured: list[dict[str, Any]]) -> pd.DataFrame:
-    """A line for each task and size: rates, their ratio to one run's, memory in bytes."""
+    """A row for each task and size: rates, their ratio to that of one run, memory in bytes."""
     frame = pd.DataFrame([one | one["workload"] for one in measured])
     frame["rate"] = frame.tokens / frame.seconds
     alone = frame[frame["size"] == 1].set_index(["task", "round"]).rate

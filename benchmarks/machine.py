@@ -1,4 +1,4 @@
-"""The machine behind a measurement, in one line."""
+"""Describes the machine of a measurement in one line."""
 
 import platform
 from importlib.metadata import version
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def describe() -> str:
-    """Processor and its vector instructions, threads and versions."""
+    """Processor with vector instructions, threads and versions."""
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
@@ -14,6 +14,6 @@ def describe() -> str:
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     processor = names[0] if names else platform.processor() or platform.machine()
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
-    # Processors of one name differ: without AVX-512, bf16 matrix products are slower than fp32.
+    # Processors with one name differ: without AVX-512, bf16 matrix products are slower than fp32.
     vectors = torch.backends.cpu.get_cpu_capability()
     return f"{processor} ({vectors}), {torch.get_num_threads()} threads, {versions}"

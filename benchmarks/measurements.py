@@ -1,4 +1,4 @@
-"""Measurements in a file, so that an interrupted benchmark goes on, and their table."""
+"""Measurements in a file, so that an interrupted benchmark can continue, and their table."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ import pandas as pd
 
 
 class Measurements:
-    """Lines of JSON, one for each measurement.
+    """JSON lines, one for each measurement.
 
     Args:
         path: path of the file; it need not exist yet.
@@ -40,5 +40,5 @@ def spread(values: pd.Series, form: str, unit: str = "") -> str:
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:
-    """A table with a line for each row."""
+    """A Markdown table with a line for each row."""
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)

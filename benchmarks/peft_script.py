@@ -1,4 +1,4 @@
-"""What a user of PEFT and the Trainer writes for one run: read, tokenize, train, score.
+"""The script that a user of PEFT and the Trainer would write: read, tokenize, train, score.
 
 ``python -m benchmarks.peft_script '{...}'`` prints the score. The benchmark of a sweep starts it
 once for each run.
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def main(order: str) -> None:
-    """Do one run.
+    """Execute one run.
 
     Args:
         order: JSON with train (TSV file), validation (TSV file), rows, model, rank, seed, best.

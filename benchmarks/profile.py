@@ -1,7 +1,7 @@
-"""Where a training step goes, by kind of operator: ``python -m benchmarks.profile --help``.
+"""Where the time of a training step goes, by kind of operator.
 
-Times are those that operators spend themselves, on the thread that calls them; what is left of a
-step's wall time is Python and the calls between operators.
+Usage: ``python -m benchmarks.profile --help``. Times are the operators' own, on the thread that
+calls them; the rest of a step's wall time is Python and the calls between operators.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from lora_bench.training.trainee import Trainee
 from .measurements import markdown
 from .workload import DECILES, Workload
 
-# The first kind whose words occur in an operator's name; the last one takes every other operator.
+# An operator has the first kind whose words occur in its name; the last kind takes all others.
 KINDS = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::linear", "mkldnn"),
     "attention's products": ("bmm", "scaled_dot_product", "flash"),
@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def measure(work: Workload, steps: int) -> tuple[float, Any]:
-    """Milliseconds of a step without the profiler, and the profiler's averages of as many steps."""
+    """Milliseconds per step without the profiler, and the profiler's averages over the steps."""
     keep_freed_memory()
     loop = Loop([Trainee(work.spec, work.task_object, work.encoded)])
     loop.start_epoch()
@@ -78,7 +78,7 @@ def measure(work: Workload, steps: int) -> tuple[float, Any]:
 
 
 def table(wall: float, events: list[tuple[str, float, int]]) -> str:
-    """Milliseconds of a step by kind, and the slowest operators."""
+    """Milliseconds per step by kind, and the slowest operators."""
     kinds: dict[str, float] = defaultdict(float)
     for name, milliseconds, _ in events:
         kind = next(k for k, words in KINDS.items() if any(word in name for word in words))

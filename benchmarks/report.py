@@ -1,6 +1,6 @@
-"""Time of tables and page over the number of records: ``python -m benchmarks.report --help``.
+"""Time of tables and page by number of records: ``python -m benchmarks.report --help``.
 
-Records are made up: eight tasks, five methods, swept settings, five seeds, ten epochs.
+Records are synthetic: eight tasks, five methods, swept settings, five seeds, ten epochs.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def _composed(task: str, method: str) -> Spec:
 
 
 def made_up(number: int) -> Record:
-    """One of many records; of SHAPE, what is last changes first."""
+    """One of many records; the last dimension of SHAPE changes first."""
     extra, step, rate, method, task, seed = (int(at) for at in np.unravel_index(number, SHAPE))
     rng = Random(number)
     spec = copy.deepcopy(_composed(TASKS[task], METHODS[method]))

@@ -1,8 +1,8 @@
-"""Training speed of one run, beside PEFT's: ``python -m benchmarks.speed --help``.
+"""Training speed of one run, compared with PEFT: ``python -m benchmarks.speed --help``.
 
-Each measurement is a process of its own. Systems take turns within a round, and every ratio is of
-two measurements of one round, so that a slow minute of the machine hits both. Finished measurements
-are kept in a file and not repeated.
+Each measurement runs in its own process. Systems take turns within a round, and every ratio is of
+two measurements of one round, so that a slow minute of the machine affects both. Finished
+measurements are kept in a file and not repeated.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def facts(work: Workload) -> dict[str, Any]:
 
 
 def _systems(work: Workload) -> list[str]:
-    """The systems that can do the work: full fine-tuning shares nothing between runs."""
+    """The systems that can run the workload: full fine-tuning shares nothing between runs."""
     from .systems import SYSTEMS
 
     return [name for name in SYSTEMS if work.method == "lora" or name != GROUPED]
@@ -143,7 +143,7 @@ round.
 
 
 def _rows(task: str, cell: pd.DataFrame) -> list[dict[str, str]]:
-    """The lines of one task: one for each system."""
+    """The rows of one task, one for each system."""
     rates = cell[cell.system == RATE].set_index("round")["flop_per_second"]
     ours = cell[cell.system == "lora-bench"].set_index("round")["seconds"]
     lines = []

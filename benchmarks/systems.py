@@ -29,7 +29,7 @@ def ours(work: Workload) -> float:
 
 
 def grouped(work: Workload, size: int = GROUP) -> float:
-    """lora-bench, several runs in one pass: seconds of one run, as its share.
+    """lora-bench, several runs in one pass: one run's share in seconds.
 
     Args:
         work: workload of each run.
@@ -142,7 +142,7 @@ def peft_model(work: Workload) -> Any:
 
 
 def examples(work: Workload) -> list[dict[str, Any]]:
-    """The rows as transformers' models take them, not yet padded."""
+    """The rows in the format of transformers models, not yet padded."""
     data = work.encoded
     assert data.labels is not None
     everything = range(len(data))
@@ -179,7 +179,7 @@ def _timed(train: Callable[[int], None], work: Workload) -> float:
 
 
 def product_rate(work: Workload, seconds: float = 2.0) -> float:
-    """FLOP/s of the encoder's matrix products alone, on the tokens of a mean batch."""
+    """FLOP/s of only the encoder's matrix products, on the tokens of an average batch."""
     hidden, wide, _ = _sizes(work)
     dtype = torch.bfloat16 if work.precision == "bf16" else torch.float32
     tokens = int(work.encoded.lengths.mean() * work.batch_size)
@@ -195,10 +195,10 @@ def product_rate(work: Workload, seconds: float = 2.0) -> float:
 
 
 def needed_flop(work: Workload) -> float:
-    """FLOP of the matrix products that training on all rows cannot do without.
+    """FLOP of the matrix products that training on all rows needs at least.
 
-    Not counted: what the last layer of a sequence head would compute for tokens that are not the
-    first, gradients of the frozen embeddings, attention's products and low-rank updates.
+    Not counted: outputs of the last layer for tokens that a sequence head does not use, gradients
+    of the frozen embeddings, attention's products and low-rank updates.
     """
     hidden, wide, layers = _sizes(work)
     tokens, count = int(work.encoded.lengths.sum()), len(work.encoded)

@@ -1,4 +1,4 @@
-"""What a benchmark trains on: real rows from a folder, or generated ones of the same lengths."""
+"""What a benchmark trains on: real rows from a folder, or generated rows of the same lengths."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from lora_bench.tasks import Task, make_task
 from lora_bench.tasks.encoding import Encoded
 from lora_bench.training.prepared import Prepared
 
-# Tokens of an example at the deciles of the training rows, as MiniLM's tokenizer counts them:
+# Deciles of the tokens per training example, with MiniLM's tokenizer:
 # ``python -m benchmarks.workload FOLDER FOLDER`` prints this table from the official files.
 DECILES = {
     "mrpc": [19, 36, 41, 45, 50, 53, 57, 61, 64, 70, 103],
@@ -82,7 +82,7 @@ class Workload:
 
 
 def first_examples(data: Encoded, count: int) -> Encoded:
-    """The first ``count`` examples, or all where there are fewer."""
+    """The first ``count`` examples, or all if there are fewer."""
     count = min(count, len(data))
     tokens = data.starts[count]
     labels = None if data.labels is None else data.labels[:count]
@@ -92,7 +92,7 @@ def first_examples(data: Encoded, count: int) -> Encoded:
 
 
 def generated(task: str, rows: int) -> Encoded:
-    """Random tokens whose lengths are distributed as those of the real task."""
+    """Random tokens with the length distribution of the real task."""
     rng = np.random.default_rng(0)
     deciles = DECILES[task]
     lengths = np.interp(rng.uniform(0, 10, rows), range(len(deciles)), deciles).astype(int)

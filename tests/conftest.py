@@ -1,7 +1,7 @@
-"""Shared fixtures. Everything random is seeded; nothing reaches for the network.
+"""Shared fixtures. Everything random is seeded; nothing uses the network.
 
-What needs torch is imported where it is used: the controller of pytest-xdist reads this file,
-runs no test, and would import for seconds before the first worker starts.
+Modules that need torch are imported where they are used: the controller of pytest-xdist reads this
+file, runs no test, and would import for seconds before the first worker starts.
 """
 
 import copy
@@ -30,7 +30,7 @@ def _seeded():
 
 @pytest.fixture(autouse=True)
 def _memory_as_it_is(monkeypatch):
-    """Returning memory before each run takes half of the time of a run of the tiny encoder."""
+    """Returning memory before each run takes half of the time of a run with the tiny encoder."""
     monkeypatch.setattr("lora_bench.training.memory.keep_freed_memory", lambda: True)
 
 
@@ -43,7 +43,7 @@ def tiny_encoder():
 
 @pytest.fixture
 def real_glue() -> Path:
-    """The official GLUE files, which the project does not carry."""
+    """The official GLUE files, which are not part of the project."""
     folder = REAL_DATA / "glue_data"
     if not folder.is_dir():
         pytest.skip(f"real GLUE files are not at {folder}")

@@ -42,17 +42,17 @@ SQUAD = sorted(name for name, task in TASKS.items() if task.kind == "span")
 
 
 def seeds_of_fuzz(count: int) -> range:
-    """Seeds of generated inputs: ``count`` in CI, FUZZ_TIMES as many where that is set."""
+    """Seeds of generated inputs: ``count`` in CI, FUZZ_TIMES as many if that is set."""
     return range(count * int(os.environ.get("FUZZ_TIMES", "1")))
 
 
 def mostly_slow(values: Iterable[Any], fast: Container[Any]) -> list[Any]:
-    """Parameters of a generated test, of which the fast suite has ``fast`` alone."""
+    """Parameters of a generated test; the fast suite has only ``fast``."""
     return [v if v in fast else pytest.param(v, marks=pytest.mark.slow) for v in values]
 
 
 def every(step: int, values: Iterable[Any]) -> list[Any]:
-    """Parameters of a generated test, of which the fast suite has each ``step``-th alone."""
+    """Parameters of a generated test; the fast suite has only every ``step``-th one."""
     values = list(values)
     return mostly_slow(values, values[::step])
 
@@ -137,7 +137,7 @@ def randomize_b(model: nn.Module) -> None:
 
 
 def yes_data(n=64) -> Encoded:
-    """Label = does the text hold token 7? A two-layer encoder must be able to fit it."""
+    """Label: does the text contain token 7? A two-layer encoder must be able to fit it."""
     rng = np.random.default_rng(0)
     ids = [[0, *rng.integers(10, 40, rng.integers(3, 9)), 2] for _ in range(n)]
     labels = np.arange(n) % 2
@@ -150,9 +150,9 @@ def yes_data(n=64) -> Encoded:
 def command_line(
     *words: str, module: str = "lora_bench", out: TextIO | None = None
 ) -> subprocess.CompletedProcess:
-    """``python -m <module> <words>`` in this process, which saves the seconds of its imports.
+    """Run ``python -m <module> <words>`` in this process, which saves seconds of imports.
 
-    Tests of killed processes, and one of each command, start a real one.
+    Tests of killed processes, and one test of each command, start a real process.
 
     Args:
         words: words of the command line.
@@ -184,7 +184,7 @@ FORKSERVER.set_forkserver_preload(["tests.helpers", "lora_bench.__main__"])
 def forked_command(
     *words: str, out: str | Path = os.devnull
 ) -> multiprocessing.process.BaseProcess:
-    """``python -m lora_bench <words>`` in a process of its own, to be killed.
+    """Run ``python -m lora_bench <words>`` in its own process, to be killed.
 
     Args:
         words: words of the command line.

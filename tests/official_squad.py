@@ -1,4 +1,4 @@
-"""A second implementation of the official SQuAD rules, to compare with.
+"""A second implementation of the official SQuAD rules, for comparison.
 
 Plain loops over dicts, nothing shared with lora_bench: lower-case, strip punctuation and articles,
 collapse whitespace; the best over the references; v2's sweep over no-answer thresholds.

@@ -1,4 +1,4 @@
-"""The encoder written down plainly: one example after the other, plain autograd, no packing.
+"""A straightforward encoder: one example after the other, plain autograd, no packing.
 
 Takes its masks from a stream in the order of :class:`lora_bench.model.forward.EncoderPass`, so that
 the two can be compared with dropout on.

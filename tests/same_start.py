@@ -1,4 +1,4 @@
-"""Our LoRA from the very A that ``peft_lora`` draws for a seed: does it end where PEFT's run ended?
+"""Our LoRA starting from the A that ``peft_lora`` draws: does it end where PEFT's run ended?
 
 ``python -m tests.same_start task=cola data=local data.root=/path/to/glue_data seed=0 ...`` prints
 the scores of each epoch; the same arguments with ``method=peft_lora`` as a run give PEFT's. What

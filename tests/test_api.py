@@ -1,4 +1,4 @@
-"""The names that ``lora_bench`` exports: typed, lazy, and useful on models of transformers."""
+"""The names that ``lora_bench`` exports: typed, lazy, and usable with transformers models."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""The benchmarks run, and what the documents say of speed is what was measured."""
+"""The benchmarks run, and the documents report the measured speed."""
 
 import json
 

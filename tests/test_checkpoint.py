@@ -107,7 +107,7 @@ def test_a_bert_base_is_written_beside_the_peft_folder(adapter, tmp_path):
 
 
 def loralib_state(folder: Path) -> dict[str, torch.Tensor]:
-    """Our adapter under loralib's names, made by rules of this test's own."""
+    """Our adapter under loralib's names, written by this test's own rules."""
     names = {
         "encoder.encoder": "roberta.encoder",
         "head.": "classifier.",

@@ -186,7 +186,7 @@ def test_a_sweep_waits_for_others_and_does_what_they_leave(tmp_path, other, monk
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_four_processes_divide_a_sweep(tmp_path, killed):
-    """12 runs are trained 12 times in all, also when one of the processes is killed."""
+    """12 runs are trained 12 times in total, even when one of the processes is killed."""
     outs = [tmp_path / f"{n}.out" for n in range(4)]
     processes = [forked_command(*sweep_of(tmp_path), out=out) for out in outs]
     if killed:

@@ -1,4 +1,4 @@
-"""CONTRIBUTING is followed to the letter: what it says makes a new method and a new task run."""
+"""CONTRIBUTING is followed to the letter: its instructions give a working method and task."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The hub's path from a cache that is filled by hand, with the network off."""
+"""Loading from the hub, with a cache that is filled by hand and without a network."""
 
 import datasets
 import pytest
@@ -47,7 +47,7 @@ def cache(tmp_path, monkeypatch):
 def fill(
     root, task: TaskSpec, features, splits: dict[str, list[dict]], revision: str | None = None
 ) -> None:
-    """Lay rows into a ``datasets`` cache as a download of the task would."""
+    """Put rows into a ``datasets`` cache as a download of the task would."""
     owner, name = task.hub.path.split("/")
     folder = root / f"{owner}___{name}" / task.hub.name / "0.0.0" / (revision or task.hub.revision)
     folder.mkdir(parents=True)

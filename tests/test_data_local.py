@@ -160,7 +160,7 @@ def joined(rows) -> bytes:
 
 
 def swap(rows, one, other):
-    """The rows with two columns exchanged; a header line stays as it is."""
+    """The rows with two columns swapped; a header line stays unchanged."""
     for row in rows:
         row[one], row[other] = row[other], row[one]
     return rows
@@ -323,7 +323,7 @@ def two(spec):
 
 
 def own(tmp_path, suffix, text, **changes):
-    """Rows of a file of one's own task."""
+    """Rows of a file of a user's task."""
     task = TaskSpec(name="own", columns=["text"], **changes)
     (tmp_path / f"own{suffix}").write_text(text)
     return table.read(tmp_path / f"own{suffix}", task, "train", skip_bad=False).rows

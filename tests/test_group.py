@@ -1,4 +1,4 @@
-"""Runs trained in one pass: each ends as its single run, whatever happens to the others."""
+"""Runs trained in one pass: each gives the result of its single run, whatever the others do."""
 
 import copy
 
@@ -90,7 +90,7 @@ def test_members_of_every_kind_equal_their_single_runs(tiny_spec):
 
 
 def test_members_in_bf16_are_near_their_single_runs(tiny_spec):
-    """By the norm of what training changed; Adam also steps along gradients of rounding alone."""
+    """By the norm of what training changed; Adam also follows gradients of pure rounding noise."""
     names = ("rank 2", "biases", "BitFit")
     specs = [tiny_spec(*RECIPE, *MEMBERS[name], "precision=bf16") for name in names]
 
@@ -151,7 +151,7 @@ def test_frozen_parameters_are_in_memory_once_and_stay_as_they_were(tiny_spec):
 
 
 class Noted(Scoring):
-    """Keeps the failures."""
+    """Records the failures."""
 
     def __init__(self):
         self.failures: dict[Trainee, Exception] = {}
@@ -211,7 +211,7 @@ def test_scoring_that_raises_fails_one_member(tiny_spec):
 
 @pytest.mark.parametrize("phase", mostly_slow(["training", "scoring"], ["training"]))
 def test_out_of_memory_halves_the_group_and_changes_nothing(tiny_spec, phase, monkeypatch):
-    """Each half goes on with the very masks that it would have drawn."""
+    """Each half continues with the same masks that it would have drawn."""
     specs, passes = specs_of(tiny_spec, "rank 2", "rank 8", "biases", "Houlsby", "LoRA+"), []
     call = Group.__call__
 

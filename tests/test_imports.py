@@ -1,4 +1,4 @@
-"""Imports go one way between folders, and what needs no torch imports none."""
+"""Imports between folders go one way, and modules that do not need torch do not import it."""
 
 import ast
 import subprocess

@@ -1,7 +1,7 @@
 """Sweeps on real engines: joblib, submitit's processes, Ray, and a Slurm of two nodes.
 
-Each ends complete, with the records of a sweep in one process, also where a worker or a node is
-lost on the way. A test skips where its engine is not installed.
+Each sweep ends complete, with the records of a sweep in one process, even if a worker or a node is
+lost on the way. A test is skipped if its engine is not installed.
 """
 
 import json

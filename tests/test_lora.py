@@ -118,7 +118,7 @@ def test_only_the_chosen_layers_are_adapted(tiny_encoder):
 
 
 def test_attentions_are_still_recorded(tiny_encoder):
-    """A class that is no RobertaSelfAttention would silently lose output_attentions."""
+    """A class that is not a RobertaSelfAttention would silently lose output_attentions."""
     tiny_encoder.set_attn_implementation("eager")
     inject_lora(tiny_encoder, rank=2, alpha=2.0)
     found = tiny_encoder(torch.randint(5, 200, (1, 7)), output_attentions=True).attentions

@@ -1,4 +1,4 @@
-"""The low-rank study: its layers, its data, its runs as records, and what it finds."""
+"""The low-rank study: its layers, its data, its runs as records, and its findings."""
 
 import dataclasses
 import gzip

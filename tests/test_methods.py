@@ -1,4 +1,4 @@
-"""Each hand-written method does what its paper says, and its adapter file holds it."""
+"""Each hand-written method does what its paper says, and its adapter file is complete."""
 
 import importlib.util
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Metrics against computations of their own, and the loss shapes that the article got wrong."""
+"""Metrics against independent computations, and the loss shapes that the article got wrong."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The console command, and the package as it is installed from a wheel."""
+"""The console command, and the package as installed from a wheel."""
 
 import os
 import subprocess
@@ -66,7 +66,7 @@ def test_help_and_version_and_a_wrong_command(monkeypatch, capsys):
 
 
 def completions(line: str, tmp_path: Path) -> list[str]:
-    """What a shell is told when the tabulator is pressed at the end of ``line``."""
+    """The completions for a shell when Tab is pressed at the end of ``line``."""
     found = tmp_path / "completions"
     asked = {
         "_ARGCOMPLETE": "1",

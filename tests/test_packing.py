@@ -1,4 +1,4 @@
-"""Packed and padded must be the same function: values and gradients, BERT and byte-level BPE."""
+"""Packed and padded batches must agree: values and gradients, BERT and byte-level BPE."""
 
 import numpy as np
 import pytest

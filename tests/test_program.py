@@ -1,4 +1,4 @@
-"""Every program ends a mistake in one line, and goes on where nobody reads what it prints."""
+"""Every program reports a mistake in one line, and goes on when its output is closed."""
 
 import ast
 import contextlib
@@ -113,7 +113,7 @@ OPENS_TEXT = {"open", "read_text", "write_text"}
 
 
 def without_encoding(path: Path):
-    """Lines of a file on which a text file is opened in whatever encoding the locale has."""
+    """Lines of a file that open a text file in the locale's encoding."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue
@@ -132,7 +132,7 @@ def test_text_files_are_utf_8_in_every_locale(path):
 
 
 def occupied(folder: Path) -> dict[str, Path]:
-    """Places that no folder can be made in or written to."""
+    """Places where no folder can be created or written to."""
     (folder / "afile").touch()
     (folder / "dangling").symlink_to("nowhere/at/all")
     (folder / "loop").symlink_to("loop")

@@ -1,4 +1,4 @@
-"""What a run shows while it works, and how long a sweep says that it will take."""
+"""What a run shows while it works, and a sweep's estimate of the time left."""
 
 import contextlib
 import io

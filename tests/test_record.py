@@ -179,7 +179,7 @@ def test_a_field_of_another_type_is_one_line_that_names_it(tmp_path, broken):
     ],
 )
 def test_what_is_no_record_is_refused_and_listed(tmp_path, text, message):
-    """Neither skipped in silence nor taken for a run that is still to do."""
+    """Neither silently skipped nor taken for a run that is still to do."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / record.FILE).write_text(text)
     with pytest.raises(RecordError, match=message):

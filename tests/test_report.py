@@ -569,7 +569,7 @@ def test_runs_that_differ_in_one_setting_are_apart_and_named_by_it(path, tmp_pat
 
 
 def test_names_hold_a_minimal_set_that_keeps_all_apart():
-    """Random parts: no two alike in what is named, and no named setting to spare."""
+    """Random parts: no two have the same name, and no named setting is redundant."""
     rng = random.Random(0)
     for _ in range(60):
         paths = [f"train.x{i}" for i in range(rng.randint(2, 6))]
@@ -727,7 +727,7 @@ def test_a_baseline_without_its_settings_is_the_one_with_the_fewest_changes(tmp_
 
 
 def test_a_baseline_is_found_or_named_as_wrong(tmp_path):
-    """By words of its label where these are of one system; no comparison is lost in silence."""
+    """By words of its label if they match one system; no comparison is lost silently."""
     for seed in (0, 1):
         for override in ("train.lr=1", "train.lr=2", "method=full"):
             made_up(tmp_path, f"seed={seed}", override, last=0.5 + seed / 10)
@@ -746,7 +746,7 @@ def test_a_baseline_is_found_or_named_as_wrong(tmp_path):
 
 
 def test_a_baseline_that_is_there_is_not_called_wrong(tmp_path):
-    """Alone, or with no seed in common: nothing to compare is no mistake."""
+    """A single system, or no common seed: nothing to compare is not an error."""
     made_up(tmp_path, "method=full", "seed=0")
     alone = paired_table(cells_of(tmp_path), "full")
     assert alone.rows.empty and alone.notes == []

@@ -1,4 +1,4 @@
-"""Checkpoints inside a run: stopped, killed, damaged; the end is that of an undisturbed run."""
+"""Checkpoints of a run: stopped, killed, damaged; it ends like an uninterrupted run."""
 
 import os
 import random
@@ -109,7 +109,7 @@ def test_a_cached_prefix_and_a_span_task_go_on(tiny_spec, more):
 
 
 def test_a_group_goes_on(tiny_spec):
-    """One member has failed before the stop; it is tried again, the others go on together."""
+    """One member failed before the stop; it is retried, and the others continue together."""
     names = ("rank 2", "biases", "Houlsby")
     wild = ["seed=40", "train.lr=1e38", "train.max_grad_norm=1e38", "train.warmup=0"]
     words = [*(MEMBERS[name] for name in names), wild]
@@ -207,7 +207,7 @@ def test_a_signal_while_a_group_is_being_finished_stops_before_the_next(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("grouped", [False, True])
 def test_kills_inside_training_change_nothing(tmp_path, grouped):
-    """Killed again and again after the first step, a command ends as an undisturbed one."""
+    """A command that is killed repeatedly after the first step ends like an uninterrupted one."""
     words = [
         "model=tiny", "data.toy_train=160", "data.toy_validation=24", "train.epochs=12",
         "train.checkpoint_minutes=0", "progress=false", "train.lr=1e-2",

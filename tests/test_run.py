@@ -178,7 +178,7 @@ def test_a_changed_default_is_not_taken_for_the_old_run(tiny_spec, monkeypatch):
 
 
 def test_a_run_under_an_older_key_is_found_by_its_identity(tiny_spec, monkeypatch):
-    """As after a setting was renamed: the folder keeps its old name and nothing is repeated."""
+    """As if a setting had been renamed: the folder keeps its old name and nothing is repeated."""
     spec = tiny_spec()
     first, folder = run(spec), folder_of(spec)
     folder.rename(folder.with_name("cola-tiny-lora-r8-s0-0123456789"))
@@ -257,7 +257,7 @@ def test_an_adapter_that_scores_differently_after_loading_is_an_error(tiny_spec,
 
 
 def test_a_member_of_a_group_ends_as_its_single_run_and_fails_alone(tiny_spec):
-    """Members of one group, one of which diverges and one of which is done already."""
+    """Members of one group, one of which diverges and one of which is already done."""
     differing = [
         ["seed=1"],
         ["method.rank=2", "seed=2", "method.biases=all"],

@@ -1,7 +1,7 @@
 """Every setting of every method changes what is trained, or is refused before torch is imported.
 
-The cases follow from the dataclasses and the presets: a new method, field or argument is covered
-without an edit here.
+The cases are derived from the dataclasses and the presets: a new method, field or argument is
+covered without a change here.
 """
 
 import copy
@@ -71,7 +71,7 @@ def _encoders_loaded_once(monkeypatch):
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
-    """Threads cost more than they bring at these sizes."""
+    """Threads cost more than they gain at these sizes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -247,7 +247,7 @@ def test_training_draws_nothing_from_the_global_generator(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_frozen_prefix_is_cached_or_refused(method):
-    """What a method says of its lowest trained layer holds: the cache never goes stale."""
+    """What a method says about its lowest trained layer is true: the cache is never stale."""
     refused = small(method)
     refused.train.frozen_prefix = "cache"
     if method != "head_only":  # it adapts every layer, or trains in every one

@@ -305,7 +305,7 @@ def test_a_wrong_value_is_one_line_that_names_it(case):
 
 
 def test_runs_of_a_sweep_are_composed_as_if_each_were_alone():
-    """A sweep composes presets once, and sets plain settings afterwards: every one of them here."""
+    """A sweep composes presets once, and sets plain settings afterwards: here, all of them."""
     own = settings(compose([]))
     words = [f"{path}={json.dumps(value)}" for path, value in own.items() if value is not None]
     words = [word for word in words if not word.startswith(("method.args", "task."))]
@@ -331,7 +331,7 @@ FLOATS = {**settings(Spec()), "task.value_range": [], "method.args": {}}
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_none_is_refused_in_every_setting(number):
-    """Else a record that holds it could not be written, after the training."""
+    """Otherwise the record could not be written after training."""
     for path in FLOATS:
         spec = copy.deepcopy(composed("data=local", "data.root=x"))
         section, _, name = path.rpartition(".")

@@ -23,7 +23,7 @@ from lora_bench.report.statistics import (
 
 
 def bca(values: np.ndarray, resamples: int = 100_000) -> tuple[float, float]:
-    """The BCa interval of a mean as Efron (1987) writes it."""
+    """The BCa interval of a mean as in Efron (1987)."""
     drawn = np.random.default_rng(1).choice(values, (resamples, len(values))).mean(axis=1)
     below = (np.mean(drawn < values.mean()) + np.mean(drawn <= values.mean())) / 2
     bias = stats.norm.ppf(below)
@@ -148,7 +148,7 @@ def test_equal_systems_share_their_rank_whatever_the_order_of_their_scores():
 
 
 def test_systems_are_compared_over_all_blocks_and_tasks_count_alike():
-    """Two tasks of one and four seeds: the one difference counts as much as the four."""
+    """Two tasks with one and four seeds: the one difference has the same weight as the four."""
     first = [
         np.array([[4.0], [0.0], [4.0]]),
         np.array([[0.0] * 4, [1.0, 1.2, 0.8, 0.9], [0.0] * 4]),

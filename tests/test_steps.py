@@ -24,7 +24,7 @@ ODD = 45  # examples: the last batch is smaller, and its parts are unequal
 
 
 class PerToken(TextTask):
-    """A loss that is a mean over tokens, of which examples have unequally many."""
+    """A loss that is a mean over tokens, of which examples have different numbers."""
 
     head = "token"
 

@@ -1,4 +1,4 @@
-"""Random numbers follow from (seed, purpose) alone."""
+"""Random numbers depend only on (seed, purpose)."""
 
 import itertools
 

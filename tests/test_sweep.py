@@ -195,7 +195,7 @@ def command(folder: Path, *more: str) -> subprocess.CompletedProcess:
 
 
 def facts(folder: Path) -> list[dict]:
-    """Every record without what a clock or the machine decides."""
+    """Every record without what depends on the clock or the machine."""
     timed = {
         "started",
         "provenance",

@@ -20,7 +20,7 @@ FEW = ["tune.rows=20", "tune.seeds=[7]", "progress=false"]
 
 @pytest.fixture
 def search(tmp_path, monkeypatch, capsys):
-    """Run a search; returns the entries that it wrote, by their names."""
+    """Run a search; return the entries that it wrote, by name."""
     monkeypatch.setattr(tuned, "FOLDERS", (tmp_path / "tuned",))
 
     def searched(*words):
@@ -98,7 +98,7 @@ def test_a_repeated_search_trains_nothing_again_and_an_interrupted_one_goes_on(
 
 
 def test_a_rate_at_which_a_run_fails_is_never_chosen(search, monkeypatch):
-    """The first rate scores best, were it not for a seed that fails."""
+    """The first rate would score best, but one of its seeds fails."""
     scores = {(0.01, 7): 0.9, (0.1, 7): 0.2, (0.1, 8): 0.3}
     monkeypatch.setattr(
         tune, "_score", lambda record: scores.get((record.system["train.lr"], record.seed))

@@ -1,4 +1,4 @@
-"""The wheel, installed into an environment of its own and used from an empty folder."""
+"""The wheel, installed into its own environment and used from an empty folder."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The command line reference: the help of every program of the repository."""
+"""The command-line reference: the help of every program in the repository."""
 
 import os
 import re
@@ -16,7 +16,7 @@ SUBCOMMANDS = re.compile(r"^positional arguments:\n\s+\{([\w,-]+)\}", re.MULTILI
 INTRO = """\
 # Command line
 
-The help of every program, as it prints it. A mistake ends in one line and a non-zero exit status.
+The `--help` output of every program. An error is reported in one line, with a non-zero exit status.
 """
 
 
@@ -27,7 +27,7 @@ def pages() -> dict[str, str]:
 
 
 def programs() -> dict[str, list[str]]:
-    """What a user types -> the process behind it, for each program."""
+    """The command -> the process behind it, for each program."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found = {}
     for name, point in project.get("scripts", {}).items():

@@ -1,4 +1,4 @@
-"""Files of the repository outside of ``docs/`` on the site: their addresses and index pages."""
+"""Files outside of ``docs/`` that the site shows: their addresses and index pages."""
 
 import posixpath
 from pathlib import Path
@@ -27,7 +27,7 @@ TABLES = {
 
 
 def site_uri(path: str) -> str:
-    """Where the site has a file or folder of the repository, if it has it.
+    """The address of a file or folder of the repository on the site, if it is there.
 
     Args:
         path: relative to the repository, with ``/``.
@@ -77,7 +77,7 @@ def texts() -> dict[str, str]:
 
 
 def files() -> dict[str, str]:
-    """Files that are shown as they are: path in the repository -> address on the site."""
+    """Files that are shown unchanged: path in the repository -> address on the site."""
     found = ["README.md", LOG, *PROJECT, *(f"notebooks/{path.name}" for path in _notebooks())]
     for path in sorted((ROOT / "results").rglob("*")):
         relative = path.relative_to(ROOT)
@@ -96,7 +96,7 @@ def results_nav() -> list[Any]:
 
 
 def notebooks_nav() -> list[str]:
-    """Navigation of the notebooks, in their order."""
+    """Navigation of the notebooks, in order."""
     return [f"notebooks/{path.name}" for path in _notebooks()]
 
 
@@ -143,7 +143,7 @@ def _relative(path: Path) -> str:
 
 
 def _titled(path: Path) -> str:
-    """A page of results, with a title where the program that wrote it gave none."""
+    """A page of results, with a title if the program that wrote it gave none."""
     text = path.read_text()
     if text.startswith("# "):
         return text

@@ -1,4 +1,4 @@
-"""What the site shows beside ``docs/``, generated at build time by MkDocs' hooks.
+"""MkDocs hooks that generate the pages of the site that are not in ``docs/``.
 
 References come from the code and the presets; the README, notebooks and results from their own
 folders. Pages link to each other by their paths in the repository, as on a code host, and these
@@ -79,13 +79,13 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Warn of each broken link; ``--strict`` makes it an error."""
+    """Warn about each broken link; ``--strict`` makes it an error."""
     for line in links.broken_links(Path(config.site_dir)):
         logging.getLogger("mkdocs.hooks.links").warning(line)
 
 
 def _of_repository(path: str, uri: str, config: MkDocsConfig) -> File:
-    if path == uri:  # the notebooks' plugin reads a file below a folder only
+    if path == uri:  # the notebooks' plugin only reads files below a folder
         return File(path, str(ROOT), config.site_dir, config.use_directory_urls)
     return File.generated(config, uri, abs_src_path=str(ROOT / path))
 

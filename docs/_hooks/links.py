@@ -1,4 +1,4 @@
-"""Links of the built pages, notebooks included: MkDocs checks those of Markdown alone."""
+"""Checks links of the built pages, including notebooks: MkDocs checks only those in Markdown."""
 
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,7 +8,7 @@ LINKS = {"a": "href", "img": "src", "link": "href", "script": "src"}
 
 
 class _Page(HTMLParser):
-    """The links of a page, and the anchors that others may name.
+    """The links of a page, and the anchors that others can link to.
 
     Args:
         text: the page.
@@ -21,7 +21,7 @@ class _Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note the link and the anchor of a tag."""
+        """Record the link and the anchor of a tag."""
         for name, value in attrs:
             if value is not None and name == LINKS.get(tag):
                 self.links.add(value)
@@ -32,7 +32,7 @@ class _Page(HTMLParser):
 def broken_links(site: Path) -> list[str]:
     """A line for each link to a page, file or anchor that the site lacks.
 
-    Links to other hosts are not asked for.
+    Links to other hosts are not checked.
 
     Args:
         site: folder of the built pages.

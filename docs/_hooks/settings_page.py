@@ -22,12 +22,12 @@ INTRO = """\
 
 Every setting of a run, as [`spec.py`](../../lora_bench/spec.py) defines it. On a command line,
 `path=value` sets one, as in `train.lr=2e-4`. A group of [presets](presets/task.md) sets many at
-once, as in `recipe=quick`; your own words win over presets. `--cfg job` prints the settings of a
-command line without running it.
+once, as in `recipe=quick`; settings on the command line override presets. `--cfg job` prints the
+settings of a command line without running it.
 
-*Identity* says how a setting enters the [identity of a run](../concepts/identity.md); a dash means
-that it cannot change a score. A setting without effect on the chosen method, task or data is
-refused.
+The *identity* column shows which part of the [identity of a run](../concepts/identity.md) a
+setting belongs to; a dash means that it cannot change a score. A setting that has no effect with
+the chosen method, task or data is refused.
 """
 TITLES = {
     "": "The run",
@@ -64,7 +64,7 @@ def meanings(kind: type) -> dict[str, str]:
         kind: the dataclass.
 
     Returns:
-        Field -> comment; an empty one where the source has none.
+        Field -> comment; empty if the source has none.
     """
     source = inspect.cleandoc("\n" + inspect.getsource(kind))
     comments, alone = {}, set()
@@ -99,7 +99,7 @@ def _sections(kind: Any, prefix: str) -> list[str]:
 
 
 def _table(kind: type, prefix: str) -> str:
-    """The settings of one dataclass, those of its sections excluded."""
+    """The settings of one dataclass, excluding those of its sections."""
     lines = ["| setting | type | default | meaning | identity |", "| --- | --- | --- | --- | --- |"]
     described, types = meanings(kind), inspect.get_annotations(kind)
     for entry in dataclasses.fields(kind):
@@ -158,7 +158,7 @@ def _readers(path: str) -> str:
 
 @cache
 def _methods() -> dict[str, Spec]:
-    """A Spec with each preset of a method; it may want packages that are not installed."""
+    """A Spec for each method preset; it may need packages that are not installed."""
     found = {}
     for path in sorted(CONF.glob("method/*.yaml")):
         merged = OmegaConf.merge(OmegaConf.structured(MethodSpec), OmegaConf.load(path))
@@ -203,7 +203,7 @@ def _preset_uri(group: str) -> str:
 
 
 def _preset_page(group: str) -> str:
-    """Every preset of a group, as its file says it."""
+    """Every preset of a group, as its file defines it."""
     how = f"`+{group}=<name>` with `-m`" if group == "sweep" else f"`{group}=<name>`"
     paths = sorted((CONF / group).rglob("*.yaml"))
     lines = [f"# Presets: {group}", "", f"Chosen by {how}; each is a file below `conf/{group}/`."]

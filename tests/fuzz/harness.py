@@ -1,4 +1,4 @@
-"""What every answer to a malformed input must be, and how inputs become malformed.
+"""Requirements for every response to a malformed input, and how inputs are malformed.
 
 A case is the name of a class of faults and a seed: both are in the name of its test, so that
 ``pytest -m slow 'tests/fuzz/test_data.py::test_...[own.csv-bytes-17]'`` repeats it.
@@ -53,7 +53,7 @@ def random_of(*case: object) -> random.Random:
 
 
 class Evil:
-    """Unpickled, it makes the canary's folder."""
+    """Creates the canary's folder when unpickled."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -64,7 +64,7 @@ class Evil:
 
 @dataclass
 class Answer:
-    """What a program said.
+    """The response of a program.
 
     Attributes:
         code: exit status.
@@ -79,7 +79,7 @@ class Answer:
 
 
 def ask(module: str, *words: str, named: Sequence[Path]) -> Answer:
-    """``python -m <module> <words>`` in this process, watched.
+    """Run ``python -m <module> <words>`` in this process and watch it.
 
     Args:
         module: the program.
@@ -111,7 +111,7 @@ def check(answer: Answer, folder: Path) -> None:
 
 
 def check_line(line: str) -> None:
-    """A message is one line that a terminal shows as it is."""
+    """A message is one line that a terminal shows literally."""
     assert line.isprintable(), repr(line)
     assert len(line) < 1600, f"{len(line)} characters: {line[:300]}"
 
@@ -152,13 +152,13 @@ sys.addaudithook(_audit)
 
 @contextlib.contextmanager
 def watched(named: Sequence[Path]) -> Iterator[list[str]]:
-    """Note what is written, made, moved or removed outside of some folders inside the block.
+    """Record what the block writes, creates, moves or removes outside of some folders.
 
     Args:
         named: the folders.
 
     Yields:
-        The list of it, which grows.
+        The growing list of these paths.
     """
     allowed = tuple(os.path.realpath(folder) for folder in (*named, os.devnull, "/proc/self"))
     written: list[str] = []
@@ -173,7 +173,7 @@ def watched(named: Sequence[Path]) -> Iterator[list[str]]:
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
-    """A file's content after a damage that knows nothing of its format."""
+    """A file's content after damage that ignores its format."""
     return rng.choice(DAMAGES)(content, rng)
 
 
@@ -212,7 +212,7 @@ DAMAGES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value inside a value, itself excluded."""
+    """The path of every value inside a value, excluding itself."""
     items = value.items() if isinstance(value, dict) else ()
     for key, inner in [*items, *(enumerate(value) if isinstance(value, list) else ())]:
         yield (*path, key)
@@ -280,12 +280,12 @@ def mutated(value: Any, fault: str, rng: random.Random) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """As Python's own JSON, in which NaN and half characters are possible."""
+    """As Python's own JSON, which allows NaN and surrogates."""
     path.write_text(json.dumps(value))
 
 
 def quietly(function: Callable[[], Any]) -> tuple[Any, str]:
-    """What a function returns and what it printed on stderr."""
+    """What a function returns and prints on stderr."""
     err = io.StringIO()
     with contextlib.redirect_stderr(err):
         return function(), err.getvalue()

@@ -1,4 +1,4 @@
-"""Malformed adapter files: read and computing what they say, or refused in one line."""
+"""Malformed adapter files are either read correctly or refused in one line."""
 
 import json
 import random
@@ -91,7 +91,7 @@ def commands(kind: str, root: Path, out: Path) -> list[list[str]]:
 
 
 def changed_tensors(state: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    """One tensor is another, or has another name."""
+    """One tensor is replaced or renamed."""
     state = dict(state)
     name = rng.choice([name for name, value in state.items() if torch.is_tensor(value)])
     tensor = state[name]
@@ -133,7 +133,7 @@ CHANGES: dict[str, Callable[[torch.Tensor, random.Random], torch.Tensor]] = {
 
 
 def pickled(path: Path, rng: random.Random) -> None:
-    """Replace a file by one of torch.save that holds something else than tensors."""
+    """Replace a file with a torch.save file that holds something other than tensors."""
     state = torch.load(path, weights_only=True) if path.suffix != ".safetensors" else {}
     names = [*state] or ["x"]
     odd = rng.choice([*ODD_VALUES, Evil(Path.cwd()), torch.nn.Linear(2, 2), print])

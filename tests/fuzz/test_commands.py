@@ -1,4 +1,4 @@
-"""Malformed command lines: done, or refused in one line that names the word."""
+"""Malformed command lines are either executed or refused in one line that names the word."""
 
 import random
 import subprocess

@@ -1,4 +1,4 @@
-"""Malformed data files: read and trained on, or refused in one line that names the file."""
+"""Malformed data files are either trained on or refused in one line that names the file."""
 
 import copy
 import csv
@@ -91,7 +91,7 @@ def squad(*, unanswerable: bool) -> dict[str, Any]:
 
 
 def table_of(kind: str, split: str) -> list[list[Any]]:
-    """Rows of a file, its header first where it has one."""
+    """Rows of a file, starting with its header if it has one."""
     if kind in GLUE:
         return copy.deepcopy(official_rows(TASKS[kind], split, 20))  # they share a header
     rows = own_rows()

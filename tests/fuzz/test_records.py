@@ -1,4 +1,4 @@
-"""Malformed records, plans and what lies beside them: told by every command that reads them."""
+"""Malformed records, plans and files beside them are reported by every command that reads them."""
 
 import json
 import random
@@ -83,7 +83,7 @@ def run(originals: Path, broken: Path, fault: str, rng: random.Random, where) ->
 
 
 def check_kept(before: dict[str, bytes], out: Path, code: int) -> None:
-    """No good record is lost; where the sweep says that it is done, its four runs are good."""
+    """No good record is lost; if the sweep says that it is done, its four runs are good."""
     for name, content in before.items():
         if name.endswith(record.FILE) and (out / name).read_bytes() != content:
             assert json.loads(content)["status"] == "failed", name  # it was tried again

@@ -74,7 +74,7 @@ function openDetails(cell) {
 function list(facts) {
   return element("dl", facts.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
 }
-// Replace the choices of a select; its value stays where it is still one of them.
+// Replace the options of a select; keep its value if it is still one of them.
 function options(id, choices) {
   const select = byId(id), before = select.dataset.wanted ?? select.value;
   select.replaceChildren(...choices.map(([value, name]) => new Option(name, value)));
