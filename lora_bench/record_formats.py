@@ -120,7 +120,7 @@ def _start_of_1(init_from: str | None) -> dict[str, Any] | None:
 
 
 def fingerprint_of(splits: dict[str, str]) -> str:
-    """One fingerprint for the data of a run from those of its splits."""
+    """One fingerprint for the data of a run, from the fingerprints of its splits."""
     return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
 
 

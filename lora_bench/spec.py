@@ -91,7 +91,7 @@ class MethodSpec:
     """How the encoder is made trainable. Each method declares which of these settings it reads."""
 
     name: str = MISSING  # as tables show it
-    file: str | None = None  # the file under lora_bench/methods/; null: that of the name
+    file: str | None = None  # the file under lora_bench/methods/; null: the same as name
     rank: int | None = None  # r of the LoRA paper, section 4.1
     alpha: float | None = None  # numerator of the scaling alpha / rank
     rank_stabilized: bool = False  # alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)

@@ -148,7 +148,7 @@ def test_the_recorded_command_gives_the_same_scores_again(tmp_path):
 
 def test_a_report_on_nothing_says_what_to_do(tmp_path):
     done = cli("--runs", f"{tmp_path}/none", module="lora_bench.report")
-    assert done.returncode != 0 and "no runs there yet" in done.stderr
+    assert done.returncode != 0 and "train a run first" in done.stderr
 
 
 def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_path):

@@ -67,7 +67,7 @@ PLAIN: dict[str, tuple[type, ...]] = {
     "str": (str,),
 }
 # Arguments that have their effect here, of types whose configuration holds others: those need a
-# pass over the data, a loss or a PeftModel of their own, or are read with another setting alone.
+# pass over the data, a loss or a PeftModel of their own, or only apply with another setting.
 _MODULES = frozenset({"target_modules", "exclude_modules"})
 UNDERSTOOD: dict[str, frozenset[str]] = {
     "LORA": _MODULES
