@@ -116,8 +116,8 @@ def test_rates_that_were_dropped_early_are_no_random_draws(tmp_path):
             yaml.safe_dump(entry("full", lr=0.5)),
             r"not a tuning curve: ValueError: lr 0\.5 is not on",
         ),
-        (yaml.safe_dump(entry("full", settings=[])), "no tuning curve: AttributeError"),
-        (yaml.safe_dump(entry("full", curve=[])), "no tuning curve: ValueError"),
+        (yaml.safe_dump(entry("full", settings=[])), "not a tuning curve: AttributeError"),
+        (yaml.safe_dump(entry("full", curve=[])), "not a tuning curve: ValueError"),
         (None, "no tuned rates"),
     ],
 )

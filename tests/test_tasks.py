@@ -39,7 +39,7 @@ REFUSED = {
     "task.submission.test=/x.tsv": "task.submission.test='/x.tsv': must be the name of a .tsv file",
     "task.submission.test=..": "task.submission.test='..': must be the name of a .tsv file",
     "task.submission.test=submission.zip": "task.submission.test='submission.zip': must be the",
-    "+task.submission.other=CoLA.tsv": "task.submission=[CoLA.tsv,CoLA.tsv]: must not name one tw",
+    "+task.submission.other=CoLA.tsv": "task.submission=[CoLA.tsv,CoLA.tsv]: must not contain dup",
     "task.columns=[]": "task.columns=[]: must name one or two text columns",
     "task.labels=[]": "task.labels=[]: exactly one of labels and value_range must be set",
     "task.value_range=[0,1]": "task.labels=['unacceptable', 'acceptable']: exactly one of labels",
