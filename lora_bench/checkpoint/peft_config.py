@@ -125,9 +125,7 @@ def read_config(folder: Path) -> LoraFacts:
         if key in OFF and value:
             raise AdapterError(f"{path}: uses {key}={_shown(value)}, which LoraLinear lacks")
         if key not in known | OFF | NO_EFFECT:
-            raise AdapterError(
-                f"{path}: {key}={_shown(value)}: unknown; its effect is not known"
-            )
+            raise AdapterError(f"{path}: {key}={_shown(value)}: unknown; its effect is not known")
     facts = _typed(path, {key: value for key, value in found.items() if key in known})
     _check(path, facts)
     return facts
