@@ -1,4 +1,4 @@
-"""LoRA written by hand on RoBERTa, benchmarked over GLUE and SQuAD.
+"""LoRA written by hand on RoBERTa, benchmarked on GLUE and SQuAD.
 
 The public names load on first use, so that ``import lora_bench`` takes no time and
 ``lora_bench.report`` builds tables without torch.

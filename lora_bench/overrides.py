@@ -45,7 +45,7 @@ REFUSED = {
     SWEEPER: "write the values on the command line, or in a preset for +sweep=<name>",
     "hydra.run": "out_dir says where the files of a run go",
     "hydra.sweep": "out_dir says where the files of a run go",
-    "hydra.job.chdir": "folders are relative to the folder where the command is run",
+    "hydra.job.chdir": "paths are relative to the folder where the command is run",
 }
 
 

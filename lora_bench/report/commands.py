@@ -155,7 +155,9 @@ def _plots(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     for path in written:
         print(path)
     for path in left_over(folder, written):
-        print(f"{path}: left over from an earlier call; these runs do not produce it", file=sys.stderr)
+        print(
+            f"{path}: left over from an earlier call; these runs do not produce it", file=sys.stderr
+        )
 
 
 def _page(args: argparse.Namespace, runs: pd.DataFrame) -> None:
