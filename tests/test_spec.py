@@ -99,7 +99,10 @@ def test_the_presets_are_all_seen():
             ]
         ),
         "recipe_for_task": sorted(
-            [*FOR_TASK, *[f"{recipe}_{task}" for recipe in ("article", "quick") for task in SQUAD]]
+            [
+                *FOR_TASK,
+                *[f"{recipe}_{task}" for recipe in ("article", "quick", "tuned") for task in SQUAD],
+            ]
         ),
         "task": sorted([*GLUE, *SQUAD]),
     } == GROUPS
