@@ -299,7 +299,7 @@ def test_reproduced_is_said_only_where_model_protocol_start_and_data_are_the_sam
         ("start", "best", "start (mnli, theirs plain)"),
     ):
         (verdict,) = verdicts(tmp_path / name, protocol).verdict
-        assert verdict == f"not comparable because of {reason}"
+        assert verdict == f"not comparable: {reason}"
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_reproduced_is_said_only_where_model_protocol_start_and_data_are_the_sam
         (["data=hub"], {"rows": None}, "data (not the official rows)"),
         (
             ["data=hub"], {"rows": 8551},  # of 400 validation rows
-            "data (scored on other rows than the official ones)",
+            "data (not scored on the official rows)",
         ),
         (
             ["data=toy", "method.targets=[query,key,value,output]"],
@@ -323,7 +323,7 @@ def test_what_differs_from_a_published_number_is_named(overrides, more, reason, 
     words = ("task=cola", "model=roberta_base", *overrides)
     made_up(tmp_path, *words, **{"parameters": PUBLISHED_SIZE, **more})
     (verdict,) = verdicts(tmp_path, "best").verdict
-    assert verdict == f"not comparable because of {reason}"
+    assert verdict == f"not comparable: {reason}"
 
 
 def test_a_published_number_without_a_rank_is_not_reproduced(tmp_path):
@@ -595,7 +595,7 @@ def test_names_leave_out_what_goes_along(tmp_path):
     assert set(cells_of(tmp_path).label) == {
         "lora r=2 epochs=3", "lora r=2 epochs=9", "lora r=4 epochs=3", "full"}  # fmt: skip
     notes = tables_of(tmp_path)["methods"].notes
-    assert notes == ["Also differs among the systems of lora: warmup."]
+    assert notes == ["Settings that also differ between the systems of lora: warmup."]
 
 
 def test_a_row_over_tasks_says_what_differs_between_them(tmp_path):
@@ -604,7 +604,7 @@ def test_a_row_over_tasks_says_what_differs_between_them(tmp_path):
     table = tables_of(tmp_path)["methods"]
     assert table.rows.method.tolist()[1] == "lora r=8"
     assert table.notes == [
-        "Differs between the columns of a row: lr (lora r=8).",
+        "Settings that differ between columns: lr (lora r=8).",
         "Differs between tasks: train_rows=null (cola); train_rows=50 (rte).",
     ]
 

@@ -16,8 +16,8 @@ from .table import Number, Table
 
 # settings that may differ between two revisions or machines in otherwise equal cells
 TESTS = (
-    "Noise: the 95 % interval holds 0 (Student t over seeds that both have; where fewer than two "
-    "are common, Welch's)."
+    "Noise: the 95 % interval contains 0 (Student t over common seeds; Welch's t if fewer than "
+    "two seeds are common)."
 )
 SAME = 1e-9  # points: float noise
 APART = ("procedure", "model.fingerprint")

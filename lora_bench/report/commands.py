@@ -31,17 +31,17 @@ MEANING = {
     "best": "Score of each run's best epoch, chosen on the data it is reported on",
 }
 READING = """\
-Percent: {statistic} ± standard deviation over seeds; the number of seeds is in a table's title, \
-or behind a score that has another one. Bold: better than every other system of the column by a \
-sign-flip test over common seeds (p at most 0.05, for which it takes six seeds); without bold, the \
-best are within noise. A system is named by its method and rank and by the settings that differ \
-among the systems of its method; `recipe` lists settings that differ among all systems, where they \
-are not at their default. `chance` is a constant guess; of generated data, `bag of words` is a \
-linear model on word counts and `ceiling` a perfect model against the noisy labels. Parameters are \
-those trained, head excluded; `trained` includes it; `file` is what is saved; `train`, `tokens/s` \
-(real tokens of training) and `peak` (the process's memory) are medians. Differences come with a \
-95 % interval (BCa bootstrap) and the number of common seeds that would show a difference of that \
-size in 80 % of cases."""
+Percent: {statistic} ± standard deviation over seeds; the number of seeds is in the table's title, \
+or after a score with a different number. Bold: better than every other system in the column by a \
+sign-flip test over common seeds (p at most 0.05, which takes at least six seeds); without bold, \
+the best are within noise. A system is named by its method and rank and by the settings that \
+differ between the systems of its method; `recipe` lists settings that differ between all systems, \
+unless they are at their default. `chance` is a constant guess; for generated data, `bag of words` \
+is a linear model on word counts and `ceiling` a perfect model against the noisy labels. \
+Parameters: trained parameters without the head; `trained` includes the head; `file` is the size \
+of the saved file; `train`, `tokens/s` (real tokens of training) and `peak` (memory of the \
+process) are medians. Differences come with a 95 % interval (BCa bootstrap) and the number of \
+common seeds that would show a difference of that size in 80 % of cases."""
 
 
 def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:

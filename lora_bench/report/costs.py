@@ -12,8 +12,8 @@ from .tables import older_procedure
 MIB = 1 << 20
 SPARE = ("peak, MiB", "tokens/s", "adapter", "file, MiB", "n", "data", "model")
 SHARE = (
-    "Seconds marked as a share are those of a group of runs, divided among its members: they do "
-    "not compare to those of runs trained alone."
+    "Seconds marked as a share are those of a group of runs, divided among its members: they are "
+    "not comparable with those of runs trained alone."
 )
 NAMED = ("method.name", "method.rank")  # settings with columns of their own
 DEFINITION = ("method.file", "method.targets", "method.peft_type")  # what a method's name means

@@ -187,6 +187,6 @@ def _seeds_once(table: Table) -> Table:
         return Number(value.value, value.spread) if is_usual else value
 
     count = f"{most} seed" + ("" if most == "1" else "s")
-    others = "" if len(counts) == 1 else ", or as many as stand in parentheses"
+    others = "" if len(counts) == 1 else " unless stated in parentheses"
     title = f"{table.title}; {count}{others}"
     return replace(table, rows=mapped(table.rows, folded), title=title, seeds=False)

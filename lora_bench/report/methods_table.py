@@ -198,7 +198,7 @@ def _differing_by_row(first: pd.DataFrame) -> Iterator[str]:
         if paths := varying(map(texts, found.values())):
             rows.setdefault(tuple(short_names(paths).values()), []).append(label)
     for names, labels in rows.items():
-        yield f"Differs between the columns of a row: {', '.join(names)} ({', '.join(labels)})."
+        yield f"Settings that differ between columns: {', '.join(names)} ({', '.join(labels)})."
 
 
 def _differing_by_task(first: pd.DataFrame) -> Iterator[str]:
@@ -229,4 +229,4 @@ def _unnamed(first: pd.DataFrame) -> Iterator[str]:
             )
         names = {word.partition("=")[0] for label in group.label for word in label.split()}
         if rest := [name for name in hidden if name not in names]:
-            yield f"Also differs among the systems of {method}: {', '.join(rest)}."
+            yield f"Settings that also differ between the systems of {method}: {', '.join(rest)}."

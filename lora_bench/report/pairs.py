@@ -90,7 +90,7 @@ def pairs_table(cells: pd.DataFrame) -> Table:
             better = ordered.iloc[: i + 1]
             rows += ({**row, "than": base.label} for row in _compared(better, base, alone))
     names = ["task", "metric", "system", "than", *FACTS]
-    title = "Difference of every two systems over common seeds"
+    title = "Differences between all pairs of systems over common seeds"
     notes = list(_without_interval(alone))
     _corrected(rows, notes)
     return Table("pairs", title, pd.DataFrame(rows, columns=names, dtype=object), notes=notes)
@@ -151,11 +151,11 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
             row["p, Holm"] = Number(f"{p:.3f}")
     for row in rows:
         row["p"] = Number(f"{row['p']:.3f}")
-    floors = [f"{2 / 2**n:.2g} with {n}" for n in sorted({row["n"] for row in rows})]
+    floors = [f"{2 / 2**n:.2g} with {n} seeds" for n in sorted({row["n"] for row in rows})]
     if floors:
         notes.append(
             "p: two-sided sign-flip test over common seeds, which cannot be below "
-            f"{', '.join(floors)}; Holm: over the tasks of a system."
+            f"{', '.join(floors)}; Holm: corrected over the tasks of a system."
         )
 
 

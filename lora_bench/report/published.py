@@ -15,6 +15,7 @@ from .cells import IDS, median_costs
 from .table import Table
 from .tables import older_procedure
 
+NONE = "No published number matches the task, metric, method and rank of a system."
 PATH = Path(__file__).resolve().parent / "published.yaml"
 FACTS = ["source", "model", "method", "rank", "parameters", "protocol", "statistic", "n", "note"]
 COLUMNS = [*FACTS, "task", "metric", "value", "spread", "start"]
@@ -95,7 +96,7 @@ def published_table(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> T
             "task": pair.task, "metric": pair.metric, "system": pair.label,
             "ours": f"{pair.ours:.1f} ({pair.n})", "published": f"{pair.value:.1f}{spread}",
             "difference": f"{pair.difference:+.1f}",
-            "verdict": f"not comparable because of {pair.reasons}" if pair.reasons else within,
+            "verdict": f"not comparable: {pair.reasons}" if pair.reasons else within,
             "source": pair.origin,
         })  # fmt: skip
     names = ["task", "metric", "system", "ours", "published", "difference", "verdict", "source"]
@@ -104,9 +105,7 @@ def published_table(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> T
     )
     procedure = older_procedure(cells)
     title = "Comparison with published numbers" + (f" ({procedure})" if procedure else "")
-    notes = (
-        [] if rows else ["No published number has the task, metric, method and rank of a system."]
-    )
+    notes = [] if rows else [NONE]
     return Table("published", title, shown, notes=notes)
 
 
@@ -140,7 +139,7 @@ def _other_data(pair: Any) -> str:
     if rows is None or pd.isna(pair.train_rows):
         return "not the official rows"
     if pair.train_rows == rows:
-        return "scored on other rows than the official ones"
+        return "not scored on the official rows"
     return f"{pair.train_rows:,.0f} training rows, theirs {rows:,}"
 
 

@@ -50,7 +50,7 @@ def best_table(cells: pd.DataFrame, over: Sequence[str], statistic: str) -> Tabl
     names = ", ".join(short_names(paths).values())
     notes = [_chosen_on(first)]
     if single:
-        notes.append(f"With one value only, so nothing to choose: {', '.join(single)}.")
+        notes.append(f"Only one value, so no choice: {', '.join(single)}.")
     columns = ["task", "metric", "system", "best", "score", "tried", "second", "difference"]
     shown = pd.DataFrame(rows, columns=[*columns, "interval", "at the end"], dtype=object)
     return Table(

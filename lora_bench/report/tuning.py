@@ -23,7 +23,7 @@ NOTE = (
     "the chosen rate is the lowest or the highest one, so a better one may lie beyond it. Expected "
     "best of k: the best of k rates of the grid drawn at random, without the rates added around "
     "the best one; a rate at which a run failed counts as the worst. Core "
-    "hours: of training and scoring the runs of the search."
+    "hours: for training and scoring the runs of the search."
 )
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ..aggregates import compare_over_tasks, mean_ranks
+from ..names import counted
 from ..overall import Blocks, complete_blocks
 from ..pairs import LEVEL
 from ..statistics import EXACT_SEEDS
@@ -98,8 +99,8 @@ def _title(blocks: Blocks, shown: int) -> str:
     count = sum(own.shape[1] for own in blocks.arrays)
     kind = "exact" if count <= EXACT_SEEDS else "sampled"
     return (
-        f"mean rank over {len(blocks.places)} tasks; a bar joins systems that are not told apart: "
-        f"{kind} sign flips over {count} blocks of task and seed, Holm over "
+        f"mean rank over {len(blocks.places)} tasks; a bar joins systems without a significant "
+        f"difference: {kind} sign flips over {count} blocks of task and seed, Holm over "
         f"{shown * (shown - 1) // 2} pairs, {100 * LEVEL:.0f} %"
     )
 
@@ -114,7 +115,8 @@ def _notes(blocks: Blocks, same: np.ndarray, found: Sequence[Run]) -> str:
     for start, end in found:
         joined[start : end + 1, start : end + 1] = True
     if apart := int((same & ~joined).sum()) // 2:
-        lines.append(f"not told apart either, but no neighbours: {apart} pairs")
+        pairs = counted(apart, "pair")
+        lines.append(f"also without a significant difference, but not adjacent: {pairs}")
     if size * (size - 1) / 2**count > LEVEL:
-        lines.append(f"{count} blocks are too few to tell any pair apart")
+        lines.append(f"{count} blocks are too few for any significant difference")
     return "\n".join(lines)

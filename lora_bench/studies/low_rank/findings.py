@@ -49,7 +49,7 @@ QUESTIONS = {
         ("low_rank", "full", "last"),
         ("autoencoder", "full", "last"),
     ),
-    "What is the initialisation alone worth, without the second bias of an autoencoder?": (
+    "What does the initialisation alone contribute, without the second bias of an autoencoder?": (
         ("low_rank", "low_rank_default", "mean"),
         ("low_rank", "low_rank_default", "last"),
     ),
@@ -137,7 +137,7 @@ def failures(runs: pd.DataFrame) -> str:
         for (layer, rank), found in failed
         if found.any()
     ]
-    return f"Failed runs, which no mean below contains: {'; '.join(lost)}." if lost else ""
+    return f"Failed runs (not included in the means): {'; '.join(lost)}." if lost else ""
 
 
 def describe(runs: pd.DataFrame, failed: str = "") -> str:
@@ -161,8 +161,8 @@ def describe(runs: pd.DataFrame, failed: str = "") -> str:
         "# Tests",
         "Mean difference of the first over common seeds with its 95 % interval (paired t), and the "
         "p-value of the sign-flip permutation test (exact, two-sided), with Holm's correction over "
-        "the ranks of a line. n seeds allow no p below 2 / 2^n. A difference counts from "
-        f"p ≤ {LEVEL}.",
+        "the ranks of a line. n seeds allow no p below 2 / 2^n. A difference counts as "
+        f"significant if p ≤ {LEVEL}.",
     ]
     for question, comparisons in QUESTIONS.items():
         tables = [_tests(runs, *comparison) for comparison in comparisons]

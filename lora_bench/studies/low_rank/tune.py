@@ -111,8 +111,8 @@ def describe(scores: pd.DataFrame, best: pd.Series, text: str) -> str:
         _percent(scores, ["layer", "rank"]),
     )
     return "\n\n".join([
-        f"Accuracy on held-out training images, percent, mean over {_seeds(scores)} (first table: "
-        "and over ranks); a run that diverged counts as 0.",
+        f"Accuracy on held-out training images, percent, mean over {_seeds(scores)} (in the "
+        "first table also over ranks); a run that diverged counts as 0.",
         f"`{text}`",
         *(t.reset_index().to_markdown(index=False, disable_numparse=True) for t in tables),
     ])  # fmt: skip
