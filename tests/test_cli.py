@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -151,11 +152,15 @@ def test_a_report_on_nothing_says_what_to_do(tmp_path):
     assert done.returncode != 0 and "no runs there yet" in done.stderr
 
 
-def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_path):
-    words = [
+def small_run(folder: Path) -> list[str]:
+    return [
         "model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1",
-        f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache",
+        f"out_dir={folder}/out", f"cache_dir={folder}/cache",
     ]  # fmt: skip
+
+
+def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_path):
+    words = small_run(tmp_path)
     assert cli(*words).returncode == 0
     (folder,) = (tmp_path / "out" / "runs" / "cola").iterdir()
     shutil.rmtree(folder / "adapter")
@@ -165,6 +170,25 @@ def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_pa
     folder.rename(tmp_path / "away")
     assert "trained in" in cli(*words).stdout and (folder / "adapter").is_dir()
     assert "is gone" not in cli(*words).stderr
+
+
+@pytest.mark.parametrize("status", ["ok", "failed"])
+def test_a_run_whose_folder_was_moved_aside_is_trained_again(tmp_path, status):
+    """A failed one that was found there was trained for ever: its own folder got no record."""
+    words = small_run(tmp_path)
+    assert cli(*words).returncode == 0
+    (folder,) = (tmp_path / "out" / "runs" / "cola").iterdir()
+    record.write(folder, dataclasses.replace(record.read(folder), status=status))
+    folder.rename(f"{folder}.old")
+    assert f"; {folder})" in cli(*words).stdout and (folder / "adapter").is_dir()
+
+
+def test_a_done_run_under_an_older_key_is_told_with_its_own_folder(tmp_path):
+    words = small_run(tmp_path)
+    assert cli(*words).returncode == 0
+    (folder,) = (tmp_path / "out" / "runs" / "cola").iterdir()
+    older = folder.rename(folder.with_name(f"cola-tiny-lora-r8-s0-{'0' * 10}"))
+    assert f"(already done; {older})" in cli(*words).stderr
 
 
 def test_a_gpu_that_is_not_there_is_one_line(tmp_path):

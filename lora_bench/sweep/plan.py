@@ -63,8 +63,11 @@ class Sweep:
             check_same(run.key, settings(first.spec), settings(run.planned.spec))
         self.done: dict[str, Record] = {}
         self.failed: dict[str, Record] = {}
+        self.folders: dict[str, Path] = {}  # of the records; that of an older version has its own
         for key, planned in self.runs.items():
-            self._note(key, records.find(Path(planned.spec.out_dir), planned.identity)[1])
+            place = Path(planned.spec.out_dir)
+            self.folders[key], record = records.find(place, planned.identity)
+            self._note(key, record)
         self.groups = groups(run for key, run in self.runs.items() if key not in self.done)
         self._besides: list[float] = []  # seconds of a group beside training and scoring
         self._tried_before = {key: record.started for key, record in self.failed.items()}

@@ -167,7 +167,7 @@ class Session:
     def tell_done(self) -> None:
         """Print the runs that were done before."""
         for key, record in self.sweep.done.items():
-            announce(record, self.sweep.runs[key].folder, skipped=True)
+            announce(record, self.sweep.folders[key], skipped=True)
 
     def _do(self, planned: Sequence[Planned]) -> list[Outcome]:
         stop, started = StopSignals(), time.monotonic()
