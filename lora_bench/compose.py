@@ -67,7 +67,8 @@ class Composer:
     def compose(self, overrides: list[str]) -> Spec:
         """As :func:`compose`."""
         for word in overrides:
-            parsed(word)
+            if parsed(word).key_or_group == "sweep":  # Hydra would add it, and nothing read it
+                raise UserError(f"{word}: stands for many runs; write the settings of one")
         _check_searchpath(overrides)
         try:
             return validate(spec_of(self._config(overrides), overrides))
