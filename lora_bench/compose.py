@@ -226,7 +226,7 @@ def with_presets_of(folder: str | None, overrides: list[str]) -> list[str]:
     for word in given:
         value = parsed(word).value()
         paths += map(str, value if isinstance(value, list) else [value])
-    quoted = ",".join(f"'{path}'" for path in paths)
+    quoted = ",".join("'" + path.replace("'", r"\'") + "'" for path in paths)
     return [f"{SEARCHPATH}=[{quoted}]", *(word for word in overrides if word not in given)]
 
 

@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import dataclasses
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from lora_bench import record
+from lora_bench.compose import compose, with_presets_of
+from lora_bench.overrides import command_of
 
 from .helpers import TASKS, write_official
 from .helpers import command_line as cli
@@ -145,6 +148,19 @@ def test_the_recorded_command_gives_the_same_scores_again(tmp_path):
         assert cli(*arguments, *again, module=program).returncode == 0
     before, now = (record.read_all(tmp_path / name)[0] for name in ("first", "again"))
     assert len(now) == 2 and [(r.key, r.epochs) for r in now] == [(r.key, r.epochs) for r in before]
+
+
+def test_a_recorded_command_is_one_that_a_shell_reads(tmp_path):
+    words = ["-m", "seed=range(0,2)", "method.targets=[query,value]", "task.hub.path=it's a $path"]
+    command = command_of(words)
+    assert shlex.split(command) == ["python", "-m", "lora_bench", *words]
+    assert " method.targets=[query,value] " in command
+
+
+def test_a_folder_of_presets_may_have_a_quote_in_its_name(tmp_path):
+    folder = tmp_path / "it's"
+    folder.mkdir()
+    assert compose(with_presets_of(str(folder), ["seed=3"])).seed == 3
 
 
 def test_a_report_on_nothing_says_what_to_do(tmp_path):
