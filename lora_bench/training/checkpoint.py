@@ -33,12 +33,14 @@ def write(folder: Path, key: str, group: Sequence[str], state: dict[str, Any]) -
     os.replace(part, folder / FILE)
 
 
-def read(folder: Path, key: str) -> dict[str, Any] | None:
+def read(folder: Path, key: str, device: str) -> dict[str, Any] | None:
     """The checkpoint of a run; None: there is none that this version can read.
 
     Args:
         folder: of the run.
         key: of the run.
+        device: of the run. Its random numbers are of another generator than those of another kind
+            of device, so that a checkpoint from there is not read.
     """
     try:
         found = torch.load(folder / FILE, map_location="cpu", weights_only=True)
@@ -49,7 +51,17 @@ def read(folder: Path, key: str) -> dict[str, Any] | None:
         print(f"{folder / FILE}: {reason}", file=sys.stderr)
         return None
     fits = isinstance(found, dict) and found.get("format") == FORMAT and found.get("key") == key
+    if fits and _kind(found.get("device", device)) != _kind(device):
+        print(
+            f"{folder / FILE}: is of a run on {found['device']}; the run begins again",
+            file=sys.stderr,
+        )
+        return None
     return found if fits else None
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
 
 
 def remove(folder: Path) -> None:
