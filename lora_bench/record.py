@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from .files import whole_file
 from .record_formats import LONG_NUMBER, fault_of, too_large, upgrade
 from .spec import DIGITS, Identity, Spec, UserError
 
@@ -106,13 +107,8 @@ def write(folder: Path, record: Record) -> Path:
 
 def write_whole(path: Path, text: str) -> Path:
     """Write a text file, and its folder, so that a reader finds the whole of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
     return path
 
 

@@ -170,6 +170,19 @@ def test_a_checkpoint_of_another_kind_of_device_is_said_and_the_run_begins_again
     assert "checkpoint.pt: is of a run on cuda:1; the run begins" in capsys.readouterr().err
 
 
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    checkpoint.write(tmp_path, "key", ["key"], {"step": 1})
+
+    def full(handle):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        checkpoint.write(tmp_path, "key", ["key"], {"step": 2})
+    assert os.listdir(tmp_path) == [checkpoint.FILE]
+    assert checkpoint.read(tmp_path, "key", "cpu")["step"] == 1
+
+
 def test_nothing_in_a_checkpoint_is_executed(tiny_spec, tmp_path):
     spec = tiny_spec("train.epochs=1")
     folder = prepare(spec).folder

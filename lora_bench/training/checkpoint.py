@@ -3,13 +3,14 @@
 A run that continues ends, on a CPU, bit for bit as one that was never stopped.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ..files import whole_file
 
 FILE = "checkpoint.pt"
 FORMAT = 1
@@ -24,13 +25,8 @@ def write(folder: Path, key: str, group: Sequence[str], state: dict[str, Any]) -
         group: keys of the runs that are trained with it, itself among them.
         state: tensors, numbers, strings, and dicts and lists of these.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{FILE}.{os.getpid()}.part"
-    with part.open("wb") as file:
-        torch.save({"format": FORMAT, "key": key, "group": list(group), **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / FILE)
+    with whole_file(folder / FILE) as part:
+        torch.save({"format": FORMAT, "key": key, "group": list(group), **state}, part)
 
 
 def read(folder: Path, key: str, device: str) -> dict[str, Any] | None:
@@ -66,5 +62,5 @@ def _kind(device: str) -> str:
 
 def remove(folder: Path) -> None:
     """Remove a run's checkpoint, and parts of one that a killed process left."""
-    for path in folder.glob(f"{FILE}*"):
+    for path in folder.glob(f"*{FILE}*"):
         path.unlink(missing_ok=True)
