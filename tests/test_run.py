@@ -127,6 +127,8 @@ def test_a_run_starts_from_another_runs_adapter(tiny_spec):
         match="init_from=.*nowhere: must be the key of a run below .*, or a folder with an adapter",
     ):
         run(tiny_spec("init_from=/nowhere"))
+    with pytest.raises(UserError, match=r"init_from=mnli\*: must be the key of a run below"):
+        run(tiny_spec("init_from='mnli*'"))
 
 
 def test_the_same_seed_gives_the_same_record_and_another_seed_does_not(tiny_spec, tmp_path):
