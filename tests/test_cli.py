@@ -188,6 +188,15 @@ def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_pa
     assert "is gone" not in cli(*words).stderr
 
 
+def test_a_failure_that_cannot_be_recorded_names_no_traceback(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(record, "write", full)
+    done = cli(*small_run(tmp_path))
+    assert done.returncode == 1 and "failed: OSError: no space left\n" in done.stderr
+
+
 @pytest.mark.parametrize("status", ["ok", "failed"])
 def test_a_run_whose_folder_was_moved_aside_is_trained_again(tmp_path, status):
     """A failed one that was found there was trained for ever: its own folder got no record."""

@@ -245,11 +245,12 @@ def _requeue(stop: StopSignals) -> None:
 
 
 def _told(error: Exception, planned: Planned) -> str:
-    """One line: a user's mistake by itself, a failure with the place of its traceback."""
+    """One line: a user's mistake by itself, a failure with the place of its traceback, if any."""
     if isinstance(error, UserError):
         return str(error)
-    reason = f"{type(error).__name__}: {error}"
-    return f"{planned.key} failed: {reason} (traceback: {planned.folder / 'traceback.txt'})"
+    trace = planned.folder / "traceback.txt"
+    place = f" (traceback: {trace})" if trace.is_file() else ""
+    return f"{planned.key} failed: {type(error).__name__}: {error}{place}"
 
 
 @contextlib.contextmanager
