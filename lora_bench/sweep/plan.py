@@ -72,11 +72,6 @@ class Sweep:
         self._besides: list[float] = []  # seconds of a group beside training and scoring
         self._tried_before = {key: record.started for key, record in self.failed.items()}
 
-    def group_of(self, key: str) -> list[Planned]:
-        """The runs that are trained with a run, itself among them."""
-        found = (group for group in self.groups if key in {run.key for run in group})
-        return next(found, [self.runs[key]])
-
     def refresh(self) -> None:
         """Read the records of the runs that are not done yet.
 
