@@ -80,18 +80,16 @@ def claims(folders: Sequence[Path]) -> Iterator[dict[Path, Holder | None]]:
     Yields:
         For each folder None if this process now holds the claim, else the holder.
     """
-    mine = Holder.this_process()
-    found = {folder: _take(folder, mine) for folder in folders}
-    own = [folder / FILE for folder, holder in found.items() if holder is None]
+    mine, paths = Holder.this_process(), [folder / FILE for folder in folders]
     ended = threading.Event()
-    thread = threading.Thread(target=_touch, args=(own, mine, ended), daemon=True)
+    thread = threading.Thread(target=_touch, args=(paths, mine, ended), daemon=True)
     thread.start()
     try:
-        yield found
+        yield {folder: _take(folder, mine) for folder in folders}
     finally:
         ended.set()
         thread.join()
-        for path in own:
+        for path in paths:
             if _is(path, mine):
                 path.unlink(missing_ok=True)
 

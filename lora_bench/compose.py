@@ -67,7 +67,8 @@ class Composer:
     def compose(self, overrides: list[str]) -> Spec:
         """As :func:`compose`."""
         for word in overrides:
-            parsed(word)
+            if parsed(word).key_or_group == "sweep":  # Hydra would add it, and nothing read it
+                raise UserError(f"{word}: stands for many runs; write the settings of one")
         _check_searchpath(overrides)
         try:
             return validate(spec_of(self._config(overrides), overrides))
@@ -225,7 +226,7 @@ def with_presets_of(folder: str | None, overrides: list[str]) -> list[str]:
     for word in given:
         value = parsed(word).value()
         paths += map(str, value if isinstance(value, list) else [value])
-    quoted = ",".join(f"'{path}'" for path in paths)
+    quoted = ",".join("'" + path.replace("'", r"\'") + "'" for path in paths)
     return [f"{SEARCHPATH}=[{quoted}]", *(word for word in overrides if word not in given)]
 
 

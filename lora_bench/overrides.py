@@ -7,6 +7,8 @@ and raises a traceback on some values.
 import dataclasses
 import difflib
 import math
+import re
+import shlex
 import types
 import typing
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ from .spec import NOT_RECORDED, Spec, UserError, one_line
 
 MOST_RUNS = 10_000  # in one command: all are composed and checked before the first one starts
 SWEEPER = "hydra.sweeper"
+SHELL = re.compile(r"""[\s'"$`\\&;|<>(){}*?!]""")  # what a shell does not take as it is
 KINDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -134,14 +137,18 @@ def is_search(words: Sequence[str]) -> bool:
 
 
 def command_of(words: Sequence[str], program: str = "lora_bench") -> str:
-    """A command line without folders of this machine and without launcher settings."""
+    """A command line without folders of this machine and without launcher settings.
+
+    Words with characters that are special to a shell are quoted; a list is left as it is.
+    """
     launching = ("hydra/", "hydra.")
     portable = [
         word
         for word in words
         if word.split("=")[0] not in NOT_RECORDED and not word.lstrip("+").startswith(launching)
     ]
-    return " ".join([f"python -m {program}", *portable])
+    quoted = (shlex.quote(word) if SHELL.search(word) else word for word in portable)
+    return " ".join([f"python -m {program}", *quoted])
 
 
 def _type_of(path: str) -> Any:

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from .files import whole_file
 from .record_formats import LONG_NUMBER, fault_of, too_large, upgrade
-from .spec import Identity, Spec, UserError
+from .spec import DIGITS, Identity, Spec, UserError
 
 FORMAT = 2
 FILE = "record.json"
@@ -106,13 +107,8 @@ def write(folder: Path, record: Record) -> Path:
 
 def write_whole(path: Path, text: str) -> Path:
     """Write a text file, creating its folder: readers see the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
     return path
 
 
@@ -238,8 +234,8 @@ def folder_of(root: Path, identity: Identity) -> Path:
 def find(root: Path, identity: Identity) -> tuple[Path, Record | None]:
     """The folder and the record of a run.
 
-    A record of an earlier version may have been filed under another key: it is found by its
-    identity, so that renaming a setting repeats no run.
+    A finished record of an earlier version may have been filed under another key: it is found by
+    its identity, so that renaming a setting repeats no run.
 
     Raises:
         UserError: the record under this key was written when a setting had another default.
@@ -258,14 +254,17 @@ def find(root: Path, identity: Identity) -> tuple[Path, Record | None]:
 
 
 def _renamed(root: Path, identity: Identity) -> tuple[Path, Record] | None:
-    """The record of the same identity under another key."""
-    stem = f"{identity.where['task.name']}-*-s{identity.seed}-*"
-    for folder in folder_of(root, identity).parent.glob(stem):
+    """The finished record of the same identity under another key.
+
+    A folder that the user moved aside, as ``<key>.old``, has no key for its name.
+    """
+    key = f"{identity.where['task.name']}-*-s{identity.seed}-{'[0-9a-f]' * DIGITS}"
+    for folder in folder_of(root, identity).parent.glob(key):
         try:
             record = read(folder)
         except RecordError:  # reported where records are listed; it is not this run
             continue
-        if record is not None and record.identity == identity:
+        if record is not None and record.status == "ok" and record.identity == identity:
             return folder, record
     return None
 

@@ -23,6 +23,7 @@ from .checks import one_line as one_line
 
 # Raise it when the same settings would train to other numbers than before.
 PROCEDURE = 2
+DIGITS = 10  # of the hash that ends a key
 
 
 @dataclass
@@ -334,4 +335,4 @@ def chosen(part: dict[str, Any]) -> dict[str, Any]:
 
 def digest(content: Any) -> str:
     """A short hash of JSON-serializable content."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -45,6 +45,8 @@ SET_HERE = {
     "data.tuning_rows": "tune.rows",
 }
 
+LAUNCHING = ("hydra.launcher", "hydra.sweeper")
+
 
 @dataclass
 class Search:
@@ -107,15 +109,19 @@ class System:
         found = [t for t in self.trials if t.epochs == epochs and t.mean is not None]
         return sorted(found, key=lambda trial: (-(trial.mean or 0.0), trial.lr))
 
+    @property
+    def ranked(self) -> list[Trial]:
+        """The trials of all epochs, the best first; empty where every rate has a failed run."""
+        return self.best(self.spec.train.epochs)
+
     def around_best(self, rates: Sequence[float]) -> list[float]:
         """The rates midway between the best one and its neighbours, on a log scale.
 
         Without a neighbour on one side, the distance is that of the other side.
         """
-        ranked = self.best(self.spec.train.epochs)
-        if not ranked:
+        if not self.ranked:
             return []
-        at = rates.index(ranked[0].lr)
+        at = rates.index(self.ranked[0].lr)
         below = rates[at] / rates[at - 1] if at else rates[1] / rates[0]
         above = rates[at + 1] / rates[at] if at + 1 < len(rates) else below
         middle = (rates[at] / math.sqrt(below), rates[at] * math.sqrt(above))
@@ -133,11 +139,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         search, given = split(words)
         systems = systems_of(given, search)
         check_folders([system.spec for system in systems])
-        tune(systems, search, command_of(words, PROGRAM))
+        command = command_of(words, PROGRAM)
+        tune(systems, search, command)
+        lost = [system.name for system in systems if not system.ranked]
         for system in systems:
-            path = tuned.FOLDERS[0] / f"{system.name}.yaml"
-            records.write_whole(path, content(system, search, command_of(words, PROGRAM)))
-            print(f"{path}\n{table(system)}\n")
+            if system.ranked:
+                path = tuned.FOLDERS[0] / f"{system.name}.yaml"
+                records.write_whole(path, content(system, search, command))
+                print(f"{path}\n{table(system)}\n")
+        if lost:
+            raise UserError(f"{', '.join(lost)}: no rate of {search.rates} without a failed run")
 
 
 def split(words: Sequence[str]) -> tuple[Search, list[str]]:
@@ -151,6 +162,10 @@ def split(words: Sequence[str]) -> tuple[Search, list[str]]:
     for word in given:
         if path_of(word) in SET_HERE:
             raise UserError(f"{word}: the search sets it; use {SET_HERE[path_of(word)]} instead")
+        if path_of(word).replace("/", ".").startswith(LAUNCHING):
+            raise UserError(
+                f"{word}: the search runs in this process; start it in several shells to divide it"
+            )
     for word in own:
         name, _, value = word.partition("=")
         known = [entry.name for entry in dataclasses.fields(Search)]
@@ -245,20 +260,12 @@ def _score(record: Record | None) -> float | None:
 
 
 def content(system: System, search: Search, command: str) -> str:
-    """The file of a system: the best rate, how it was found, and the whole curve.
-
-    Raises:
-        UserError: a run failed at every rate.
-    """
-    epochs = system.spec.train.epochs
-    ranked = system.best(epochs)
-    if not ranked:
-        raise UserError(f"{system.name}: runs failed at every rate of {search.rates}")
+    """The file of a system that has a rate: the best one, how it was found, the whole curve."""
     origins = [record.provenance for record in system.records]
     seconds = [record.core_seconds or 0.0 for record in system.records]
     budget = {**dataclasses.asdict(search), "runs": _runs(system)}
     entry = {
-        "lr": ranked[0].lr,
+        "lr": system.ranked[0].lr,
         "metric": system.spec.task.metrics[0],
         "budget": {**budget, "core_hours": round(sum(seconds) / 3600, 3)},
         "commits": sorted({origin["commit"] for origin in origins if origin.get("commit")}),
@@ -279,12 +286,10 @@ def _runs(system: System) -> int:
 
 def table(system: System) -> str:
     """The rates of a system with their scores in percent, the best one marked."""
-    ranked = system.best(system.spec.train.epochs)
-    best = ranked[0] if ranked else None
     lines = []
     for trial in sorted(system.trials, key=lambda trial: (trial.epochs, trial.lr)):
         mean = "failed" if trial.mean is None else f"{100 * trial.mean:.1f}"
-        mark = "  best" if trial is best else ""
+        mark = "  best" if trial is system.ranked[0] else ""
         lines.append(f"  lr={trial.lr:<8g} epochs={trial.epochs:<3} {mean}{mark}")
     return "\n".join(lines)
 
@@ -292,7 +297,7 @@ def table(system: System) -> str:
 def _settings_text() -> str:
     default = Search()
     return "\n".join(
-        f"  {PREFIX}{entry.name}={getattr(default, entry.name)}".replace("', '", ",")
+        f"  {PREFIX}{entry.name}={getattr(default, entry.name)}"
         for entry in dataclasses.fields(Search)
     )
 

@@ -56,6 +56,13 @@ def test_claims_are_released_after_an_error(tmp_path):
     assert holder_of(tmp_path) is None
 
 
+def test_claims_are_released_where_one_of_them_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError), claims([tmp_path / "run", tmp_path / "file" / "run"]):
+        pass
+    assert holder_of(tmp_path / "run") is None
+
+
 @pytest.mark.parametrize("age", [0.0, EXPIRY - 5])
 def test_a_claim_of_another_machine_is_respected_while_it_is_fresh(tmp_path, other, age):
     write(tmp_path, other, age)

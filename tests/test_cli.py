@@ -1,5 +1,7 @@
 """The command line as a user sees it."""
 
+import dataclasses
+import shlex
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from lora_bench import record
+from lora_bench.compose import compose, with_presets_of
+from lora_bench.overrides import command_of
 
 from .helpers import TASKS, write_official
 from .helpers import command_line as cli
@@ -146,16 +150,33 @@ def test_the_recorded_command_gives_the_same_scores_again(tmp_path):
     assert len(now) == 2 and [(r.key, r.epochs) for r in now] == [(r.key, r.epochs) for r in before]
 
 
+def test_a_recorded_command_is_one_that_a_shell_reads(tmp_path):
+    words = ["-m", "seed=range(0,2)", "method.targets=[query,value]", "task.hub.path=it's a $path"]
+    command = command_of(words)
+    assert shlex.split(command) == ["python", "-m", "lora_bench", *words]
+    assert " method.targets=[query,value] " in command
+
+
+def test_a_folder_of_presets_may_have_a_quote_in_its_name(tmp_path):
+    folder = tmp_path / "it's"
+    folder.mkdir()
+    assert compose(with_presets_of(str(folder), ["seed=3"])).seed == 3
+
+
 def test_a_report_on_nothing_says_what_to_do(tmp_path):
     done = cli("--runs", f"{tmp_path}/none", module="lora_bench.report")
     assert done.returncode != 0 and "train a run first" in done.stderr
 
 
-def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_path):
-    words = [
+def small_run(folder: Path) -> list[str]:
+    return [
         "model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1",
-        f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache",
+        f"out_dir={folder}/out", f"cache_dir={folder}/cache",
     ]  # fmt: skip
+
+
+def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_path):
+    words = small_run(tmp_path)
     assert cli(*words).returncode == 0
     (folder,) = (tmp_path / "out" / "runs" / "cola").iterdir()
     shutil.rmtree(folder / "adapter")
@@ -165,6 +186,34 @@ def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_pa
     folder.rename(tmp_path / "away")
     assert "trained in" in cli(*words).stdout and (folder / "adapter").is_dir()
     assert "is missing" not in cli(*words).stderr
+
+
+def test_a_failure_that_cannot_be_recorded_names_no_traceback(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(record, "write", full)
+    done = cli(*small_run(tmp_path))
+    assert done.returncode == 1 and "failed: OSError: no space left\n" in done.stderr
+
+
+@pytest.mark.parametrize("status", ["ok", "failed"])
+def test_a_run_whose_folder_was_moved_aside_is_trained_again(tmp_path, status):
+    """A failed one that was found there was trained for ever: its own folder got no record."""
+    words = small_run(tmp_path)
+    assert cli(*words).returncode == 0
+    (folder,) = (tmp_path / "out" / "runs" / "cola").iterdir()
+    record.write(folder, dataclasses.replace(record.read(folder), status=status))
+    folder.rename(f"{folder}.old")
+    assert f"; {folder})" in cli(*words).stdout and (folder / "adapter").is_dir()
+
+
+def test_a_done_run_under_an_older_key_is_told_with_its_own_folder(tmp_path):
+    words = small_run(tmp_path)
+    assert cli(*words).returncode == 0
+    (folder,) = (tmp_path / "out" / "runs" / "cola").iterdir()
+    older = folder.rename(folder.with_name(f"cola-tiny-lora-r8-s0-{'0' * 10}"))
+    assert f"(already done; {older})" in cli(*words).stderr
 
 
 def test_a_gpu_that_is_not_there_is_one_line(tmp_path):

@@ -75,6 +75,27 @@ def test_a_missing_model_is_one_line(source, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", b"{}"),
+        ("tokenizer.json", b"[]"),
+        ("tokenizer.json", b'{"version": '),
+        ("model.safetensors", b"cut off"),
+        ("config.json", b"[]"),
+        ("config.json", b'{"model_type": "roberta", "hidden_size": "wide"}'),
+        ("config.json", b'{"model_type": "roberta", "vocab_size": -1}'),
+    ],
+)
+def test_a_damaged_file_of_a_model_is_one_line_that_names_the_model(base, name, content):
+    (base / name).write_bytes(content)
+    model = ModelSpec(name="x", source=str(base))
+    with pytest.raises(UserError, match=f"^model.source={base}: cannot be loaded") as caught:
+        load_tokenizer(model)
+        load_encoder(model, dropout=0.0)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"has no config.json"):
         locate(ModelSpec(name="x", source=str(tmp_path)))

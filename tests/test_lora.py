@@ -117,6 +117,20 @@ def test_only_the_chosen_layers_are_adapted(tiny_encoder):
         inject_lora(tiny_encoder, targets=["querry"], rank=2, alpha=2.0)
 
 
+def test_a_second_injection_adds_to_the_first_and_replaces_no_update(tiny_encoder):
+    batch = random_batch([5, 9, 2])
+    inject_lora(tiny_encoder, targets=["query", "output"], rank=2, alpha=4.0)
+    randomize_b(tiny_encoder)
+    before = encode(tiny_encoder, batch)
+    inject_lora(tiny_encoder, targets=["value"], rank=4, alpha=4.0)
+    assert sorted(layer.rank for layer in lora_layers(tiny_encoder)) == [2] * 4 + [4] * 2
+    assert torch.equal(encode(tiny_encoder, batch), before)
+    for target in ("query", "output"):
+        with pytest.raises(ValueError, match=f"{target}.*: has a low-rank update already"):
+            inject_lora(tiny_encoder, targets=["key", target], rank=4, alpha=4.0)
+    assert torch.equal(encode(tiny_encoder, batch), before)
+
+
 def test_attentions_are_still_recorded(tiny_encoder):
     """A class that is not a RobertaSelfAttention would silently lose output_attentions."""
     tiny_encoder.set_attn_implementation("eager")

@@ -259,6 +259,23 @@ def test_a_sweep_trains_full_rank_once_resumes_and_ends_in_tables_and_pictures(t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", [["layer=low_rank", "rank=2"], ["layer=full", "lr=0.1,0.01"]])
+def test_a_sweep_without_one_full_rank_system_ends_in_tables_too(tmp_path, words):
+    done = cli("-m", *words, *SMALL, f"out_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "table_last.md").exists()
+
+
+def test_a_damaged_record_is_one_line(tmp_path):
+    words = ["layer=full", *SMALL, f"out_dir={tmp_path}"]
+    cli(*words)
+    (path,) = tmp_path.glob("runs/*/*/record.json")
+    path.write_text("{")
+    done = cli(*words)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {path}: cannot be read")
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_recorded_command_gives_the_same_scores_again(tmp_path):
     cli("-m", "layer=full,autoencoder", "rank=4", "seed=3", *SMALL, f"out_dir={tmp_path}/a")
     before, _ = record.read_all(tmp_path / "a")
@@ -539,11 +556,6 @@ def test_the_sign_flip_test_is_exact():
         expected = np.mean(means >= abs(values.sum()) - 1e-9)
         assert findings.sign_flip(values) == pytest.approx(expected)
     assert findings.sign_flip(np.arange(1.0, 11.0)) == pytest.approx(2 / 2**10)
-
-
-def test_holm_corrects_as_published():
-    assert findings.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert findings.holm([0.9, 0.8]) == [1.0, 1.0] and findings.holm([]) == []
 
 
 def test_tuning_gives_every_layer_the_same_budget_and_writes_the_best_rate(

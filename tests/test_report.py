@@ -23,6 +23,7 @@ from lora_bench.report.names import show, telling
 from lora_bench.report.pairs import paired_table
 from lora_bench.report.pictures import draw, pareto
 from lora_bench.report.published import load_published, published_table
+from lora_bench.report.query import export
 from lora_bench.report.readme import PICTURE, README, headline, update_readme
 from lora_bench.report.sweeps import sweeps
 from lora_bench.report.table import Number, Table
@@ -357,6 +358,15 @@ def test_ten_thousand_records_make_tables_in_seconds(tmp_path):
     assert len(cells) == 2500 and (cells.n == 4).all() and cells.label.nunique() == 2500
     tables = {table.name: table for table in all_tables(cells, runs, Choices())}
     assert len(tables["methods"].rows) == 2502 and len(tables["over_lr"].rows) == 2500
+
+
+def test_a_setting_of_several_types_is_exported_as_text(tmp_path):
+    for value in ("false", "pissa"):
+        made_up(tmp_path, "method=peft_pissa", f"method.args.init_lora_weights={value}")
+    made_up(tmp_path)
+    export(load_records(tmp_path), tmp_path / "runs.parquet")
+    found = pd.read_parquet(tmp_path / "runs.parquet")["method.args.init_lora_weights"]
+    assert {"false", "pissa"} < set(found)
 
 
 def test_status_trace_and_export(tmp_path, capsys, monkeypatch):

@@ -136,6 +136,53 @@ def test_a_damaged_checkpoint_is_said_and_the_run_begins_again(tiny_spec, conten
     assert "checkpoint.pt: cannot be read" in capsys.readouterr().err
 
 
+def change_checkpoint(spec, change) -> None:
+    """Stop a run after its second step, and change what it left."""
+    with pytest.raises(Stopped):
+        execute([prepare(spec)], StopAt(1))
+    path = prepare(spec).folder / checkpoint.FILE
+    state = torch.load(path)
+    change(state)
+    torch.save(state, path)
+
+
+def test_a_checkpoint_that_does_not_fit_fails_its_run_which_then_begins_again(tiny_spec, capsys):
+    spec = tiny_spec("train.epochs=1")
+    change_checkpoint(spec, lambda state: state["parameters"].popitem())
+    (outcome,) = execute([prepare(spec)])
+    found = record.read(outcome.folder)
+    assert found.status == "failed" and isinstance(outcome.error, KeyError)
+    assert "KeyError" in (outcome.folder / "traceback.txt").read_text()
+    capsys.readouterr()
+    (outcome,) = execute([prepare(spec)])
+    assert outcome.record.status == "ok" and "goes on" not in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_said_and_the_run_begins_again(tiny_spec, capsys):
+    def on_a_gpu(state):
+        state["device"] = "cuda:1"
+        state["masks"]["generator"] = torch.zeros(16, dtype=torch.uint8)  # that of CUDA
+
+    spec = tiny_spec("train.epochs=1")
+    change_checkpoint(spec, on_a_gpu)
+    (outcome,) = execute([prepare(spec)])
+    assert outcome.error is None
+    assert "checkpoint.pt: is of a run on cuda:1; the run begins" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    checkpoint.write(tmp_path, "key", ["key"], {"step": 1})
+
+    def full(handle):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        checkpoint.write(tmp_path, "key", ["key"], {"step": 2})
+    assert os.listdir(tmp_path) == [checkpoint.FILE]
+    assert checkpoint.read(tmp_path, "key", "cpu")["step"] == 1
+
+
 def test_nothing_in_a_checkpoint_is_executed(tiny_spec, tmp_path):
     spec = tiny_spec("train.epochs=1")
     folder = prepare(spec).folder

@@ -20,6 +20,7 @@ from lora_bench.checkpoint.restore import load_model
 from lora_bench.methods.lora import Lora
 from lora_bench.spec import UserError
 from lora_bench.training.evaluation import evaluate
+from lora_bench.training.memory import PeakMemory
 from lora_bench.training.prepared import DataCache, prepare
 from lora_bench.training.run import execute, run
 
@@ -126,6 +127,8 @@ def test_a_run_starts_from_another_runs_adapter(tiny_spec):
         match="init_from=.*nowhere: must be the key of a run below .*, or a folder with an adapter",
     ):
         run(tiny_spec("init_from=/nowhere"))
+    with pytest.raises(UserError, match=r"init_from=mnli\*: must be the key of a run below"):
+        run(tiny_spec("init_from='mnli*'"))
 
 
 def test_the_same_seed_gives_the_same_record_and_another_seed_does_not(tiny_spec, tmp_path):
@@ -323,3 +326,14 @@ def test_a_killed_run_leaves_no_half_record_and_the_next_one_finishes(tmp_path):
     assert record.read_all(tmp_path / "out") == ([], [])
     assert command_line(*command[3:], "train.epochs=1").returncode == 0
     assert [r.status for r in record.read_all(tmp_path / "out")[0]] == ["ok"]
+
+
+def test_the_peak_memory_is_that_of_the_gpu_of_the_run(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
+    monkeypatch.setattr(
+        torch.cuda, "max_memory_allocated", lambda device: asked.append(device) or 7
+    )
+    with PeakMemory("cuda:1") as peak:
+        pass
+    assert peak.bytes == 7 and asked == ["cuda:1"] * 2

@@ -110,6 +110,18 @@ def test_a_rate_at_which_a_run_fails_is_never_chosen(search, monkeypatch):
         search("tune.rates=[0.01,0.1]", "tune.seeds=[7,8]")
 
 
+def test_a_system_without_a_rate_keeps_that_of_no_other(search, monkeypatch, tmp_path):
+    real = tune._score
+    failing = "lora"
+    monkeypatch.setattr(
+        tune, "_score", lambda r: None if r.system["method.name"] == failing else real(r)
+    )
+    with pytest.raises(SystemExit, match="^error: [^,]*-lora-[^,]*: no rate of .* without a fail"):
+        search("method=lora,head_only", "tune.rates=[0.01,0.1]", "tune.seeds=[7]")
+    (found,) = (tmp_path / "tuned").iterdir()
+    assert "-head_only-" in found.name
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -129,6 +141,9 @@ def test_a_rate_at_which_a_run_fails_is_never_chosen(search, monkeypatch):
         ("tune.budget=3", "tune.budget=3: must be a value for one of tune.rates, tune.seeds"),
         ("tune.halving=perhaps", "perhaps"),
         ("method=nosuch", "nosuch"),
+        ("+sweep=ranks", "+sweep=ranks: stands for many runs; write the settings of one"),
+        ("hydra/launcher=joblib", "hydra/launcher=joblib: the search runs in this process"),
+        ("hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs=2: the search runs in this process"),
     ],
 )
 def test_a_wrong_word_is_one_line(search, tmp_path, word, message):

@@ -72,6 +72,9 @@ def test_article_call_scales_by_one_and_rejects_other_task_types(tiny_encoder):
     )
     with pytest.raises(ValueError, match="task_type=squad_v3: must be one of glue, squad_v1"):
         article_call(tiny_encoder, task_type="squad_v3")
+    for wrong, message in (({"head": "mine"}, "head=mine: must be"), ({"num_classes": 0}, "=0: ")):
+        with pytest.raises(ValueError, match=message):
+            article_call(tiny_encoder, **wrong)
 
 
 @pytest.mark.parametrize(

@@ -178,8 +178,10 @@ def _load(loader: Any, model: ModelSpec, **settings: Any) -> Any:
         return loader.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **settings
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # a damaged file may raise anything
+        reason = str(error).strip().partition("\n")[0]
+        if not isinstance(error, OSError | ValueError):
+            reason = f"{type(error).__name__}: {reason}"
         if "trust_remote_code" in str(error):
             reason = "it brings code of its own, which is never run"
         raise UserError(

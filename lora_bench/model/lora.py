@@ -192,7 +192,8 @@ class LoraRobertaSelfAttention(RobertaSelfAttention):
         with torch.device("meta"):
             attention = cls(base.config, targets=(), layer_idx=base.layer_idx)
         attention.is_causal = base.is_causal
-        attention.load_state_dict(base.state_dict(keep_vars=True), assign=True)
+        for name, module in base.named_children():
+            setattr(attention, name, module)
         attention.train(base.training)
         attention._adapt(targets, lora)
         return attention
@@ -224,11 +225,16 @@ def inject_lora(
         Names of the adapted modules.
 
     Raises:
-        ValueError: no encoder or several, an unknown target, or a layer that does not exist.
+        ValueError: no encoder or several, an unknown target, a layer that does not exist, or one
+            that already has an update.
     """
     encoder = encoder_in(model)
     attention = [name for name in targets if name in ATTENTION_TARGETS]
-    for path in target_modules(encoder, targets, layers):
+    paths = target_modules(encoder, targets, layers)
+    for path in paths:
+        if isinstance(encoder.get_submodule(path), LoraLinear):
+            raise ValueError(f"{path}: has a low-rank update already")
+    for path in paths:
         parent, _, name = path.rpartition(".")
         if name == "dense":
             module: Any = encoder.get_submodule(parent)

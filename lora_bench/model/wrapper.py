@@ -76,7 +76,7 @@ class LoraWrapperRoberta(nn.Module):
         head: ``article`` or ``standard`` (transformers' own).
 
     Raises:
-        ValueError: an unknown task_type, or ``glue`` without num_classes.
+        ValueError: an unknown task_type or head, or ``glue`` without num_classes.
     """
 
     def __init__(
@@ -96,8 +96,10 @@ class LoraWrapperRoberta(nn.Module):
             raise ValueError(f"task_type={task_type}: must be one of {', '.join(TASK_TYPES)}")
         level, fixed = TASK_TYPES[task_type]
         outputs = 2 if level == "token" and head == "standard" else fixed or num_classes
-        if outputs is None:
-            raise ValueError(f"num_classes=None: task_type={task_type} needs their number")
+        if not outputs:
+            raise ValueError(f"num_classes={outputs}: task_type={task_type} needs their number")
+        if (level, head) not in HEADS:
+            raise ValueError(f"head={head}: must be article or standard")
         if isinstance(model_id, RobertaModel):
             encoder = model_id
         else:

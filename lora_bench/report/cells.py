@@ -105,3 +105,9 @@ def median_costs(runs: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     done = runs[runs.status == "ok"]
     values = done[columns].apply(pd.to_numeric)
     return values.groupby([done[name] for name in IDS]).median()
+
+
+def median_sizes(runs: pd.DataFrame) -> pd.Series:
+    """Median number of trained parameters of each cell, the head excluded, indexed by IDS."""
+    counts = median_costs(runs, ["trained_parameters", "head_parameters"])
+    return counts.trained_parameters - counts.head_parameters.fillna(0)

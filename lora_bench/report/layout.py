@@ -40,7 +40,6 @@ class Layout:
 
 DEFAULT = Layout()
 _schema = TypeAdapter(Layout)
-LISTS = ("tasks", "methods", "columns")
 CHOICES = {"sort": get_args(Sort), "best": get_args(End), "spread": get_args(Spread)}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..record import suffix_of
-from .cells import IDS, median_costs
+from .cells import IDS, median_sizes
 from .layout import DEFAULT, Layout, fits, published_names
 from .names import describe, short_names, texts, varying
 from .pairs import clear_best
@@ -139,8 +139,7 @@ def over_tasks(scores: Iterable[Mapping[int, float]]) -> dict[int, float]:
 
 def trained_parameters(cells: pd.DataFrame, runs: pd.DataFrame) -> dict[str, str | None]:
     """Trained parameters of each label, head excluded, as in ``73.7k``; a range where they vary."""
-    counts = median_costs(runs, ["trained_parameters", "head_parameters"])
-    known = counts.trained_parameters - counts.head_parameters.fillna(0)
+    known = median_sizes(runs)
     found: dict[str, str | None] = {}
     for label, group in cells.groupby("label"):
         ids = [pair for pair in zip(group.where_id, group.system_id, strict=True) if pair in known]

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from .cells import IDS, median_costs
+from .cells import IDS, median_sizes
 from .table import Table
 from .tables import older_procedure
 
@@ -58,8 +58,7 @@ def published_pairs(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> p
         Columns of cells and of FACTS, the position ``cell`` of our cell, ``origin``, ``ours``,
         ``difference``, and ``reasons`` why they are not comparable, "" if they are.
     """
-    counts = median_costs(runs, ["trained_parameters", "head_parameters"])
-    sizes = (counts.trained_parameters - counts.head_parameters.fillna(0)).rename("size_ours")
+    sizes = median_sizes(runs).rename("size_ours")
     official = runs.drop_duplicates("where_id").set_index("where_id")["task.official_rows"]
     known = cells.assign(cell=range(len(cells)), official_rows=cells.where_id.map(official))
     known = known[known.n > 0].merge(sizes.reset_index(), on=IDS, how="left")

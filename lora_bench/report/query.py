@@ -91,6 +91,12 @@ def print_runs(runs: pd.DataFrame, protocol: str) -> None:
         print("\n".join(["", *map(as_text, lines)]))
 
 
+def _is_plain(values: pd.Series) -> bool:
+    """Whether a column of Parquet takes values as they are: numbers, or all of one simple type."""
+    kinds = {type(value) for value in values.dropna()}
+    return kinds <= {int, float} or (len(kinds) == 1 and not kinds & {list, dict})
+
+
 def export(runs: pd.DataFrame, out: Path) -> pd.DataFrame:
     """Write one flat table with scores as columns ``last.accuracy``, ``best.accuracy`` ...
 
@@ -107,8 +113,8 @@ def export(runs: pd.DataFrame, out: Path) -> pd.DataFrame:
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"--out {out}: must end in .csv or .parquet")
     flat = runs.drop(columns=list(NESTED))
-    lists = [name for name in flat if flat[name].map(lambda v: isinstance(v, list | dict)).any()]
-    flat = flat.assign(**{name: flat[name].map(show) for name in lists})
+    mixed = [name for name in flat if not _is_plain(flat[name])]
+    flat = flat.assign(**{name: flat[name].map(show) for name in mixed})
     for protocol in PROTOCOLS:
         scores = pd.DataFrame([found or {} for found in runs[protocol]], flat.index)
         flat = flat.join(scores.add_prefix(f"{protocol}."))

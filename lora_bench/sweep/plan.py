@@ -63,16 +63,14 @@ class Sweep:
             check_same(run.key, settings(first.spec), settings(run.planned.spec))
         self.done: dict[str, Record] = {}
         self.failed: dict[str, Record] = {}
+        self.folders: dict[str, Path] = {}  # of the records; that of an older version has its own
         for key, planned in self.runs.items():
-            self._note(key, records.find(Path(planned.spec.out_dir), planned.identity)[1])
+            place = Path(planned.spec.out_dir)
+            self.folders[key], record = records.find(place, planned.identity)
+            self._note(key, record)
         self.groups = groups(run for key, run in self.runs.items() if key not in self.done)
         self._besides: list[float] = []  # seconds of a group outside of training and scoring
         self._tried_before = {key: record.started for key, record in self.failed.items()}
-
-    def group_of(self, key: str) -> list[Planned]:
-        """The runs that are trained with a run, including itself."""
-        found = (group for group in self.groups if key in {run.key for run in group})
-        return next(found, [self.runs[key]])
 
     def refresh(self) -> None:
         """Read the records of the runs that are not done yet.

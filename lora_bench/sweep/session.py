@@ -167,7 +167,7 @@ class Session:
     def tell_done(self) -> None:
         """Print the runs that were already done."""
         for key, record in self.sweep.done.items():
-            announce(record, self.sweep.runs[key].folder, skipped=True)
+            announce(record, self.sweep.folders[key], skipped=True)
 
     def _do(self, planned: Sequence[Planned]) -> list[Outcome]:
         stop, started = StopSignals(), time.monotonic()
@@ -245,11 +245,12 @@ def _requeue(stop: StopSignals) -> None:
 
 
 def _told(error: Exception, planned: Planned) -> str:
-    """One line: a user error as it is, a failure with the path of its traceback."""
+    """One line: a user error as it is, a failure with the path of its traceback, if any."""
     if isinstance(error, UserError):
         return str(error)
-    reason = f"{type(error).__name__}: {error}"
-    return f"{planned.key} failed: {reason} (traceback: {planned.folder / 'traceback.txt'})"
+    trace = planned.folder / "traceback.txt"
+    place = f" (traceback: {trace})" if trace.is_file() else ""
+    return f"{planned.key} failed: {type(error).__name__}: {error}{place}"
 
 
 @contextlib.contextmanager

@@ -3,13 +3,14 @@
 On a CPU, a run that continues ends bit for bit like one that was never stopped.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ..files import whole_file
 
 FILE = "checkpoint.pt"
 FORMAT = 1
@@ -24,21 +25,18 @@ def write(folder: Path, key: str, group: Sequence[str], state: dict[str, Any]) -
         group: keys of the runs that are trained with it, including its own.
         state: tensors, numbers, strings, and dicts and lists of these.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{FILE}.{os.getpid()}.part"
-    with part.open("wb") as file:
-        torch.save({"format": FORMAT, "key": key, "group": list(group), **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / FILE)
+    with whole_file(folder / FILE) as part:
+        torch.save({"format": FORMAT, "key": key, "group": list(group), **state}, part)
 
 
-def read(folder: Path, key: str) -> dict[str, Any] | None:
+def read(folder: Path, key: str, device: str) -> dict[str, Any] | None:
     """The checkpoint of a run; None if there is none that this version can read.
 
     Args:
         folder: folder of the run.
         key: key of the run.
+        device: device of the run. Each kind of device has its own random number generator, so a
+            checkpoint from another kind is not read.
     """
     try:
         found = torch.load(folder / FILE, map_location="cpu", weights_only=True)
@@ -49,10 +47,20 @@ def read(folder: Path, key: str) -> dict[str, Any] | None:
         print(f"{folder / FILE}: {reason}", file=sys.stderr)
         return None
     fits = isinstance(found, dict) and found.get("format") == FORMAT and found.get("key") == key
+    if fits and _kind(found.get("device", device)) != _kind(device):
+        print(
+            f"{folder / FILE}: is of a run on {found['device']}; the run begins again",
+            file=sys.stderr,
+        )
+        return None
     return found if fits else None
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
 
 
 def remove(folder: Path) -> None:
     """Remove a run's checkpoint and partial files that a killed process left."""
-    for path in folder.glob(f"{FILE}*"):
+    for path in folder.glob(f"*{FILE}*"):
         path.unlink(missing_ok=True)

@@ -92,6 +92,7 @@ class Member:
         state = self.trainee.state()
         if state is not None:
             state["best"] = self.keeper.state()
+            state["device"] = self.planned.spec.device
             checkpoint.write(self.folder, self.planned.key, group, state)
 
     def save(self) -> None:
@@ -181,6 +182,10 @@ class Members(Scoring):
         self._scored_with = dict.fromkeys(together, together)
         try:
             fit(list(self._of), self, self._name(), self._states())
+        except Exception as error:  # of no run alone, as where a checkpoint does not fit
+            for member in self._of.values():
+                member.fail(error)
+                checkpoint.remove(member.folder)
         finally:
             for trainee in self._of:
                 trainee.logger.close()

@@ -95,13 +95,13 @@ class PeakMemory:
     """
 
     def __init__(self, device: str):
-        self.cuda = device.startswith("cuda")
+        self.cuda = device if device.startswith("cuda") else None
         self.bytes: int | None = None
         self.valid = True
 
     def __enter__(self) -> "PeakMemory":
         if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_peak_memory_stats(self.cuda)
             return self
         try:
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
@@ -111,7 +111,7 @@ class PeakMemory:
 
     def __exit__(self, *_: object) -> None:
         if self.cuda:
-            self.bytes = torch.cuda.max_memory_allocated()
+            self.bytes = torch.cuda.max_memory_allocated(self.cuda)
         elif self.valid:
             status = Path("/proc/self/status").read_text(encoding="utf-8")
             self.bytes = int(status.split("VmHWM:")[1].split()[0]) * 1024

@@ -1,5 +1,6 @@
 """Prepared: a run's data, read and encoded once for all runs that share it, without a model."""
 
+import glob
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -185,7 +186,7 @@ def adapter_behind(spec: Spec) -> Path:
     given = Path(spec.init_from)
     if os.path.isdir(given):
         return adapter_of(given)
-    for found in (Path(spec.out_dir) / "runs").glob(f"*/{given.name}"):
+    for found in (Path(spec.out_dir) / "runs").glob(f"*/{glob.escape(given.name)}"):
         return adapter_of(found)
     allowed = f"must be the key of a run below {spec.out_dir}, or a folder with an adapter"
     raise SpecError("init_from", spec.init_from, allowed)

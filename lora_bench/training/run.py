@@ -176,7 +176,8 @@ def _at_one_step(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
 
     parts: dict[tuple[Any, ...], list[Outcome]] = {}
     for outcome in outcomes:
-        found = checkpoint.read(outcome.folder, outcome.planned.key)
+        planned = outcome.planned
+        found = checkpoint.read(outcome.folder, planned.key, planned.spec.device)
         outcome.checkpoint = found
         name: tuple[Any, ...] = ()
         if found is not None:  # an epoch's last step may be before or after its scoring

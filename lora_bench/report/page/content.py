@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..cells import IDS, make_cells, median_costs
+from ..cells import IDS, make_cells, median_costs, median_sizes
 from ..costs import MIB
 from ..methods_table import TASK_ORDER
 from ..names import counted
@@ -124,8 +124,7 @@ def _references(run: Any, metric: str) -> dict[str, float | None]:
 
 def _trials(runs: pd.DataFrame, trials: Mapping[tuple, int]) -> list[list[Any]]:
     """Runs, costs and curve of each system in one place: indices of runs, then numbers."""
-    costs = median_costs(runs, [*COSTS, "head_parameters"])
-    costs["size"] = costs.trained_parameters - costs.head_parameters.fillna(0)
+    costs = median_costs(runs, list(COSTS)).assign(size=median_sizes(runs))
     costs["adapter_bytes"] /= MIB
     costs["peak_memory_bytes"] /= MIB
     known = {

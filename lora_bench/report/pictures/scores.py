@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from ..cells import IDS, median_costs
+from ..cells import IDS, median_sizes
 from ..sweeps import Sweep, sweeps
 from .style import (
     COLOURS,
@@ -144,9 +144,7 @@ def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
 
     A system that trains only the head cannot be on a logarithmic axis and is shown as a level.
     """
-    sizes = median_costs(runs, ["trained_parameters", "head_parameters"])
-    beyond_head = sizes.trained_parameters - sizes.head_parameters.fillna(0)
-    merged = scored.merge(beyond_head.rename("x").reset_index(), on=IDS)
+    merged = scored.merge(median_sizes(runs).rename("x").reset_index(), on=IDS)
     for stem, place in by_place(merged.dropna(subset="x")):
         points, levels = place[place.x > 0], place[place.x <= 0]
         if points.label.nunique() < 2:

@@ -16,6 +16,8 @@ from ...record import Record
 from .compose import CONF, MODULE, command, from_config, plan, portable, without_rank
 from .run import Run, execute, prepare
 
+BASELINE = "full"
+
 
 class Command:
     """The runs of one command, as Hydra's launcher asks for them one by one.
@@ -25,7 +27,8 @@ class Command:
         sweep: whether it is a sweep.
 
     Raises:
-        UserError: runs differ only in settings that change no score, so they are the same run.
+        UserError: runs differ only in settings that change no score, so they are the same run; or
+            the record of a run cannot be read.
     """
 
     def __init__(self, runs: list[Run], *, sweep: bool):
@@ -35,6 +38,11 @@ class Command:
             check_same(run.key, asdict(first.settings), asdict(run.settings))
         self.sweep = sweep
         self.met: set[str] = set()  # full-rank layers recur with each rank
+        self.found()  # inside a job, Hydra would print a traceback
+
+    def found(self) -> dict[str, Record | None]:
+        """The record of each run by its key."""
+        return {key: records.find(r.out_dir, r.identity)[1] for key, r in self.runs.items()}
 
     def job(self, config: DictConfig) -> None:
         """Execute one run. A failure is in its record; a sweep continues."""
@@ -50,7 +58,7 @@ class Command:
 
     def end(self) -> None:
         """Exit with an error and the reason for each failure, unless every run is finished."""
-        found = {key: records.find(r.out_dir, r.identity)[1] for key, r in self.runs.items()}
+        found = self.found()
         bad = {key: r for key, r in found.items() if r is None or r.status != "ok"}
         if bad:
             reasons = [f"  {key}: {r.error if r else 'left no record'}" for key, r in bad.items()]
@@ -97,8 +105,20 @@ def _show(folders: set[Path]) -> None:
     from ...report.__main__ import main as report
 
     for folder in folders:
-        report(["--runs", str(folder), "--baseline", "full"])
+        report(["--runs", str(folder), *_baseline(folder)])
         report(["plots", "--runs", str(folder)])
+
+
+def _baseline(folder: Path) -> list[str]:
+    """Full rank as the report's baseline, unless the runs have none or several of it."""
+    from ...report import load_records
+    from ...report.cells import make_cells
+    from ...report.pairs import find_baseline
+
+    cells = make_cells(load_records(folder), "last")
+    places = cells[cells.n > 0].groupby("where_id")
+    one = any(len(find_baseline(place, BASELINE)) == 1 for _, place in places)
+    return ["--baseline", BASELINE] if one else []
 
 
 def _hydra(job) -> None:  # type: ignore[no-untyped-def]

@@ -15,6 +15,7 @@ from scipy import stats
 
 from ...program import program
 from ...report import load_records
+from ...report.statistics import holm
 from ...spec import UserError
 from .settings import STUDY
 
@@ -238,15 +239,6 @@ def sign_flip(differences: np.ndarray) -> float:
             (differences,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
         ).pvalue
     )
-
-
-def holm(p: list[float]) -> list[float]:
-    """P-values corrected for multiple tests (Holm 1979), in the same order."""
-    order = np.argsort(p)
-    raised = np.asarray(p)[order] * np.arange(len(p), 0, -1)
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(np.maximum.accumulate(raised), 1)
-    return [float(value) for value in corrected]
 
 
 if __name__ == "__main__":
