@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 records.write_whole(path, content(system, search, command))
                 print(f"{path}\n{table(system)}\n")
         if lost:
-            raise UserError(f"{', '.join(lost)}: no rate of {search.rates} without a failed run")
+            raise UserError(f"{', '.join(lost)}: runs failed at every rate of {search.rates}")
 
 
 def split(words: Sequence[str]) -> tuple[Search, list[str]]:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from lora_bench import record
 from lora_bench.training import checkpoint
+from lora_bench.training.fit import RestoreError
 from lora_bench.training.member import Members
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import execute
@@ -151,7 +152,7 @@ def test_a_checkpoint_that_does_not_fit_fails_its_run_which_then_begins_again(ti
     change_checkpoint(spec, lambda state: state["parameters"].popitem())
     (outcome,) = execute([prepare(spec)])
     found = record.read(outcome.folder)
-    assert found.status == "failed" and isinstance(outcome.error, KeyError)
+    assert found.status == "failed" and isinstance(outcome.error, RestoreError)
     assert "KeyError" in (outcome.folder / "traceback.txt").read_text()
     capsys.readouterr()
     (outcome,) = execute([prepare(spec)])

@@ -9,6 +9,7 @@ import torch
 
 from ..model.group import Group
 from ..model.packing import Batch
+from ..spec import one_line
 from .memory import is_out_of_memory
 from .prefix import FrozenPrefix
 from .progress import bar
@@ -55,6 +56,7 @@ def fit(
 
     Raises:
         ValueError: the numbers of epochs or of steps differ.
+        RestoreError: a state does not fit its trainee.
     """
     if not trainees:
         return
@@ -78,6 +80,10 @@ def fit(
                 break
 
 
+class RestoreError(Exception):
+    """A run cannot continue from its checkpoint."""
+
+
 class Loop:
     """The state of ``fit``: the trainees of each pass; one pass until memory runs out.
 
@@ -99,10 +105,17 @@ class Loop:
         return [trainee for members in self.passes for trainee in members]
 
     def restore(self, states: Sequence[dict[str, Any]]) -> None:
-        """Continue every trainee from a state, all after the same step."""
+        """Continue every trainee from a state, all after the same step.
+
+        Raises:
+            RestoreError: a state does not fit its trainee.
+        """
         prefix = self._frozen_prefix()
         for trainee, state in zip(self.trainees, states, strict=True):
-            trainee.restore(state, prefix)
+            try:
+                trainee.restore(state, prefix)
+            except Exception as error:  # whatever a state of other code or settings may raise
+                raise RestoreError(f"{type(error).__name__}: {one_line(error)}") from error
         self.done = self.trainees[0].step_count
 
     def start_epoch(self) -> None:

@@ -18,7 +18,7 @@ from ..model.wrapper import LoraWrapperRoberta
 from ..provenance import provenance
 from . import checkpoint
 from .evaluation import BestEpoch, Outputs, outputs_of, score, write_predictions
-from .fit import Scoring, fit
+from .fit import RestoreError, Scoring, fit
 from .loggers import make_logger
 from .prepared import adapter_behind
 from .progress import stage
@@ -182,10 +182,10 @@ class Members(Scoring):
         self._scored_with = dict.fromkeys(together, together)
         try:
             fit(list(self._of), self, self._name(), self._states())
-        except Exception as error:  # of no run alone, as where a checkpoint does not fit
+        except RestoreError as error:
             for member in self._of.values():
                 member.fail(error)
-                checkpoint.remove(member.folder)
+                checkpoint.remove(member.folder)  # the next attempt starts over
         finally:
             for trainee in self._of:
                 trainee.logger.close()
