@@ -168,7 +168,9 @@ def test_a_checkpoint_of_another_kind_of_device_is_said_and_the_run_begins_again
     change_checkpoint(spec, on_a_gpu)
     (outcome,) = execute([prepare(spec)])
     assert outcome.error is None
-    assert "checkpoint.pt: is of a run on cuda:1; the run begins" in capsys.readouterr().err
+    assert (
+        "checkpoint.pt: comes from a run on cuda:1; the run starts over" in capsys.readouterr().err
+    )
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):

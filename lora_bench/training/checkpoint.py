@@ -49,7 +49,7 @@ def read(folder: Path, key: str, device: str) -> dict[str, Any] | None:
     fits = isinstance(found, dict) and found.get("format") == FORMAT and found.get("key") == key
     if fits and _kind(found.get("device", device)) != _kind(device):
         print(
-            f"{folder / FILE}: is of a run on {found['device']}; the run begins again",
+            f"{folder / FILE}: comes from a run on {found['device']}; the run starts over",
             file=sys.stderr,
         )
         return None
