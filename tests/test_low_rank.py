@@ -585,3 +585,5 @@ def test_a_rate_that_diverges_is_never_chosen():
         columns=["layer", "rank", "lr", "seed", "optimizer", "accuracy"],
     )  # fmt: skip
     assert tune.choose(scores).to_dict() == {"full": 0.01}
+    with pytest.raises(UserError, match="^full: every run failed"):
+        tune.choose(scores.assign(accuracy=0.0))

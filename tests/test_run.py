@@ -202,6 +202,13 @@ def test_runs_of_one_process_read_their_data_once(tiny_spec, monkeypatch):
     assert prepare(tiny_spec("data.toy_train=49"), cache).prepared.fingerprint
 
 
+def test_a_second_command_encodes_no_split_again(tiny_spec):
+    spec = tiny_spec()
+    for _ in range(2):
+        assert prepare(spec).prepared.encoded.keys() == {"train", "validation"}
+        assert len(list(Path(spec.cache_dir).iterdir())) == 2
+
+
 def test_best_and_last_adapters_are_saved_with_their_predictions(tiny_spec):
     spec = tiny_spec("task=stsb", "train.epochs=4", "train.lr=0.1")
     done = run(spec)

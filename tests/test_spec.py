@@ -135,7 +135,9 @@ def test_every_preset_composes_and_opens_with_a_comment(preset):
         given = expand([f"+sweep={name}", "device=cpu"], sweep=True)
         assert math.prod(len(override.split(",")) for override in given) >= 9
         one_seed = [override for override in given if not override.startswith("seed=")]
-        assert plan(one_seed, sweep=True) and compose([f"+sweep={name}"])
+        assert plan(one_seed, sweep=True)
+        with pytest.raises(UserError, match=r"\+sweep=.*: stands for many runs"):
+            compose([f"+sweep={name}"])
     else:
         rate = ["train.lr=1"] if name in OPEN_RATE else []
         spec = compose([f"{group}={name}", *(["data.root=x"] if name == "local" else []), *rate])

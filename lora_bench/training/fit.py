@@ -189,10 +189,8 @@ class Loop:
                 for t, own, batch, share in zip(members, logits, batches, shares, strict=True)
             ]
         )
-        values = losses.tolist()
-        finite = [i for i, value in enumerate(values) if math.isfinite(value)]
-        losses[finite].sum().backward()
-        return values
+        torch.where(losses.isfinite(), losses, 0).sum().backward()
+        return losses.tolist()  # waits for a GPU, which has the backward pass to do meanwhile
 
     def end_epoch(self) -> None:
         """Score every trainee."""

@@ -1,9 +1,11 @@
 """Memory: what a step needs, what is free, the peak of a run, and keeping freed blocks."""
 
+import contextlib
 import ctypes
 import gc
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,18 @@ from ..spec import TrainSpec
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes; glibc's maximum
+PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+# controllers in /proc/self/cgroup -> folder below CGROUP, and the files and the field of
+# memory.stat with the limit, the use, and the page cache in it that can be dropped
+CONTROL_GROUPS = {
+    "": (".", "memory.max", "memory.current", "inactive_file"),
+    "memory": (
+        "memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+}
 
 
 def keep_freed_memory() -> bool:
@@ -73,15 +87,38 @@ def step_bytes(
 
 
 def free_bytes(device: str) -> int | None:
-    """Free memory on a device; None if the system does not report it."""
+    """Free memory on a device; None if the system does not report it.
+
+    On a CPU, the limits of a container or of a scheduler's job count too.
+    """
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
+        kilobytes = _fields(PROC / "meminfo")["MemAvailable:"]
+    except (OSError, KeyError):
         return None
-    kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
-    return int(kilobytes) * 1024
+    return min([kilobytes * 1024, *_left_in_control_groups()])
+
+
+def _left_in_control_groups() -> Iterator[int]:
+    """Memory left in each control group of this process that has a limit (Linux, cgroup v1, v2)."""
+    own = PROC / "self" / "cgroup"
+    for line in own.read_text(encoding="utf-8").splitlines() if own.exists() else ():
+        _, kinds, name = line.split(":", 2)
+        if kinds in CONTROL_GROUPS:
+            mount, limit, used, cached = CONTROL_GROUPS[kinds]
+            group = CGROUP / mount / name.lstrip("/")
+            for folder in (group, *group.parents):
+                with contextlib.suppress(OSError, ValueError, KeyError):  # no limit, or not visible
+                    in_use = int((folder / used).read_text(encoding="utf-8"))
+                    in_use -= _fields(folder / "memory.stat")[cached]
+                    yield int((folder / limit).read_text(encoding="utf-8")) - in_use
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """The first number of each line of a system file by its name."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {words[0]: int(words[1]) for line in lines if len(words := line.split()) > 1}
 
 
 class PeakMemory:

@@ -53,23 +53,20 @@ class Prepared:
     def encode(self, rows: list[dict[str, Any]]) -> Encoded:
         """Rows as token ids, from the cache if they were encoded before."""
         length = self.spec.train.max_length
-        tokenizer = self._tokenizer
-        dependencies = [
-            self.task.encoding_settings,
-            rows,
-            length,
-            tokenizer.backend_tokenizer.to_str(),
-        ]
+        tokenizer, content = self._tokenizer
+        dependencies = [self.task.encoding_settings, rows, length, content]
         folder = Path(self.spec.cache_dir)
         name = f"encoding {len(rows):,} rows of {self.spec.task.name}"
         with stage(name, shown=self.spec.progress):
             return cached(folder, dependencies, lambda: self.task.encode(rows, tokenizer, length))
 
     @cached_property
-    def _tokenizer(self) -> Any:
+    def _tokenizer(self) -> tuple[Any, str]:
+        """The tokenizer, and its content as it was loaded: a call leaves its truncation there."""
         from ..model.encoder import load_tokenizer
 
-        return load_tokenizer(self.spec.model)
+        tokenizer: Any = load_tokenizer(self.spec.model)
+        return tokenizer, tokenizer.backend_tokenizer.to_str()
 
     @cached_property
     def facts(self) -> dict[str, dict[str, Any]]:

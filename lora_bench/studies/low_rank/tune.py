@@ -92,7 +92,13 @@ def choose(scores: pd.DataFrame) -> pd.Series:
     """The best rate of each layer type: by the mean accuracy over its ranks and seeds.
 
     Of equally good rates, the lowest.
+
+    Raises:
+        UserError: every run of a layer type failed.
     """
+    best = scores.groupby("layer").accuracy.max()
+    if lost := list(best.index[best == 0]):
+        raise UserError(f"{', '.join(lost)}: every run failed, so there is no rate")
     table = scores.pivot_table(index="layer", columns="lr", values="accuracy")
     return table.sort_index(axis=1).idxmax(axis=1)
 
