@@ -15,6 +15,7 @@ from lora_bench.compose import plan
 from lora_bench.overrides import setting_paths
 from lora_bench.presets import CONF
 from lora_bench.spec import UserError
+from lora_bench.sweep.plan import expand
 
 from .helpers import TASKS, command_line, write_official
 
@@ -221,7 +222,8 @@ def test_the_command_in_the_head_of_a_preset_is_accepted():
         words = shlex.split(re.sub(r"<.+?>", "key", command))
         sweep = "-m" in words
         try:
-            assert plan([word for word in words if word != "-m"], sweep=sweep)
+            given = expand([word for word in words if word != "-m"], sweep=sweep)
+            assert plan(given, sweep=sweep)
         except UserError as error:
             pytest.fail(f"conf/{preset}: {command}: {error}")
 

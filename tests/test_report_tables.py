@@ -158,7 +158,7 @@ def test_best_finds_the_value_that_was_made_best(tmp_path):
     assert found.best.to_dict() == {"full": "1e-05", "lora r=8": "0.001"}
     assert found["at the end"].tolist() == ["lowest", "highest"]
     assert found.score.to_dict() == {"full": "70.5 ± 0.7 (2)", "lora r=8": "70.5 ± 0.7 (2)"}
-    assert "so nothing to choose: bitfit (cola matthews)" in text
+    assert "so no choice: bitfit (cola matthews)" in text
 
 
 def test_best_says_where_rows_were_held_out(tmp_path):
@@ -229,7 +229,7 @@ def test_shares_of_a_group_are_marked_and_kept_apart(tmp_path):
     made_up(tmp_path, "method=full")
     table = tables_of(tmp_path)["costs"]
     assert set(table.rows["train, s"]) == {"10.0", "10.0 (share of 4)"}
-    assert any("do not compare" in note for note in table.notes)
+    assert any("not comparable with" in note for note in table.notes)
 
 
 def test_cells_that_a_spreadsheet_would_run_are_guarded():

@@ -428,7 +428,7 @@ def break_question(**changes):
         ),
         (break_question(answers=[{"text": "Rome", "answer_start": -5}]), "is not at its offset -5"),
         (break_question(answers=[{"text": "", "answer_start": 3}]), "is not at its offset 3"),
-        (break_question(answers=[{"text": " ", "answer_start": 3}]), "answer is ' '; must be a te"),
+        (break_question(answers=[{"text": " ", "answer_start": 3}]), "answer is ' '; must be te"),
         (break_question(answers=[{"text": "Rome"}]), "must hold text and answer_start"),
         (break_question(answers="Rome"), "must be a list"),
         (break_question(answers=[]), "is_impossible is False with 0 answers"),

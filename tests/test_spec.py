@@ -118,7 +118,8 @@ def test_every_preset_composes_and_opens_with_a_comment(preset):
         recipe, task = next(
             (name.removesuffix(f"_{t}"), t) for t in (*GLUE, *SQUAD) if name.endswith(f"_{t}")
         )
-        spec = compose([f"recipe={recipe}", f"task={task}", "init_from=null"])
+        rate = ["train.lr=1"] if recipe in OPEN_RATE else []
+        spec = compose([f"recipe={recipe}", f"task={task}", "init_from=null", *rate])
         assert (
             (spec.train.epochs >= 10 and spec.train.lr <= 5e-4)
             if task in GLUE
