@@ -58,6 +58,7 @@ def test_one_file_and_one_preset_make_a_method(project):
     assert finished.parameters["trained"] == finished.parameters["head"]
 
 
+@pytest.mark.slow
 def test_a_method_of_another_package_and_its_preset_are_found(tmp_path, monkeypatch):
     """The method by its entry point, the preset from a folder on the search path."""
     namespace: dict[str, Any] = {}

@@ -279,6 +279,7 @@ def test_runs_of_different_lengths_are_refused(tiny_spec):
         fit(trainees(specs))
 
 
+@pytest.mark.slow
 def test_two_loops_in_turn_do_not_disturb_each_other(tiny_spec):
     """Two groups step in turn in one process."""
     specs = specs_of(tiny_spec, "rank 2", "biases", "Houlsby", "rank 8")

@@ -276,6 +276,7 @@ def test_a_damaged_record_is_one_line(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_recorded_command_gives_the_same_scores_again(tmp_path):
     cli("-m", "layer=full,autoencoder", "rank=4", "seed=3", *SMALL, f"out_dir={tmp_path}/a")
     before, _ = record.read_all(tmp_path / "a")
@@ -481,6 +482,7 @@ def test_every_command_of_the_report_shows_the_study(finished, tmp_path, capsys)
     assert "3 runs of 1 system," in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_record_of_the_study_claims_no_setting_of_the_benchmark(finished):
     runs = load_records(finished)
     assert not {"train.warmup", "method.dropout", "head", "precision"} & set(runs.columns)

@@ -653,6 +653,7 @@ def test_every_command_reports_records_that_it_cannot_read(tmp_path, capsys):
         assert "2 records could not be read:" in error and f"{tmp_path / 'y' / FILE}" in error
 
 
+@pytest.mark.slow
 def test_any_swept_setting_makes_a_table_and_a_picture(tmp_path):
     swept = {
         "lr": ["train.lr=1e-4", "train.lr=1e-3", "train.lr=1e-2"],

@@ -235,6 +235,7 @@ def test_a_signal_stops_the_command_with_a_status_that_asks_for_another_go(tmp_p
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_a_signal_while_a_group_is_being_finished_stops_before_the_next(tmp_path, monkeypatch):
     words = [
         "-m", "model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1",

@@ -110,6 +110,7 @@ def test_a_rate_at_which_a_run_fails_is_never_chosen(search, monkeypatch):
         search("tune.rates=[0.01,0.1]", "tune.seeds=[7,8]")
 
 
+@pytest.mark.slow
 def test_a_system_without_a_rate_keeps_that_of_no_other(search, monkeypatch, tmp_path):
     real = tune._score
     failing = "lora"
