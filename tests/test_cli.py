@@ -208,6 +208,7 @@ def test_a_run_whose_folder_was_moved_aside_is_trained_again(tmp_path, status):
     assert f"; {folder})" in cli(*words).stdout and (folder / "adapter").is_dir()
 
 
+@pytest.mark.slow
 def test_a_done_run_under_an_older_key_is_told_with_its_own_folder(tmp_path):
     words = small_run(tmp_path)
     assert cli(*words).returncode == 0
@@ -222,6 +223,7 @@ def test_a_gpu_that_is_not_there_is_one_line(tmp_path):
     assert "error: device=cuda:99: there is no such CUDA device here; must be cpu" in done.stderr
 
 
+@pytest.mark.slow
 def test_diagnostics_that_come_after_a_run_make_another_run(tmp_path):
     task, root = TASKS["mnli"], tmp_path / "data"
     words = [

@@ -56,6 +56,7 @@ def test_every_picture_is_drawn_as_svg_and_pdf_the_same_twice(filled, tmp_path):
             assert set(re.findall(r"font: [^;]*px ([^;]*?)[;\"]", text)) <= {"'DejaVu Sans'"}
 
 
+@pytest.mark.slow
 def test_no_file_is_deleted_and_those_of_an_earlier_call_are_named(
     filled, tmp_path, capsys, monkeypatch
 ):

@@ -266,6 +266,7 @@ def test_an_adapter_that_scores_differently_after_loading_is_an_error(tiny_spec,
         run(spec)
 
 
+@pytest.mark.slow
 def test_a_member_of_a_group_ends_as_its_single_run_and_fails_alone(tiny_spec):
     """Members of one group, one of which diverges and one of which is already done."""
     differing = [

@@ -135,6 +135,7 @@ class Scripted(Scoring):
         return {"first": self.scores[trainee][len(trainee.epochs)], "second": 0.0}
 
 
+@pytest.mark.slow
 def test_a_run_stops_when_its_patience_is_at_an_end(tiny_spec):
     scripts = ([1, 3, 2, 3, 9], [1, 2, 3, 4, 5], [5, 4, 3, 9, 9])
     words = ["train.epochs=5", "train.patience=2", "train.lr=1e-3"]

@@ -86,6 +86,7 @@ def test_the_recipe_takes_the_rate_and_refuses_settings_that_were_not_tuned(sear
             compose([*words, other])
 
 
+@pytest.mark.slow
 def test_a_repeated_search_trains_nothing_again_and_an_interrupted_one_goes_on(
     search, tmp_path, monkeypatch
 ):
@@ -97,6 +98,7 @@ def test_a_repeated_search_trains_nothing_again_and_an_interrupted_one_goes_on(
     assert {record.key: record.started for record in records_of(tmp_path)} == started
 
 
+@pytest.mark.slow
 def test_a_rate_at_which_a_run_fails_is_never_chosen(search, monkeypatch):
     """The first rate would score best, but one of its seeds fails."""
     scores = {(0.01, 7): 0.9, (0.1, 7): 0.2, (0.1, 8): 0.3}
