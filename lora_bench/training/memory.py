@@ -103,16 +103,22 @@ def free_bytes(device: str) -> int | None:
 def _left_in_control_groups() -> Iterator[int]:
     """Memory left in each control group of this process that has a limit (Linux, cgroup v1, v2)."""
     own = PROC / "self" / "cgroup"
-    for line in own.read_text(encoding="utf-8").splitlines() if own.exists() else ():
-        _, kinds, name = line.split(":", 2)
+    lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
+    for _, kinds, name in (line.split(":", 2) for line in lines):
         if kinds in CONTROL_GROUPS:
-            mount, limit, used, cached = CONTROL_GROUPS[kinds]
+            mount, *names = CONTROL_GROUPS[kinds]
             group = CGROUP / mount / name.lstrip("/")
             for folder in (group, *group.parents):
-                with contextlib.suppress(OSError, ValueError, KeyError):  # no limit, or not visible
-                    in_use = int((folder / used).read_text(encoding="utf-8"))
-                    in_use -= _fields(folder / "memory.stat")[cached]
-                    yield int((folder / limit).read_text(encoding="utf-8")) - in_use
+                # no limit, or not visible from a container
+                with contextlib.suppress(OSError, ValueError, KeyError):
+                    yield _left_in(folder, *names)
+
+
+def _left_in(group: Path, limit: str, used: str, cached: str) -> int:
+    """Memory left in one control group; page cache that can be dropped counts as free."""
+    in_use = int((group / used).read_text(encoding="utf-8"))
+    in_use -= _fields(group / "memory.stat")[cached]
+    return int((group / limit).read_text(encoding="utf-8")) - in_use
 
 
 def _fields(path: Path) -> dict[str, int]:
