@@ -14,6 +14,6 @@ def describe() -> str:
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     processor = names[0] if names else platform.processor() or platform.machine()
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
-    # Processors with one name differ: without AVX-512, bf16 matrix products are slower than fp32.
+    # Processors with one name differ: without AVX-512, bf16 saves no time.
     vectors = torch.backends.cpu.get_cpu_capability()
     return f"{processor} ({vectors}), {torch.get_num_threads()} threads, {versions}"

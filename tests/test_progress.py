@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lora_bench.__main__ import main
-from lora_bench.model import product
+from lora_bench.model import bf16, product
 from lora_bench.sweep.plan import Sweep
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
@@ -73,7 +73,7 @@ def test_the_time_left_has_what_groups_take_beside_training(tiny_spec):
 def test_bf16_on_a_cpu_without_its_instructions_is_said(
     tiny_spec, capsys, monkeypatch, supported, precision
 ):
-    monkeypatch.setattr(product, "has_bf16", lambda: supported)
+    monkeypatch.setattr(bf16, "has_bf16", lambda: supported)
     monkeypatch.setattr(product, "_can_pack", lambda weight: False)  # whatever this CPU has
     run(tiny_spec("train.epochs=1", f"precision={precision}"))
     said = capsys.readouterr().err

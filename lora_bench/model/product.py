@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .bf16 import has_bf16
+
 
 class Product:
     """The weights of linear layers with one input, stacked into one matrix product.
@@ -49,12 +51,6 @@ def stacked(parts: Sequence[Tensor]) -> Tensor:
 
 
 PACKED_FOR = 512  # rows of the input for which the layout is optimised; no effect on results
-
-
-def has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices without converting them to fp32."""
-    available = torch.backends.mkldnn.is_available()
-    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _can_pack(weight: Tensor) -> bool:

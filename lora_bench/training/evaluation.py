@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checkpoint import BEST_ADAPTER, save_adapter
 from ..data import HELD_OUT
+from ..model.bf16 import bf16_products
 from ..model.group import Group
 from ..record import suffix_of
 from ..spec import Spec
@@ -54,7 +55,8 @@ def predict(group: Group, task: Task, data: Encoded, spec: Spec) -> list[list[Te
     outputs: list[dict[int, Tensor]] = [{} for _ in models]
     by_length = np.argsort(-data.lengths, kind="stable")  # longest first: memory errors come early
     name = f"scoring {task.spec.name}"
-    with bar(name, shown=spec.progress, unit="example", total=len(data)) as shown:
+    progress = bar(name, shown=spec.progress, unit="example", total=len(data))
+    with progress as shown, bf16_products(spec):
         for batch in batches(models[0], data, size, by_length):
             assert batch.index is not None
             for own, logits in zip(outputs, group([batch] * len(models)), strict=True):

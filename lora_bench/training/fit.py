@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..model.bf16 import bf16_products
 from ..model.group import Group
 from ..model.packing import Batch
 from ..spec import one_line
@@ -93,6 +94,7 @@ class Loop:
     """
 
     def __init__(self, trainees: Sequence[Trainee], scoring: Scoring | None = None):
+        self.spec = trainees[0].spec  # what it is used for, all trainees share
         self.scoring = scoring or Scoring()
         self.passes = [list(trainees)]
         self.done = trainees[0].step_count  # steps of the run so far
@@ -129,13 +131,15 @@ class Loop:
         cached = trainees and trainees[0].spec.train.frozen_prefix == "cache"
         if cached and self._prefix is None:
             started = time.perf_counter()
-            self._prefix = trainees[0].frozen_prefix()
+            with bf16_products(self.spec):
+                self._prefix = trainees[0].frozen_prefix()
             _share_training(trainees, [1] * len(trainees), time.perf_counter() - started)
         return self._prefix
 
     def step(self) -> float:
         """One step of every trainee; returns the loss of one of them."""
-        losses = [self._step(members) for members in tuple(self.passes) if members]
+        with bf16_products(self.spec):
+            losses = [self._step(members) for members in tuple(self.passes) if members]
         self.done += 1
         self.scoring.pause(self.trainees, epoch_ended=False)
         return losses[0] if losses else math.nan

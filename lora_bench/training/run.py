@@ -139,7 +139,7 @@ def _train(outcomes: Sequence[Outcome], stop: StopSignals, place: str) -> None:
         from .member import Members
         from .memory import PeakMemory, keep_freed_memory
 
-    _warn_of_slow_bf16(spec)
+    _warn_of_missing_bf16(spec)
     keep_freed_memory()
     shared, size = None, 1
     try:
@@ -159,13 +159,13 @@ def _train(outcomes: Sequence[Outcome], stop: StopSignals, place: str) -> None:
             members.end(peak.bytes)
 
 
-def _warn_of_slow_bf16(spec: Spec) -> None:
-    from ..model.product import has_bf16
+def _warn_of_missing_bf16(spec: Spec) -> None:
+    from ..model.bf16 import lacks_bf16
 
-    if spec.precision == "bf16" and spec.device == "cpu" and not has_bf16():
+    if lacks_bf16(spec):
         print(
-            "precision=bf16: this CPU has no instructions for it (AVX-512 or AMX), so that a run "
-            "takes several times as long as with fp32",
+            "precision=bf16: this CPU has no instructions for it (AVX-512 or AMX), so matrix "
+            "products are computed in fp32 and rounded: bf16 saves memory, but no time",
             file=sys.stderr,
         )
 
