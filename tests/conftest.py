@@ -6,14 +6,17 @@ file, runs no test, and would import for seconds before the first worker starts.
 
 import copy
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+from omegaconf import DictConfig
 
-from lora_bench.compose import Composer
+from lora_bench.compose import SEARCHPATH, Composer
+from lora_bench.compose import _by_hydra as by_hydra
 from lora_bench.spec import ModelSpec, Spec
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -48,6 +51,22 @@ def real_glue() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real GLUE files are not at {folder}")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _presets_composed_once(monkeypatch):
+    """Hydra takes a tenth of a second for each line, a quarter of the time of some test files."""
+    monkeypatch.setattr("lora_bench.compose._by_hydra", composed_once)
+
+
+cached_by_hydra = cache(by_hydra)
+
+
+def composed_once(words: Sequence[str]) -> DictConfig:
+    """What Hydra composes, once for each line without a test's own folder of presets."""
+    if any(word.startswith(SEARCHPATH) for word in words):
+        return by_hydra(words)
+    return copy.deepcopy(cached_by_hydra(tuple(words)))
 
 
 composer = Composer()
