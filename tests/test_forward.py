@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from lora_bench.model import packing
 from lora_bench.model.affine import Affine, Segment, affine, stacked_bias
 from lora_bench.model.attention import attend
 from lora_bench.model.dropout import DropoutStream
@@ -31,7 +30,7 @@ SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(("query", "key",
 @pytest.fixture(autouse=True)
 def _several_grids(monkeypatch):
     """Short examples are worth a grid of their own in these tests."""
-    monkeypatch.setattr(packing, "SPLIT", 100)
+    monkeypatch.setattr("lora_bench.model.layout.SPLIT", 100)
 
 
 def make_encoder(

@@ -5,7 +5,6 @@ import pytest
 import torch
 from transformers import BertModel
 
-from lora_bench.model import packing
 from lora_bench.model.attention import ATTENTION, packed_attention
 from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.encoder import (
@@ -14,7 +13,8 @@ from lora_bench.model.encoder import (
     load_tokenizer,
     max_tokens,
 )
-from lora_bench.model.packing import Batch, Layout
+from lora_bench.model.layout import CELLS, LENGTHS, ROWS, SPLIT, Layout
+from lora_bench.model.packing import Batch
 from lora_bench.model.source import locate
 from lora_bench.model.streams import Streams
 
@@ -55,7 +55,7 @@ def test_packed_minilm_equals_the_stock_bert_at_full_length():
 
 
 def test_gradients_of_packed_equal_those_of_padded(tiny_encoder, monkeypatch):
-    monkeypatch.setattr(packing, "SPLIT", 100)
+    monkeypatch.setattr("lora_bench.model.layout.SPLIT", 100)
     tokenizer = load_tokenizer(TINY)
     texts = ("a", "longer text", "the longest text of all, much longer than the others are")
     ids = [tokenizer(t)["input_ids"] for t in texts]
@@ -87,8 +87,8 @@ def test_training_attention_with_dropout_has_the_mean_of_the_one_without():
 
 
 def test_layout_of_equal_lengths_needs_no_mask(monkeypatch):
-    monkeypatch.setattr(packing, "ROWS", 1)
-    monkeypatch.setattr(packing, "LENGTHS", 1)
+    monkeypatch.setattr("lora_bench.model.layout.ROWS", 1)
+    monkeypatch.setattr("lora_bench.model.layout.LENGTHS", 1)
     (grid,) = Layout.from_lengths(np.array([4, 4])).grids
     assert grid.bias is None
     layout = Layout.from_lengths(np.array([3, 1]))
@@ -104,19 +104,19 @@ def test_layout_of_equal_lengths_needs_no_mask(monkeypatch):
 )
 def test_grids_hold_each_token_once_and_waste_little(lengths):
     layout, tokens = Layout.from_lengths(np.array(lengths)), sum(lengths)
-    assert tokens <= layout.height < tokens + packing.ROWS
+    assert tokens <= layout.height < tokens + ROWS
     assert layout.rows[layout.cells[:tokens]].tolist() == list(range(tokens))
     assert (layout.rows == layout.height).sum() == len(layout.rows) - tokens  # padding
     examples = np.concatenate([grid.examples for grid in layout.grids])
     assert sorted(examples.tolist()) == list(range(len(lengths)))
     for grid in layout.grids:
         cells = len(grid.examples) * grid.longest
-        assert len(grid.examples) == 1 or cells * grid.longest <= packing.CELLS
+        assert len(grid.examples) == 1 or cells * grid.longest <= CELLS
         for _, part in grid.parts:
             inside = sorted((lengths[i] for i in grid.examples[part]), reverse=True)
-            assert inside[0] <= grid.longest < inside[0] + packing.LENGTHS
+            assert inside[0] <= grid.longest < inside[0] + LENGTHS
             half = len(inside) // 2
-            assert (inside[0] ** 2 - inside[half] ** 2) * (len(inside) - half) <= packing.SPLIT
+            assert (inside[0] ** 2 - inside[half] ** 2) * (len(inside) - half) <= SPLIT
 
 
 def test_grids_of_several_runs_are_those_that_each_has_alone():

@@ -10,7 +10,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from .dropout import DropoutStream, keep, rescale
 from .functions import DropoutAttention
-from .packing import Grid, Layout
+from .layout import Grid, Layout
 
 ATTENTION = "packed"
 

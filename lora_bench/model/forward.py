@@ -31,8 +31,9 @@ from transformers.models.roberta.modeling_roberta import (
 from .attention import attend
 from .dropout import Dropout, DropoutStream, keep, rescale
 from .functions import ResidualNorm
+from .layout import Layout
 from .lora import LoraRobertaSelfAttention
-from .packing import Batch, Layout
+from .packing import Batch
 from .projection import Projection, Share, cat, each, hooked, rate, shared, shares_of
 
 Output = RobertaSelfOutput | RobertaOutput

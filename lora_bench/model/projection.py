@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from .affine import Affine, Segment, affine, stacked_bias
 from .dropout import DropoutStream, keep, rescale
+from .layout import Layout
 from .lora import LoraLinear
-from .packing import Layout
 from .product import Product
 
 

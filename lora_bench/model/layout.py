@@ -1,0 +1,250 @@
+"""Where packed tokens are: their rows in the hidden states, and padded grids for attention.
+
+Linear layers, LayerNorms and activations work on rows, one for each real token. For attention the
+tokens are laid out in padded grids of examples of similar length. A batch may hold the examples of
+several runs that are trained in one pass: each run's rows are contiguous, and its grids are the
+same as when it is trained alone, so that it draws the same dropout masks.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The values do not affect results. A CPU compiles its bf16 products for each new shape, which takes
+# longer than a small product: rows are rounded up to a multiple of ROWS, and lengths to one of
+# LENGTHS, so that shapes recur. Halving a grid pays off if it saves SPLIT scores per head. CELLS
+# keeps the scores of a grid at sizes that the allocator reuses.
+ROWS = 32
+LENGTHS = 16
+SPLIT = 12_000
+CELLS = 600_000
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A padded grid of b examples of similar length.
+
+    Attributes:
+        examples: (b,) indices of its examples in the batch.
+        longest: L, number of tokens of the longest example, rounded up.
+        start: index of its first cell among the cells of all grids.
+        bias: (b, 1, 1, L), 0 on real tokens, -inf on padding; None: nothing is padded.
+        parts: (run, part of its examples) pairs; a run draws a mask for each part.
+    """
+
+    examples: np.ndarray
+    longest: int
+    start: int
+    bias: Tensor | None
+    parts: tuple[tuple[int, slice], ...]
+
+    @property
+    def cells(self) -> slice:
+        """The grid's cells among the cells of all grids."""
+        return slice(self.start, self.start + len(self.examples) * self.longest)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a batch that belongs to one run.
+
+    Attributes:
+        examples: its examples in the batch.
+        rows: its rows of the hidden states: those of its tokens, then unused rows.
+        tokens: how many of its rows are tokens.
+    """
+
+    examples: slice
+    rows: slice
+    tokens: int
+
+    @property
+    def spare(self) -> slice:
+        """The unused rows."""
+        return slice(self.rows.start + self.tokens, self.rows.stop)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The attention grids of packed tokens, with C cells in all.
+
+    Hidden states have R rows; see ``Part``.
+
+    Attributes:
+        lengths: (B,) tokens of each example.
+        parts: the part of each run.
+        starts: (B,) the row of each example's first token.
+        grids: each example is in one of them.
+        rows: (C,) the row of each cell, R for a padding cell.
+        cells: (R,) the cell of each row, 0 for a row without a token.
+    """
+
+    lengths: np.ndarray
+    parts: tuple[Part, ...]
+    starts: np.ndarray
+    grids: tuple[Grid, ...]
+    rows: Tensor
+    cells: Tensor
+
+    @classmethod
+    def from_lengths(
+        cls,
+        lengths: np.ndarray,
+        device: str | torch.device = "cpu",
+        sizes: Sequence[int] | None = None,
+    ) -> "Layout":
+        """The layout for examples of these lengths.
+
+        Args:
+            lengths: (B,), each 1 or more.
+            device: device of the batch.
+            sizes: number of examples of each run, one run after the other; None: one run.
+        """
+        parts = tuple(_parts(lengths, (len(lengths),) if sizes is None else sizes))
+        starts = np.concatenate(
+            [part.rows.start + starts_of(lengths[part.examples]) for part in parts]
+        )
+        groups = _merged(
+            [
+                (run, part.examples.start + group)
+                for run, part in enumerate(parts)
+                for group in _groups(lengths[part.examples])
+            ],
+            lengths,
+        )
+        return cls._from_groups(lengths, parts, starts, groups, device, LENGTHS)
+
+    @property
+    def height(self) -> int:
+        """R, the number of rows."""
+        return self.parts[-1].rows.stop
+
+    @cached_property
+    def first_rows(self) -> Tensor:
+        """The row of each example's first token, (B,)."""
+        return torch.from_numpy(self.starts).to(self.rows.device)
+
+    @cached_property
+    def first(self) -> "Layout":
+        """The layout of the B first tokens, in grids with the same examples."""
+        groups = [_Group(grid.examples, grid.parts) for grid in self.grids]
+        ones = np.ones_like(self.lengths)
+        parts = tuple(
+            Part(p.examples, p.examples, p.examples.stop - p.examples.start) for p in self.parts
+        )
+        return Layout._from_groups(ones, parts, starts_of(ones), groups, self.rows.device, 1)
+
+    @classmethod
+    def _from_groups(
+        cls,
+        lengths: np.ndarray,
+        parts: tuple[Part, ...],
+        starts: np.ndarray,
+        groups: "list[_Group]",
+        device: str | torch.device,
+        step: int,
+    ) -> "Layout":
+        """The layout with a grid for each group; lengths are multiples of ``step``."""
+        height = parts[-1].rows.stop
+        grids, rows, start = [], [], 0
+        for group in groups:
+            own = lengths[group.examples]
+            longest = _round_up(int(own.max()), step)
+            column = np.arange(longest)
+            real = column < own[:, None]  # (b, L)
+            rows.append(np.where(real, starts[group.examples, None] + column, height).ravel())
+            bias = None
+            if not real.all():
+                bias = torch.from_numpy(np.where(real, np.float32(0), np.float32("-inf")))
+                bias = bias[:, None, None].to(device)
+            grids.append(Grid(group.examples, longest, start, bias, group.parts))
+            start += real.size
+        flat = np.concatenate(rows)
+        cells = np.zeros(height + 1, dtype=np.int64)
+        cells[flat] = np.arange(start)
+        row_of, cell_of = (torch.from_numpy(x).to(device) for x in (flat, cells[:height]))
+        return cls(lengths, parts, starts, tuple(grids), row_of, cell_of)
+
+
+def _parts(lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[Part]:
+    row = 0
+    for stop, size in zip(accumulate(sizes), sizes, strict=True):
+        examples = slice(stop - size, stop)
+        tokens = int(lengths[examples].sum())
+        rows = slice(row, row + _round_up(tokens, ROWS))
+        yield Part(examples, rows, tokens)
+        row = rows.stop
+
+
+def starts_of(lengths: np.ndarray) -> np.ndarray:
+    """The position of each example's first token, for examples in a row: (B,)."""
+    return np.cumsum(lengths) - lengths
+
+
+def _round_up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The examples of a grid, and which of them belong to which run."""
+
+    examples: np.ndarray
+    parts: tuple[tuple[int, slice], ...]
+
+
+def _merged(groups: list[tuple[int, np.ndarray]], lengths: np.ndarray) -> list[_Group]:
+    """Groups merged if their rounded lengths are equal, as far as CELLS allows.
+
+    Args:
+        groups: run, and indices of its examples, longest first.
+        lengths: (B,), lengths of all examples.
+    """
+    by_length: dict[int, list[list[tuple[int, np.ndarray]]]] = {}
+    for run, examples in groups:
+        longest = _round_up(int(lengths[examples[0]]), LENGTHS)
+        found = by_length.setdefault(longest, [[]])
+        cells = (sum(len(e) for _, e in found[-1]) + len(examples)) * longest**2
+        if found[-1] and cells > CELLS:
+            found.append([])
+        found[-1].append((run, examples))
+    return [
+        _joined(joined)
+        for longest in sorted(by_length, reverse=True)
+        for joined in by_length[longest]
+    ]
+
+
+def _joined(groups: list[tuple[int, np.ndarray]]) -> _Group:
+    stops = accumulate(len(examples) for _, examples in groups)
+    parts = tuple(
+        (run, slice(stop - len(examples), stop))
+        for (run, examples), stop in zip(groups, stops, strict=True)
+    )
+    return _Group(np.concatenate([examples for _, examples in groups]), parts)
+
+
+def _groups(lengths: np.ndarray) -> list[np.ndarray]:
+    """Indices of the examples of each grid of one run, longest first.
+
+    A grid is halved if that saves more than SPLIT scores per head, and cut to at most CELLS.
+    """
+    by_length = np.argsort(-lengths, kind="stable")
+    groups = []
+    for part in _split(by_length, lengths[by_length].astype(np.int64) ** 2):
+        most = max(1, CELLS // int(lengths[part[0]]) ** 2)
+        groups += [part[start : start + most] for start in range(0, len(part), most)]
+    return groups
+
+
+def _split(examples: np.ndarray, squares: np.ndarray) -> list[np.ndarray]:
+    """Split examples by similar length; squares (n,) are their squared lengths, descending."""
+    half = len(examples) // 2
+    if half == 0 or (squares[0] - squares[half]) * (len(examples) - half) <= SPLIT:
+        return [examples]
+    return _split(examples[:half], squares[:half]) + _split(examples[half:], squares[half:])
