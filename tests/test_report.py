@@ -24,7 +24,7 @@ from lora_bench.report.pairs import paired_table
 from lora_bench.report.pictures import draw, pareto
 from lora_bench.report.published import load_published, published_table
 from lora_bench.report.query import export
-from lora_bench.report.readme import PICTURE, README, headline, update_readme
+from lora_bench.report.readme import PICTURE, README, comparisons, headline, update_readme
 from lora_bench.report.sweeps import sweeps
 from lora_bench.report.table import Number, Table
 from lora_bench.spec import PROCEDURE, Identity, Spec, Start, UserError, part_of, settings
@@ -472,6 +472,33 @@ def test_the_picture_of_the_readme_is_that_of_the_committed_results(tmp_path, mo
         if path.name == f"{PICTURE}.svg"
     )
     assert drawn.read_text() == (MAIN / "pictures" / drawn.name).read_text()
+
+
+def test_a_system_is_better_or_worse_only_if_the_corrected_test_shows_it(tmp_path):
+    gains = {
+        "method=full": {"cola": 0.1, "rte": 0.1},
+        "method=bitfit": {"cola": 0.1, "rte": -0.1},
+        "method=head_only": {"cola": -0.1, "rte": 0.0},
+    }
+    for task in ("cola", "rte"):
+        base = {seed: 0.5 + seed / 1000 for seed in range(8)}
+        seeded(tmp_path, f"task={task}", "method=lora", last=base)
+        for method, gain in gains.items():
+            moved = {seed: score + gain[task] + (-1) ** seed / 500 for seed, score in base.items()}
+            seeded(tmp_path, f"task={task}", method, last=moved)
+    few = {seed: 0.9 for seed in range(5)}  # five seeds cannot show a difference
+    seeded(tmp_path, "task=cola", "method=lora", "method.rank=2", last=few)
+    table = paired_table(make_cells(load_records(tmp_path), "last"), None)
+    for row in table.rows.to_dict("records"):
+        is_shown = float(row["p, Holm"].value) <= 0.05
+        sign = "better" if float(row["difference"].value) > 0 else "worse"
+        assert row["result"] == (sign if is_shown else None)
+    assert comparisons(table).splitlines()[2:] == [
+        "- better on cola and rte: full",
+        "- worse on cola: head_only",
+        "- better on cola, worse on rte: bitfit",
+        "- no difference shown: lora r=2",
+    ]
 
 
 @pytest.mark.slow

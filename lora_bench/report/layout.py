@@ -142,7 +142,7 @@ def as_published(table: Table, layout: Layout) -> Table:
         lower = published_names()["columns"].get(name, str(name))
         if name in SYSTEMS:
             rows[name] = [
-                text.capitalize() if i in table.apart else _system(text, layout)
+                text.capitalize() if i in table.apart else published_system(text, layout)
                 for i, text in enumerate(rows[name])
             ]
         elif name in ("task", "metric"):
@@ -163,7 +163,7 @@ def _named(name: Any, kind: str, layout: Layout) -> str:
     return layout.rename.get(name) or published_names()[kind].get(name, str(name))
 
 
-def _system(label: Any, layout: Layout) -> str:
+def published_system(label: Any, layout: Layout) -> str:
     """``LoRA, r = 8, biases=all`` for ``lora r=8 biases=all``."""
     if label in layout.rename:
         return layout.rename[label]

@@ -14,7 +14,7 @@ from .table import Number, Table
 BASELINE = "lora r=8"  # default
 LEVEL = 0.05  # significance level of the test behind bold
 FEWEST = 2  # minimum number of common seeds for an interval
-FACTS = ("difference", "interval", "n", "p", "p, Holm", "seeds needed")
+FACTS = ("difference", "interval", "n", "p", "p, Holm", "result", "seeds needed")
 MOST_LISTED = 8  # maximum number of names in a note
 
 
@@ -142,20 +142,23 @@ def difference(paired: Paired) -> dict[str, Any]:
 
 
 def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
-    """Add Holm-corrected p-values, over the tasks of two systems, and a note on the least p."""
+    """Add Holm-corrected p-values, over the tasks of two systems, what they show, and a note."""
     families: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         families.setdefault((row["system"], row.get("than", "")), []).append(row)
     for family in families.values():
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
             row["p, Holm"] = Number(f"{p:.3f}")
+            is_better = row["difference"].startswith("+")
+            row["result"] = ("better" if is_better else "worse") if p <= LEVEL else None
     for row in rows:
         row["p"] = Number(f"{row['p']:.3f}")
     floors = [f"{2 / 2**n:.2g} with {n} seeds" for n in sorted({row["n"] for row in rows})]
     if floors:
         notes.append(
             "p: two-sided sign-flip test over common seeds, which cannot be below "
-            f"{', '.join(floors)}; Holm: corrected over the tasks of a system."
+            f"{', '.join(floors)}; Holm: corrected over the tasks of a system. Result: what a "
+            f"corrected p of at most {LEVEL} shows."
         )
 
 
