@@ -69,7 +69,7 @@ class Composer:
         for word in overrides:
             if parsed(word).key_or_group == "sweep":  # Hydra would add it, and nothing read it
                 raise UserError(f"{word}: stands for many runs; write the settings of one")
-        _check_searchpath(overrides)
+        check_searchpath(overrides)
         try:
             return validate(spec_of(self._config(overrides), overrides))
         except SpecError as error:
@@ -260,8 +260,11 @@ def _check_known(config: DictConfig, section: Any, prefix: str) -> None:
             _check_known(config[name], known[name], f"{prefix}{name}.")
 
 
-def _check_searchpath(overrides: Sequence[str]) -> None:
+def check_searchpath(overrides: Sequence[str]) -> None:
     """Refuse a folder of presets that does not exist: Hydra only warns.
+
+    Args:
+        overrides: words of Hydra's grammar.
 
     Raises:
         UserError: names the folder.

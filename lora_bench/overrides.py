@@ -11,7 +11,7 @@ import re
 import shlex
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -62,6 +62,23 @@ def parsed(word: str, *, searching: bool = False) -> Override:
     Raises:
         UserError: it is not an override, or names neither a group nor a setting.
     """
+    return checked(word, _check_key, searching=searching)
+
+
+def checked(
+    word: str, check_key: Callable[[str, Override], None], *, searching: bool = False
+) -> Override:
+    """One word by Hydra's grammar, checked.
+
+    Args:
+        word: as in :func:`parsed`.
+        check_key: refuses a word and its override if its key is not of the program; not called for
+            Hydra's own settings.
+        searching: as in :func:`parsed`.
+
+    Raises:
+        UserError: it is not an override, or is refused.
+    """
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
@@ -70,16 +87,8 @@ def parsed(word: str, *, searching: bool = False) -> Override:
     key = override.key_or_group
     if key.startswith(("hydra.", "hydra/")) or key == "hydra":
         _check_hydra(word, override, searching)
-    elif override.is_delete() and not in_dict(key):
-        raise UserError(f"{word}: cannot be removed: a run has all groups and settings")
-    elif override.package is not None:
-        raise UserError(f"{word}: a group has one place; leave out @{override.package}")
-    elif key == "sweep" and override.is_add():
-        pass  # presets of sweeps, which the command line expands
-    elif key in groups():
-        _check_group(word, override)
-    elif not is_setting(key):
-        raise UserError(f"{word}: no such setting; {_advice(key)}")
+    else:
+        check_key(word, override)
     value = override.value()
     nested = isinstance(value, ChoiceSweep) and any(isinstance(one, Sweep) for one in value.list)
     if nested or (isinstance(value, Glob | IntervalSweep) and not searching):
@@ -176,6 +185,20 @@ def _values(override: Override) -> int:
         assert stop is not None
         return max(0, math.ceil((float(stop) - float(start)) / float(step))) if step else 0
     return 1
+
+
+def _check_key(word: str, override: Override) -> None:
+    key = override.key_or_group
+    if override.is_delete() and not in_dict(key):
+        raise UserError(f"{word}: cannot be removed: a run has all groups and settings")
+    if override.package is not None:
+        raise UserError(f"{word}: a group has one place; leave out @{override.package}")
+    if key == "sweep" and override.is_add():
+        return  # presets of sweeps, which the command line expands
+    if key in groups():
+        _check_group(word, override)
+    elif not is_setting(key):
+        raise UserError(f"{word}: no such setting; {_advice(key)}")
 
 
 def _check_hydra(word: str, override: Override, searching: bool) -> None:

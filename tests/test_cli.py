@@ -11,6 +11,7 @@ import pytest
 
 from lora_bench import record
 from lora_bench.compose import compose, with_presets_of
+from lora_bench.hydra_program import REFUSED_FLAGS
 from lora_bench.overrides import command_of
 
 from .helpers import TASKS, write_official
@@ -68,6 +69,15 @@ def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, arguments, mess
     assert done.returncode != 0
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert "torch" not in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize("module", ["lora_bench", "lora_bench.studies.low_rank"])
+@pytest.mark.parametrize("flag", REFUSED_FLAGS)
+def test_a_flag_of_hydra_that_would_change_the_runs_is_one_line(flag, module):
+    option = f"--{flag.replace('_', '-')}"
+    done = cli(option, "x", module=module)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {option}: {REFUSED_FLAGS[flag]}\n"
 
 
 @pytest.mark.parametrize("name", ["task/mine", "recipe/mine"])

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "lora_bench"
 ORDER = [
     "checks", "files", "spec", "program", "record_formats", "record", "provenance", "claims",
     "network", "presets", "tuned",
-    "data", "model", "tasks", "methods", "overrides", "compose", "checkpoint", "training", "sweep",
+    "data", "model", "tasks", "methods", "overrides", "compose", "hydra_program",
+    "checkpoint", "training", "sweep",
     "predict", "report", "items", "studies", "command line", "tune", "cli", "api", "__init__",
 ]  # fmt: skip
 
@@ -62,8 +63,8 @@ def test_the_report_knows_records_specs_and_tuned_rates_alone():
 
 def test_studies_share_records_and_reports_alone():
     shared = {
-        "studies", "spec", "program", "record", "record_formats", "provenance", "compose",
-        "network", "report",
+        "studies", "spec", "program", "record", "record_formats", "provenance", "overrides",
+        "compose", "hydra_program", "network", "report",
     }  # fmt: skip
     for path in (PACKAGE / "studies").rglob("*.py"):
         outside = {found[0] for found in imports(path)} - shared

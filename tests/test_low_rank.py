@@ -222,6 +222,17 @@ def test_the_identity_holds_every_setting_that_can_change_a_score():
         (["rank=[4"], "error: "),
         (["layer=null"], "cannot be composed: Config group override must be a string"),
         (["rank=4", "epochs=2147483648"], "epochs=2147483648: must be at most 2147483647"),
+        (["rank=4", "+x=3"], "+x=3: no such setting; they are layer, "),
+        (["rank=4", "layer@x=full"], "layer@x=full: must be layer=<value>"),
+        (["~layer"], "~layer: must be layer=<value>"),
+        (["--config-dir=/nowhere", "rank=4"], "--config-dir=/nowhere: no such folder"),
+        (["rank=4", "hydra.searchpath=[file:///nowhere]"], "file:///nowhere: no such folder"),
+        (["--resolve", "rank=4"], "--resolve: only works with --cfg or --help"),
+        (["rank=4", "hydra.mode=MULTIRUN"], "hydra.mode=MULTIRUN: -m asks for a sweep"),
+        (["rank=4", "hydra/launcher=joblib"], "hydra/launcher=joblib: only applies to a sweep"),
+        (["-m", "rank=4", "hydra/sweeper=optuna"], "hydra/sweeper: the study has no search; -m"),
+        (["-m", "rank=glob(*)"], "rank=glob(*): must list its values"),
+        (["-m", "rank=4", "seed=range(0,100000)"], "the command asks for 100,000 runs"),
     ],
 )  # fmt: skip
 def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, words, message):
@@ -229,6 +240,18 @@ def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, words, message)
     assert done.returncode != 0 and done.stdout == ""
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_layer_type_of_the_users_folder_is_trained(tmp_path):
+    preset = tmp_path / "conf" / "layer" / "mine.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text("# @package _global_\nlayer: mine\nkind: full\n")
+    words = ["layer=mine", "lr=0.01", *SMALL, f"out_dir={tmp_path}"]
+    for searched in (["--config-dir", f"{tmp_path}/conf"], [f"hydra.searchpath=[{tmp_path}/conf]"]):
+        done = cli(*searched, *words)
+        assert done.returncode == 0, done.stderr
+    (found,), _ = record.read_all(tmp_path)
+    assert found.system["method.name"] == "mine" and str(tmp_path) not in found.command
 
 
 def test_a_sweep_over_a_setting_that_changes_no_score_is_refused(tmp_path):
@@ -578,6 +601,8 @@ def test_tuning_gives_every_layer_the_same_budget_and_writes_the_best_rate(
     }
     with pytest.raises(UserError, match="optimizer=adam,sgd: must be one of adam, sgd"):
         tune.complete(["optimizer=adam,sgd"])
+    with pytest.raises(UserError, match="hydra/launcher=joblib: the search runs in this process"):
+        tune.complete(["hydra/launcher=joblib"])
 
 
 def test_a_rate_that_diverges_is_never_chosen():

@@ -4,16 +4,16 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ... import record as records
-from ...compose import check_same
+from ...compose import check_same, with_presets_of
+from ...hydra_program import call_hydra, executes_nothing, flags
+from ...overrides import command_of
 from ...program import program
 from ...record import Record
-from .compose import CONF, MODULE, command, from_config, plan, portable, without_rank
+from .compose import CONF, MODULE, command, from_config, plan, without_rank
 from .run import Run, execute, prepare
 
 BASELINE = "full"
@@ -69,19 +69,19 @@ class Command:
 @program
 def main() -> None:
     """Check the whole command, execute its runs, and show the results after a sweep."""
-    args = get_args_parser().parse_args()
-    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
-        _hydra(lambda config: None)
+    args = flags()
+    if executes_nothing(args):
+        call_hydra(lambda config: None, sys.argv[1:], CONF)
         return
-    words = list(args.overrides)
+    words = with_presets_of(args.config_dir, args.overrides)
     doing = Command(prepare(plan(words, sweep=args.multirun)), sweep=args.multirun)
     if args.multirun:
-        text = " ".join([f"python -m {MODULE} -m", *portable(words)])
+        text = command_of(["-m", *words], MODULE)
         for out_dir in {run.out_dir for run in doing.runs.values()}:
             records.write_plan(out_dir, text, list(doing.runs))
         print(f"sweep: {len(doing.runs)} runs", file=sys.stderr)
     try:
-        _hydra(doing.job)
+        call_hydra(doing.job, ["-m", *words] if args.multirun else words, CONF)
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept; run the same command again for the rest")
     doing.end()
@@ -119,10 +119,6 @@ def _baseline(folder: Path) -> list[str]:
     places = cells[cells.n > 0].groupby("where_id")
     one = any(len(find_baseline(place, BASELINE)) == 1 for _, place in places)
     return ["--baseline", BASELINE] if one else []
-
-
-def _hydra(job) -> None:  # type: ignore[no-untyped-def]
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
 
 
 if __name__ == "__main__":

@@ -8,14 +8,16 @@ from typing import Any, cast
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ...compose import hydra_reason
+from ...compose import check_searchpath, hydra_reason
+from ...hydra_program import check_launcher
+from ...overrides import check_number, checked, command_of, is_search
 from ...spec import UserError
-from .settings import FOLDERS, Settings
+from .settings import Settings
 
 CONF = Path(__file__).resolve().parent / "conf"
 MODULE = "lora_bench.studies.low_rank"
@@ -45,7 +47,7 @@ def compose(words: list[str]) -> Settings:
     except MissingMandatoryValue:
         raise UserError("lr: no rate was tuned for this layer and optimizer; set it") from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_unknown(words) or hydra_reason(error)) from None
+        raise UserError(hydra_reason(error)) from None
     except (ValueError, TypeError, RecursionError) as error:  # Hydra's own
         raise UserError(f"{' '.join(words)}: cannot be composed: {hydra_reason(error)}") from None
 
@@ -62,10 +64,17 @@ def plan(words: list[str], *, sweep: bool) -> list[Settings]:
     Raises:
         UserError: one line that names the word and what is allowed.
     """
+    parsed = [checked(word, _check_key) for word in words]
+    if is_search(words):
+        raise UserError(
+            "hydra/sweeper: the study has no search; -m with lists of values is a sweep"
+        )
+    check_launcher(words, multirun=sweep)
+    check_searchpath(words)
     if not sweep:
         return [compose(words)]
+    check_number(parsed)
     try:
-        parsed = OverridesParser.create().parse_overrides(words)
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except HydraException as error:
         raise UserError(hydra_reason(error)) from None
@@ -91,21 +100,17 @@ def command(words: list[str], settings: Settings) -> str:
     words = [word for word in words if settings.kind != "full" or word.split("=")[0] != "rank"]
     if not any(word.startswith("lr=") for word in words):
         words = [*words, f"lr={settings.lr!r}"]
-    return " ".join([f"python -m {MODULE}", *portable(words)])
+    return command_of(words, MODULE)
 
 
-def portable(words: list[str]) -> list[str]:
-    """The overrides without folders of this machine."""
-    return [word for word in words if word.split("=")[0] not in FOLDERS]
-
-
-def _unknown(words: list[str]) -> str | None:
-    """The message for the first word that does not name a setting; None if all do."""
+def _check_key(word: str, override: Override) -> None:
     known = ["layer", *(field.name for field in dataclasses.fields(Settings))]
-    for word in words:
-        name = word.lstrip("+~").partition("=")[0]
-        if name not in known and not name.startswith("hydra"):
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            return f"{word}: no such setting; {hint}they are {', '.join(dict.fromkeys(known))}"
-    return None
+    key = override.key_or_group
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(
+            f"{word}: no such setting; {hint}they are {', '.join(dict.fromkeys(known))}"
+        )
+    if override.is_delete() or override.package is not None:
+        raise UserError(f"{word}: must be {key}=<value>")

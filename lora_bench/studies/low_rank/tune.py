@@ -11,9 +11,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from ... import record as records
+from ...hydra_program import is_of_launcher
+from ...overrides import command_of
 from ...program import program
 from ...spec import UserError
-from .compose import CONF, command, plan, portable
+from .compose import CONF, command, plan
 from .run import Run, execute, prepare
 
 MODULE = "lora_bench.studies.low_rank.tune"
@@ -44,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     words = complete(args.words)
     runs = {run.key: run for run in prepare(plan(words, sweep=True))}
     scores = measure(list(runs.values()))
-    text = " ".join([f"python -m {MODULE}", *portable(args.words)])
+    text = command_of(args.words, MODULE)
     out_dir = next(iter(runs.values())).out_dir
     records.write_plan(out_dir, text, list(runs))
     (optimizer,) = scores.optimizer.unique()
@@ -62,8 +64,11 @@ def complete(words: list[str]) -> list[str]:
     """The user's words, the rates for their optimizer, and the defaults for the rest.
 
     Raises:
-        UserError: the optimizer is unknown, or there are several: a command tunes for one.
+        UserError: the optimizer is unknown, or there are several: a command tunes for one; or a
+            word is for a launcher, which would have no effect.
     """
+    for word in filter(is_of_launcher, words):
+        raise UserError(f"{word}: the search runs in this process")
     chosen = DEFAULTS | {word.partition("=")[0]: word.partition("=")[2] for word in words}
     if chosen["optimizer"] not in RATES:
         allowed = f"must be one of {', '.join(RATES)}"
