@@ -171,6 +171,8 @@ def _faults(record: Mapping[str, Any]) -> Iterator[str | None]:
     for name in ("last", "best"):
         if record[name] is not None:
             yield _no_scores(record[name]["scores"], f"{name}.scores")
+        elif record["status"] == "ok":
+            yield f"{name}: is null although status is ok; move the file away to run again"
     task = record["spec"].get("task")
     if isinstance(task, dict) and not isinstance(task.get("official_rows", {}), dict):
         yield f"spec.task.official_rows: must map splits to rows, is {task['official_rows']!r}"

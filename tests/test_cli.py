@@ -198,6 +198,17 @@ def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_pa
     assert "is missing" not in cli(*words).stderr
 
 
+def test_a_failed_record_that_was_edited_to_ok_is_one_line_that_names_it(tmp_path):
+    words = [*small_run(tmp_path), "method.layers=[7]"]
+    assert cli(*words).returncode == 1
+    (path,) = tmp_path.glob(f"out/runs/cola/*/{record.FILE}")
+    path.write_text(path.read_text().replace('"status": "failed"', '"status": "ok"'))
+    done = cli(*words)
+    assert (done.returncode, done.stdout) == (1, "")
+    reason = "last: is null although status is ok; move the file away to run again"
+    assert done.stderr == f"error: {path}: {reason}\n"
+
+
 def test_a_failure_that_cannot_be_recorded_names_no_traceback(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("no space left")

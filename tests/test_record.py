@@ -26,6 +26,7 @@ from lora_bench.spec import (
 from .helpers import every
 
 COMMITTED = Path(__file__).parent.parent / "results"
+SCORED = {"epoch": 1, "scores": {"matthews": 0.5}}
 
 
 def identity_of(spec: Spec) -> Identity:
@@ -36,7 +37,9 @@ def record_of(spec: Spec, status: str = "ok", **more) -> Record:
     found = identity_of(spec)
     parts = {"where": found.where, "system": found.system, "seed": found.seed}
     facts = {"spec": spec.to_dict(), "command": "c", "started": "now", "provenance": {}}
-    return Record(key=found.key, status=status, **parts, **facts, **more)
+    if status == "ok":
+        facts |= {"last": SCORED, "best": SCORED}
+    return Record(key=found.key, status=status, **{**parts, **facts, **more})
 
 
 def changed(spec: Spec, path: str) -> Spec:
@@ -233,6 +236,8 @@ FORMAT_1 = {
     "started": "now",
     "provenance": {},
     "data": {"train": {"fingerprint": "aa"}, "validation": {"fingerprint": "bb"}},
+    "last": SCORED,
+    "best": SCORED,
     "format": 1,
 }  # fmt: skip
 
@@ -274,6 +279,8 @@ def test_seeds_of_pefts_projections_are_stated_for_format_1(tmp_path):
         ("last", {"epoch": 1, "scores": {"matthews": "high"}}, "last.scores.matthews: must be a"),
         ("last", {"epoch": 1, "scores": {"matthews": 10**30}}, "last.scores.matthews: must be a"),
         ("last", {"epoch": 1, "scores": {}}, "last.scores: must map a metric to its score"),
+        ("last", None, "last: is null although status is ok; move the file away to run again"),
+        ("best", None, "best: is null although status is ok"),
         ("epochs", [{"epoch": 1, "loss": 1.0}], "epochs.0.scores: must be of type dict, is None"),
         ("data", {"train": {"rows": "all"}}, "data.train.rows: must be a number of rows"),
         ("data", {"validation": {"chance": 0.5}}, "data.validation.chance: must map a metric"),

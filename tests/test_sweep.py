@@ -17,6 +17,7 @@ from lora_bench.report import load_records
 from lora_bench.spec import UserError
 from lora_bench.sweep.groups import groups, most
 from lora_bench.sweep.plan import Sweep, duration, expand
+from lora_bench.sweep.session import Session
 from lora_bench.training import memory
 from lora_bench.training.prepared import DataCache, Run, prepare
 from lora_bench.training.run import execute
@@ -43,13 +44,15 @@ def test_a_preset_stands_for_its_overrides_and_the_command_line_wins():
         expand(["+sweep=ranks"], sweep=False)
 
 
-def write(planned: Run, status: str, seconds: float = 0.0, started: str = "now") -> None:
+def write(planned: Run, status: str, seconds: float | None = 0.0, started: str = "now") -> None:
     """Write a record as the run would."""
     found = planned.identity
     parts = {"where": found.where, "system": found.system, "seed": found.seed}
     facts = {"spec": {}, "command": "", "started": started, "provenance": {}}
     costs = {"train_seconds": seconds, "eval_seconds": 0.0}
-    record.write(planned.folder, Record(planned.key, status, **parts, **facts, **costs))
+    epoch = {"epoch": 1, "scores": {"matthews": 0.5}} if status == "ok" else None
+    ends = {"last": epoch, "best": epoch}
+    record.write(planned.folder, Record(planned.key, status, **parts, **facts, **costs, **ends))
 
 
 def keys(found: list[list[Run]]) -> list[list[str]]:
@@ -125,6 +128,14 @@ def test_one_run_in_two_folders_is_refused(tmp_path):
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert f"out_dir={tmp_path}/a and out_dir={tmp_path}/b: must be one value" in done.stderr
     assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_done_run_whose_seconds_are_unknown_is_told(tiny_spec, capsys):
+    cache = DataCache()
+    done = prepare(tiny_spec(), cache)
+    write(done.planned, "ok", seconds=None)
+    Session(Sweep([done]), cache, multirun=True).tell_done()
+    assert f"{done.key}: matthews 50.0 (already done" in capsys.readouterr().err
 
 
 def test_memory_bounds_a_group(tiny_spec, monkeypatch, capsys):

@@ -67,13 +67,7 @@ def load_records(root: str | Path) -> pd.DataFrame:
     Raises:
         UserError: two records of one seed of a cell have different scores.
     """
-    read, problems = records.read_all(Path(root))
-    found: list[Record] = []
-    for run in read:
-        if run.status != "ok" or (run.last and run.best):
-            found.append(run)
-        else:
-            problems.append(f"{run.key}: finished, but has no scores")
+    found, problems = records.read_all(Path(root))
     if problems:
         count = f"{len(problems)} record{'s' if len(problems) > 1 else ''}"
         print("\n  ".join([f"{count} could not be read:", *problems]), file=sys.stderr)

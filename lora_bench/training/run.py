@@ -226,11 +226,10 @@ def announce(record: Record, folder: Path, *, skipped: bool) -> None:
     """Print one line: the run, its scores, its folder."""
     assert record.last is not None
     scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in record.last["scores"].items())
-    trained = f"trained in {record.train_seconds:.0f} s"
-    if record.group is not None:
-        trained += f", its share of a group of {record.group['size']}"
+    how = "already done" if skipped else f"trained in {record.train_seconds:.0f} s"
+    if record.group is not None and not skipped:
+        how += f", its share of a group of {record.group['size']}"
     out = sys.stderr if skipped else sys.stdout
-    how = "already done" if skipped else trained
     if not (folder / ADAPTER).is_dir():
         how += f", but {ADAPTER}/ is missing: move the folder away to train it again"
     print(f"{record.key}: {scores} ({how}; {folder})", file=out)
