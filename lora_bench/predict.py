@@ -87,8 +87,8 @@ def _planned(folder: Path, root: str | None) -> tuple[records.Record, Spec, dict
     """Record and settings of a run, and the file of each test split that its data has.
 
     Raises:
-        UserError: there is no finished run, its record names a file in another folder, or the data
-            has no test split.
+        UserError: there is no finished run, its record names a file in another folder, its data
+            comes from no folder although ``root`` is given, or the data has no test split.
     """
     record = records.read_finished(folder)
     spec = records.spec_of(record)
@@ -96,8 +96,12 @@ def _planned(folder: Path, root: str | None) -> tuple[records.Record, Spec, dict
         check_submission(spec.task)
     except SpecError as error:
         raise UserError(f"{folder / records.FILE}: {error}") from None
-    spec.data.root = root or spec.data.root
     source, files = source_of(spec.data), spec.task.submission
+    if root is not None:
+        if "root" not in source.READS:
+            reason = f"has no effect on {folder}, whose data={spec.data.source} reads no folder"
+            raise UserError(f"--data-root {root}: {reason}")
+        spec.data.root = root
     found = {s: name for s, name in files.items() if source.has(spec.task, spec.data, s)}
     if not found:
         raise DataError(f"{folder}: data={spec.data.source} has no test split of {spec.task.name}")

@@ -132,6 +132,20 @@ def test_a_run_without_test_split_record_or_adapter_is_one_line(tiny_spec, tmp_p
         write_submission(folder_of(spec), tmp_path / "out")
 
 
+@pytest.mark.parametrize("source", ["hub", "toy"])
+def test_a_folder_of_data_for_a_run_that_reads_none_is_refused(tiny_spec, tmp_path, source):
+    spec = tiny_spec("task=rte", "train.epochs=1")
+    run(spec)
+    path = folder_of(spec) / "record.json"
+    record = json.loads(path.read_text())
+    record["spec"]["data"]["source"] = source
+    path.write_text(json.dumps(record))
+    with pytest.raises(SystemExit) as caught:
+        main([str(path.parent), "--out", str(tmp_path / "out"), "--data-root", str(tmp_path)])
+    line = f"error: --data-root {tmp_path}: has no effect on {path.parent}, whose data={source}"
+    assert str(caught.value) == f"{line} reads no folder"
+
+
 def test_the_best_epochs_adapter_predicts_where_it_is_asked_for(tiny_spec, tmp_path):
     folder = folder_of(finished(tiny_spec, tmp_path, "stsb"))
     (last,) = write_submission(folder, tmp_path / "last")
