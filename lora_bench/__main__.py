@@ -61,7 +61,9 @@ def _search(overrides: list[str], *, multirun: bool) -> None:
     if not multirun:
         raise UserError("hydra/sweeper: only applies to a sweep; add -m")
     for word in overrides:
-        parsed(word, searching=True)
+        override = parsed(word, searching=True)
+        if override.key_or_group == "group" and override.value() is not None:
+            raise UserError(f"{word}: has no effect in a search, which trains one run at a time")
     with interruptible():
         call_hydra(Search().job, ["-m", *completed(overrides)], CONF)
 

@@ -206,10 +206,13 @@ def test_a_job_at_its_time_limit_is_requeued_and_goes_on(tmp_path, engine):
     [
         (["hydra/sweeper=optuna"], "hydra/sweeper: only applies to a sweep; add -m"),
         (["-m", "hydra/sweeper=nosuch"], "Could not find 'hydra/sweeper/nosuch'"),
+        (["-m", "hydra/sweeper=optuna", "group=2"], "group=2: has no effect in a search"),
+        (["-m", "hydra/sweeper=optuna", "group=1,2"], "group=1,2: has no effect in a search"),
+        (["-m", "hydra/sweeper=nosuch", "group=null"], "Could not find 'hydra/sweeper/nosuch'"),
         (["-m", "hydra/launcher=nosuch"], "Could not find 'hydra/launcher/nosuch'"),
     ],
 )
-def test_an_engine_that_is_not_there_is_one_line(tmp_path, arguments, message):
+def test_an_engine_that_cannot_do_it_is_one_line(tmp_path, arguments, message):
     done = command_line(*arguments, "model=tiny", f"out_dir={tmp_path}/out")
     assert done.returncode != 0 and message in done.stderr.splitlines()[-1]
     assert record.read_all(tmp_path / "out")[0] == []
