@@ -275,7 +275,7 @@ def _from_dict(kind: Any, nested: dict[str, Any]) -> Any:
     return kind(**values)
 
 
-def settings(spec: Spec) -> dict[str, Any]:
+def settings(spec: Spec | TaskSpec) -> dict[str, Any]:
     """Every leaf setting by its dotted path; the entries of ``args`` are leaves too."""
     return dict(_leaves(spec, ""))
 

@@ -1,5 +1,6 @@
 """The protocol of tasks: settings that are refused before loading, and what every kind offers."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import pytest
 from lora_bench import data, tasks
 from lora_bench.checkpoint import AdapterError
 from lora_bench.checkpoint.restore import stock_of
-from lora_bench.compose import compose
+from lora_bench.compose import compose, validate
 from lora_bench.presets import task_presets
-from lora_bench.spec import HubLayout, SpecError, TaskSpec, UserError
+from lora_bench.spec import HubLayout, LocalLayout, SpecError, TaskSpec, UserError
 from lora_bench.tasks import Task, make_task
 from lora_bench.tasks.answers import Answer
 from lora_bench.tasks.span import SpanArgs
@@ -48,6 +49,7 @@ REFUSED = {
     "task.labels=[a,b,c]": "task.local.label_values=['0', '1']: must be one for each label",
     "task=squad_v1 task.labels=[a,b]": "task.labels=['a', 'b']: kind=span does not use it",
     "task=squad_v1 task.value_range=[0,1]": "task.value_range=[0.0, 1.0]: kind=span does not use",
+    "task=squad_v1 task.columns=[context,question]": "task.columns=['context', 'question']: must b",
     "task=stsb +task.args.held_out=0.3": "task.args.held_out=0.3: kind=text has no task.args",
     "task=squad_v1 +task.args.nosuch=3": "task.args.nosuch=3: kind=span has only unanswerable, he",
     "task=squad_v1 +task.args.stride=x": "task.args.stride=x: must be a valid integer",
@@ -76,6 +78,34 @@ def test_a_wrong_setting_is_one_line(words):
     with pytest.raises(UserError) as caught:
         compose(words.split())
     assert str(caught.value).startswith(REFUSED[words]) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("entry", dataclasses.fields(LocalLayout), ids=lambda entry: entry.name)
+def test_a_layout_of_files_changes_the_rows_of_a_span_task_or_is_refused(tmp_path, entry):
+    spec = compose(["task=squad_v1", "data=local", f"data.root={tmp_path}"])
+    question = {"id": "1", "question": "q", "answers": [{"text": "a", "answer_start": 0}]}
+    articles = [{"title": "t", "paragraphs": [{"context": "a b", "qas": [question]}]}]
+    (tmp_path / spec.task.local.files["train"]).write_text(json.dumps({"data": articles}))
+
+    def outcome() -> list | str:
+        try:
+            return data.load_split(make_task(validate(spec).task), spec.data, "train").rows
+        except UserError as error:
+            return str(error)
+
+    before = outcome()
+    assert len(before) == 1
+    other = {str: "x", list: ["x"], dict: {"train": "x"}}
+    setattr(spec.task.local, entry.name, other[type(getattr(LocalLayout(), entry.name))])
+    assert outcome() != before
+
+
+def test_an_optional_split_of_a_span_task_has_metrics_of_its_own():
+    spec = compose(["task=squad_v1", "+task.optional.more=[exact_match]"])
+    rows = [{"answers": {"text": ["a"]}}]
+    for split, first in (("validation", "f1"), ("more", "exact_match")):
+        scores = make_task(spec.task).score([Answer("a", 0.0, [])], rows, split)
+        assert next(iter(scores)) == first
 
 
 @pytest.mark.parametrize(

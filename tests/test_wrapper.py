@@ -77,6 +77,21 @@ def test_article_call_scales_by_one_and_rejects_other_task_types(tiny_encoder):
             article_call(tiny_encoder, **wrong)
 
 
+@pytest.mark.parametrize("head", ["article", "standard"])
+@pytest.mark.parametrize("task_type", ["squad_v1", "squad_v2"])
+def test_a_number_of_classes_that_squad_does_not_have_is_refused(tiny_encoder, task_type, head):
+    def outputs(number: int | None) -> int:
+        changes = {"task_type": task_type, "head": head, "num_classes": number}
+        model = article_call(tiny_encoder, **changes, lora_rank=None)
+        return model(random_batch([3])).shape[1]
+
+    own = outputs(None)
+    assert outputs(own) == own
+    for wrong in {0, 1, 2, 3, 4} - {own}:
+        with pytest.raises(ValueError, match=f"num_classes={wrong}: task_type={task_type} with"):
+            outputs(wrong)
+
+
 @pytest.mark.parametrize(
     ("policy", "trained"),
     [
@@ -164,7 +179,8 @@ def padded(side: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("task_type", ["glue", "squad_v1", "squad_v2"])
 def test_padded_batches_compute_what_packed_ones_do(tiny_encoder, task_type, side):
-    model = article_call(tiny_encoder, task_type=task_type).eval()
+    classes = 2 if task_type == "glue" else None
+    model = article_call(tiny_encoder, task_type=task_type, num_classes=classes).eval()
     packed, inputs = model(random_batch(LENGTHS)), padded(side)
     logits = model(**inputs)
     if task_type == "glue":

@@ -5,17 +5,24 @@ line), anything else tab-separated without quoting. All are UTF-8.
 """
 
 import csv
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..files import parse_json
-from ..spec import SpecError, TaskSpec
+from ..spec import LocalLayout, SpecError, TaskSpec
 from . import DataError, Rows
 from .files import decoded, no_surrogate, shown
 
 Fields = dict[str, Any]  # column of the file -> its value
+# Settings of a task that describe tables; folder and files locate those of every format.
+LAYOUT = frozenset(
+    f"local.{entry.name}"
+    for entry in dataclasses.fields(LocalLayout)
+    if entry.name not in ("folder", "files")
+)
 CSV, JSON_LINES = ".csv", ".jsonl"
 # float() would also accept 1_0, nan and the digits of every script
 NUMBER = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *")

@@ -64,8 +64,8 @@ class LoraWrapperRoberta(nn.Module):
     Args:
         task_type: ``glue`` (one output row per example), ``squad_v1`` or ``squad_v2`` (one row per
             token).
-        num_classes: number of classes for ``glue``, 1 for regression. SQuAD has 2 outputs; the
-            article's head for v2 has 3.
+        num_classes: number of classes for ``glue``, 1 for regression. SQuAD needs none: it has 2
+            outputs, with the article's head for v2 3.
         dropout_rate: dropout of hidden states, attention and head.
         model_id: hub id or folder, or an encoder that is already loaded.
         lora_rank: rank of the update on query and value, with alpha = rank and A ~ N(0, 1) as in
@@ -76,7 +76,8 @@ class LoraWrapperRoberta(nn.Module):
         head: ``article`` or ``standard`` (transformers' own).
 
     Raises:
-        ValueError: an unknown task_type or head, or ``glue`` without num_classes.
+        ValueError: an unknown task_type or head, ``glue`` without num_classes, or another
+            num_classes than SQuAD has.
     """
 
     def __init__(
@@ -98,6 +99,9 @@ class LoraWrapperRoberta(nn.Module):
         outputs = 2 if level == "token" and head == "standard" else fixed or num_classes
         if not outputs:
             raise ValueError(f"num_classes={outputs}: task_type={task_type} needs their number")
+        if num_classes not in (None, outputs):
+            allowed = f"task_type={task_type} with head={head} has {outputs} outputs; leave it out"
+            raise ValueError(f"num_classes={num_classes}: {allowed}")
         if (level, head) not in HEADS:
             raise ValueError(f"head={head}: must be article or standard")
         if isinstance(model_id, RobertaModel):

@@ -10,18 +10,18 @@ use them: a command line is checked, and a wrong setting is refused, without loa
 
 import importlib
 import pkgutil
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
-from ..data import HELD_OUT, draws_rows
-from ..spec import Spec, SpecError, TaskSpec
+from ..data import HELD_OUT, draws_rows, table
+from ..spec import Spec, SpecError, TaskSpec, settings
 from .base import Stock as Stock
 from .base import Task as Task
 from .base import arguments, check_distinct
 from .metrics import EVALUATE, check_evaluate, score_name
 
 # Settings of TaskSpec that only some kinds read: a kind lists its own in ``reads``.
-OPTIONAL_SETTINGS = ("labels", "value_range", "submission")
+OPTIONAL_SETTINGS = ("labels", "value_range", "submission", *sorted(table.LAYOUT))
 
 
 def kinds() -> dict[str, type[Task]]:
@@ -93,11 +93,10 @@ def _kind_of(spec: TaskSpec) -> type[Task]:
 
 
 def _check_unused(spec: TaskSpec, kind: type[Task]) -> None:
-    defaults = {entry.name: entry for entry in fields(TaskSpec)}
+    given, default = settings(spec), settings(TaskSpec())
     for name in OPTIONAL_SETTINGS:
-        value = getattr(spec, name)
-        if name not in kind.reads and value != defaults[name].default_factory():  # type: ignore
-            raise SpecError(f"task.{name}", value, f"kind={spec.kind} does not use it")
+        if name not in kind.reads and given[name] != default[name]:
+            raise SpecError(f"task.{name}", given[name], f"kind={spec.kind} does not use it")
 
 
 def _check_splits(spec: TaskSpec) -> None:

@@ -48,7 +48,7 @@ class Task:
 
     # Dataclass of the settings that only this kind has (task.args.*); None if it has none.
     Args: ClassVar[type | None] = None
-    # The settings among labels, value_range and submission that this kind uses.
+    # The settings among OPTIONAL_SETTINGS that this kind uses.
     reads: ClassVar[frozenset[str]] = frozenset({"labels"})
     # "sequence": one output row for each example, from its first token; "token": one per token.
     head: ClassVar[str] = "sequence"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ..model.packing import Batch
 
+COLUMNS = ["question", "context"]  # of every source
 NO_ANSWER_WEIGHT = 2.1  # weight of the article's no-answer loss next to mean start and end loss
 
 
@@ -64,6 +65,9 @@ class SpanTask(Task):
     def check(self, spec: Spec) -> None:
         """Check the ranges of ``task.args`` and that a window can hold a question and more."""
         args, length = self.args, spec.train.max_length
+        if spec.task.columns != COLUMNS:
+            reason = f"must be [{','.join(COLUMNS)}]: kind=span reads no other columns"
+            raise SpecError("task.columns", spec.task.columns, reason)
         for name, low in (("stride", 0), ("max_question", 1), ("max_answer", 1)):
             if getattr(args, name) < low:
                 value = getattr(args, name)
@@ -175,7 +179,8 @@ class SpanTask(Task):
         """
         exact, f1 = self._scores(predictions, rows)
         if not self.args.unanswerable:
-            return self._ordered({"f1": float(f1.mean()), "exact_match": float(exact.mean())})
+            found = {"f1": float(f1.mean()), "exact_match": float(exact.mean())}
+            return self._ordered(found, split)
         facts = null_odds, has_answer, _ = _facts(predictions, rows)
         threshold = 0.0 if threshold is None else threshold
         unanswered = null_odds > threshold
@@ -187,10 +192,12 @@ class SpanTask(Task):
                 if chosen.any():
                     scores[f"{part}_{name}"] = float(final[chosen].mean())
             scores[f"best_{name}"], scores[f"best_{name}_thresh"] = best_threshold(values, *facts)
-        return {**self._ordered(scores), "chosen_thresh": threshold}
+        return {**self._ordered(scores, split), "chosen_thresh": threshold}
 
-    def _ordered(self, scores: Scores) -> Scores:
-        return {name: scores[name] for name in (*self.spec.metrics, *scores)}
+    def _ordered(self, scores: Scores, split: str) -> Scores:
+        """The split's own metrics first, then the others."""
+        metrics = self.spec.optional.get(split, self.spec.metrics)
+        return {name: scores[name] for name in (*metrics, *scores)}
 
     def _scores(self, answers: list[Answer], rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
         """Exact match and F1 of the answer texts before any threshold, each (n,)."""
@@ -205,12 +212,12 @@ class SpanTask(Task):
     ) -> dict[str, Scores | None]:
         """``chance`` never answers."""
         silent = [Answer("", 1.0, []) for _ in rows]
-        chance = self.score(silent, rows)
+        chance = self.score(silent, rows, split)
         points = {**super().reference_points(train, rows, split), "chance": chance}
         if "clean_answer" in rows[0]:
             texts = [row["clean_answer"] for row in rows]
             perfect = [Answer(text, -1.0 if text else 1.0, []) for text in texts]
-            points["ceiling"] = self.score(perfect, rows)
+            points["ceiling"] = self.score(perfect, rows, split)
         return points
 
     def stored(self, predictions: list[Answer], rows: list[Row]) -> pd.DataFrame:
@@ -250,7 +257,7 @@ class SpanTask(Task):
 
     def hub_columns(self, split: str) -> list[str]:
         """The columns of SQuAD's repositories."""
-        return ["id", "title", "question", "context", "answers"]
+        return ["id", "title", *COLUMNS, "answers"]
 
     def divide(self, splits: dict[str, Rows], seed: int) -> dict[str, Rows]:
         """Move the share ``held_out`` of the training articles into the split HELD_OUT."""

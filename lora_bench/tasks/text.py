@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class TextTask(Task):
     """Classification (``spec.labels``) or regression (``spec.value_range``) of one or two texts."""
 
-    reads = frozenset({"labels", "value_range", "submission"})
+    reads = table.LAYOUT | {"labels", "value_range", "submission"}
     takes_evaluate = True
 
     def __init__(self, spec: TaskSpec):
