@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from .checkpoint import start_behind
 from .data import check_source
 from .methods import check_method
 from .model.source import check_model, source_name
@@ -142,7 +143,8 @@ def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
         if "model.revision" not in given:
             spec.model.revision = None
     if untuned:
-        spec.train.lr = tuned_rate(spec)
+        start = start_behind(spec)
+        spec.train.lr = tuned_rate(spec, start["cell"] if start else None)
     return spec
 
 

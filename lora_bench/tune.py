@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import record as records
 from . import tuned
+from .checkpoint import start_behind
 from .compose import compose, hydra_reason, plan
 from .overrides import command_of, path_of
 from .program import program
@@ -85,17 +86,22 @@ class System:
     Args:
         words: words of the command line, for this system alone.
         spec: settings of the system, with any learning rate.
+
+    Raises:
+        UserError: the adapter to start from cannot be read.
     """
 
     def __init__(self, words: Sequence[str], spec: Spec):
         self.words, self.spec = list(words), spec
+        start = start_behind(spec)
+        self.start = start["cell"] if start else None  # the cell that the runs start from
         self.trials: list[Trial] = []
         self.records: list[Record] = []  # of the runs behind the trials
 
     @property
     def name(self) -> str:
         """Name of its file in ``conf/tuned/``."""
-        return name_of(self.spec)
+        return name_of(self.spec, self.start)
 
     def words_of(self, lr: float, epochs: int, seed: int) -> list[str]:
         """The words of one run."""
@@ -186,13 +192,14 @@ def systems_of(words: Sequence[str], search: Search) -> list[System]:
     """The distinct systems that a command line names.
 
     Raises:
-        UserError: see ``compose.plan``.
+        UserError: see ``compose.plan`` and ``System``.
     """
     fixed = [f"data.tuning_rows={search.rows}"]
     found: dict[str, System] = {}
     for own, spec in plan([*words, *fixed, f"{SETTING}=1"], sweep=True):
         kept = [word for word in own if path_of(word) != SETTING]
-        found.setdefault(name_of(spec), System(kept, spec))
+        system = System(kept, spec)
+        found.setdefault(system.name, system)
     return list(found.values())
 
 
@@ -270,7 +277,7 @@ def content(system: System, search: Search, command: str) -> str:
         "budget": {**budget, "core_hours": round(sum(seconds) / 3600, 3)},
         "commits": sorted({origin["commit"] for origin in origins if origin.get("commit")}),
         "uncommitted_changes": any(origin.get("uncommitted_changes") for origin in origins),
-        "settings": settings_behind(system.spec),
+        "settings": settings_behind(system.spec, system.start),
         "curve": [
             {"lr": trial.lr, "epochs": trial.epochs, "scores": list(trial.scores)}
             for trial in sorted(system.trials, key=lambda trial: (trial.epochs, trial.lr))

@@ -45,28 +45,44 @@ class Trial:
         return statistics.mean(found) if len(found) == len(self.scores) else None
 
 
-def settings_behind(spec: Spec) -> dict[str, Any]:
-    """The settings for which a rate is tuned, without those at their default."""
-    settings = {p: v for p, v in {**spec.where(), **spec.system()}.items() if p not in ANY}
+def settings_behind(spec: Spec, start: str | None) -> dict[str, Any]:
+    """The settings for which a rate is tuned, without those at their default.
+
+    Args:
+        spec: settings of a run.
+        start: cell of the run behind ``init_from``, the same for all of its seeds; None without
+            one.
+    """
+    whole = {**spec.where(), **spec.system(), "init_from": start}
+    settings = {p: v for p, v in whole.items() if p not in ANY}
     if spec.data.source in OFFICIAL:
         settings["data.source"] = "official"
     return chosen(settings)
 
 
-def name_of(spec: Spec) -> str:
-    """Name of the file for the settings of a run, without its suffix."""
+def name_of(spec: Spec, start: str | None) -> str:
+    """Name of the file for the settings of a run, without its suffix.
+
+    Args:
+        spec: settings of the run.
+        start: as in :func:`settings_behind`.
+    """
     rank = "" if spec.method.rank is None else f"-r{spec.method.rank}"
     stem = f"{spec.task.name}-{spec.model.name}-{spec.method.name}{rank}"
-    return f"{stem}-{digest(settings_behind(spec))}"
+    return f"{stem}-{digest(settings_behind(spec, start))}"
 
 
-def tuned_rate(spec: Spec) -> float:
+def tuned_rate(spec: Spec, start: str | None) -> float:
     """The learning rate that was tuned for the settings of a run.
+
+    Args:
+        spec: settings of the run.
+        start: as in :func:`settings_behind`.
 
     Raises:
         SpecError: there is none.
     """
-    name = f"{name_of(spec)}.yaml"
+    name = f"{name_of(spec, start)}.yaml"
     path = next((folder / name for folder in FOLDERS if (folder / name).exists()), None)
     if path is None:
         raise SpecError(

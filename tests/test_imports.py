@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "lora_bench"
 ORDER = [
     "checks", "files", "spec", "program", "record_formats", "record", "provenance", "claims",
     "network", "presets", "tuned",
-    "data", "model", "tasks", "methods", "overrides", "compose", "hydra_program",
-    "checkpoint", "training", "sweep",
+    "data", "model", "tasks", "methods", "checkpoint", "overrides", "compose",
+    "hydra_program", "training", "sweep",
     "predict", "report", "items", "studies", "command line", "tune", "cli", "api", "__init__",
 ]  # fmt: skip
 

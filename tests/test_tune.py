@@ -1,18 +1,23 @@
 """Tuning: the budget, the choice, the file, and the recipe that takes the rate from it."""
 
 import dataclasses
+import json
 import math
+import shutil
 
 import pytest
 import yaml
 
 from lora_bench import provenance, tune, tuned
+from lora_bench.checkpoint import FACTS
 from lora_bench.compose import compose
 from lora_bench.data import load
 from lora_bench.presets import CONF
 from lora_bench.record import read_all
 from lora_bench.spec import Spec, UserError, part_of, settings
 from lora_bench.tasks import make_task
+
+from .helpers import write_random_adapter
 
 WORDS = ["recipe=tuned", "task=stsb", "model=tiny", "train.epochs=4", "data.toy_train=60"]
 FEW = ["tune.rows=20", "tune.seeds=[7]", "progress=false"]
@@ -84,6 +89,24 @@ def test_the_recipe_takes_the_rate_and_refuses_settings_that_were_not_tuned(sear
         words = [word for word in WORDS if word.split("=")[0] != other.split("=")[0]]
         with pytest.raises(UserError, match=r"train.lr=\?\?\?: the recipe does not set it"):
             compose([*words, other])
+
+
+def test_a_rate_for_one_seed_of_a_start_applies_to_its_other_seeds(search, tmp_path):
+    write_random_adapter(tmp_path / "made", compose(["task=mnli", "model=tiny"]))
+    for name, cell in (("a", "m"), ("b", "m"), ("c", "n")):  # two seeds of one run, and another run
+        folder = shutil.copytree(tmp_path / "made", tmp_path / name)
+        facts = json.loads((folder / FACTS).read_text())
+        (folder / FACTS).write_text(json.dumps(facts | {"cell": cell}))
+    few = ["train.epochs=1", "tune.rates=[0.01,0.1]", "tune.refine=false"]
+    (entry,) = search(*few, f"init_from={tmp_path}/a").values()
+    assert entry["settings"]["init_from"] == "m"
+    words = [*WORDS, "train.epochs=1"]
+    assert compose([*words, f"init_from={tmp_path}/b"]).train.lr == entry["lr"]
+    for other in ("init_from=null", f"init_from={tmp_path}/c"):
+        with pytest.raises(UserError, match=r"train.lr=\?\?\?: the recipe does not set it"):
+            compose([*words, other])
+    with pytest.raises(UserError, match="^init_from=nowhere: must be the key of a run below"):
+        compose([*words, "init_from=nowhere"])
 
 
 @pytest.mark.slow
@@ -168,9 +191,10 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_the_first_run(search
 def test_every_setting_but_the_named_ones_has_a_rate_of_its_own():
     """A new setting of Spec is covered: its rate must be tuned again."""
     spec = compose([*WORDS, "train.lr=1"])
-    names = {tuned.name_of(spec)}
+    names = {tuned.name_of(spec, None)}
+    assert tuned.name_of(spec, "cell") not in names
     for path, value in settings(spec).items():
-        if part_of(path) not in ("where", "system"):
+        if part_of(path) not in ("where", "system") or path == "init_from":  # its cell counts
             continue
         other = Spec.from_dict(spec.to_dict())
         section = other
@@ -178,13 +202,13 @@ def test_every_setting_but_the_named_ones_has_a_rate_of_its_own():
         for part in sections:
             section = getattr(section, part)
         setattr(section, last, f"another than {value}")
-        name = tuned.name_of(other)
+        name = tuned.name_of(other, None)
         assert (name in names) == (path in tuned.ANY), path
 
 
 def test_official_files_have_one_rate_wherever_they_come_from():
     names = [
-        tuned.name_of(compose(["train.lr=1", "task=rte", *data]))
+        tuned.name_of(compose(["train.lr=1", "task=rte", *data]), None)
         for data in (["data=hub"], ["data=local", "data.root=x"], ["data=toy"])
     ]
     assert names[0] == names[1] != names[2]

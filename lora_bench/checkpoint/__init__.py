@@ -5,6 +5,7 @@ imported by the functions that need it, so the facts of an adapter can be read w
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..files import whole_folder
 from ..provenance import provenance
-from ..spec import Spec
+from ..spec import Spec, SpecError
 from .facts import FACTS as FACTS
 from .facts import TASK_FACTS, WEIGHTS, file_hash, read_facts
 from .facts import AdapterError as AdapterError
@@ -51,6 +52,33 @@ def adapter_of(folder: Path, epoch: str | None = None) -> Path:
         needs = "must be the folder of a run" if not found else f"it has {', '.join(found)}"
         raise AdapterError(f"{folder}: no {chosen.name} in it for epoch {epoch or 'last'}; {needs}")
     return chosen
+
+
+def adapter_behind(spec: Spec) -> Path:
+    """The adapter folder that ``init_from`` names, as a folder or as the key of a run.
+
+    Raises:
+        AdapterError: the run has no adapter of its last epoch.
+        SpecError: neither exists.
+    """
+    assert spec.init_from is not None
+    given = Path(spec.init_from)
+    if os.path.isdir(given):
+        return adapter_of(given)
+    for found in (Path(spec.out_dir) / "runs").glob(f"*/{glob.escape(given.name)}"):
+        return adapter_of(found)
+    allowed = f"must be the key of a run below {spec.out_dir}, or a folder with an adapter"
+    raise SpecError("init_from", spec.init_from, allowed)
+
+
+def start_behind(spec: Spec) -> dict[str, str] | None:
+    """What the record of a run says about the adapter behind ``init_from``; None without one.
+
+    Raises:
+        AdapterError: the folder holds no adapter.
+        SpecError: there is no such run or folder.
+    """
+    return None if spec.init_from is None else start_of(adapter_behind(spec))
 
 
 def save_adapter(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import record as records
-from ..checkpoint import ADAPTER, load_adapter, save_adapter, start_from
+from ..checkpoint import ADAPTER, adapter_behind, load_adapter, save_adapter, start_from
 from ..methods import get_method
 from ..model.build import SharedEncoder, build
 from ..model.group import Group
@@ -20,7 +20,6 @@ from . import checkpoint
 from .evaluation import BestEpoch, Outputs, outputs_of, score, write_predictions
 from .fit import RestoreError, Scoring, fit
 from .loggers import make_logger
-from .prepared import adapter_behind
 from .progress import stage
 from .stop import Stopped, StopSignals
 from .trainee import Trainee

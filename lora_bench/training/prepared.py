@@ -1,17 +1,16 @@
 """Prepared: a run's data, read and encoded once for all runs that share it, without a model."""
 
-import glob
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import start_behind
 from ..data import HELD_OUT, Rows, load
 from ..model import source
 from ..record import folder_of
 from ..record_formats import fingerprint_of
-from ..spec import Identity, Spec, SpecError, Start
+from ..spec import Identity, Spec, Start
 from ..tasks import Task, make_task
 from ..tasks.encoding import Encoded, cached
 from .progress import stage
@@ -159,31 +158,9 @@ def prepare(spec: Spec, cache: DataCache | None = None, command: str = "") -> Ru
         UserError: the data, the encoder or the adapter to start from cannot be read.
     """
     prepared = (cache or DataCache()).prepared(spec)
-    start = None
-    if spec.init_from is not None:
-        from ..checkpoint import start_of
-
-        start = start_of(adapter_behind(spec))
+    start = start_behind(spec)
     known = None if start is None else Start(start["cell"], start["fingerprint"])
     identity = spec.identity(
         data=prepared.fingerprint, model=prepared.model_fingerprint, start=known
     )
     return Run(spec, identity, start, command, prepared)
-
-
-def adapter_behind(spec: Spec) -> Path:
-    """The adapter folder that ``init_from`` names, as a folder or as the key of a run.
-
-    Raises:
-        SpecError: neither exists.
-    """
-    from ..checkpoint import adapter_of
-
-    assert spec.init_from is not None
-    given = Path(spec.init_from)
-    if os.path.isdir(given):
-        return adapter_of(given)
-    for found in (Path(spec.out_dir) / "runs").glob(f"*/{glob.escape(given.name)}"):
-        return adapter_of(found)
-    allowed = f"must be the key of a run below {spec.out_dir}, or a folder with an adapter"
-    raise SpecError("init_from", spec.init_from, allowed)
