@@ -188,6 +188,10 @@ def test_a_size_that_does_not_fit_the_encoder_is_one_line(tiny_spec):
     [
         ("exclude_modules=[nosuch]", "exclude_modules={'nosuch'} but no modules were excluded"),
         ("exclude_modules='('", "missing \\), unterminated subpattern"),
+        ("exclude_modules=[query,nosuch]", "exclude_modules=nosuch: excludes none of the modules"),
+        ("exclude_modules=[query,key]", "exclude_modules=key: excludes none of the modules that"),
+        ("exclude_modules=[query,layer.0]", "exclude_modules=layer.0: excludes none of the modu"),
+        ("exclude_modules='.*key'", r"exclude_modules=\.\*key: excludes none of the modules that"),
         ("rank_pattern={nosuch:4}", "rank_pattern keys did not match any targeted module"),
         ("rank_pattern={query:[4]}", "method.peft_type=LORA: cannot go into tiny: '<=' not supp"),
         ("rank_pattern=[1]", "method.peft_type=LORA: cannot go into tiny: 'list' object has no"),
@@ -198,6 +202,28 @@ def test_an_argument_without_effect_is_one_line(tiny_spec, argument, message):
     with pytest.raises(SpecError, match=message) as caught:
         Trainee(spec, make_task(spec.task), yes_data())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ("[query,nosuch]", "nosuch"),
+        ("'.*query'", None),
+        ("all-linear", None),
+        ("[layer.0.attention.self.query,key]", None),
+    ],
+)
+def test_a_target_that_names_no_module_is_one_line(tiny_spec, given, refused):
+    words = ["method.targets=[]", f"+method.args.target_modules={given}"]
+    spec = tiny_spec("method=peft_lora", *words)
+    try:
+        Trainee(spec, make_task(spec.task), yes_data())
+    except SpecError as error:
+        assert (
+            str(error) == f"method.args.target_modules={refused}: names no module of this encoder"
+        )
+    else:
+        assert refused is None
 
 
 def test_ranks_of_single_modules_are_used(tiny_spec):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..spec import Spec, SpecError, one_line
 from . import POLICY, Method, one_of, require
+from ._peft_modules import check_modules
 from ._peft_source import config_fields, peft_types
 
 if TYPE_CHECKING:
@@ -178,7 +179,8 @@ class Peft(Method):
 
         Raises:
             UserError: PEFT is not installed.
-            SpecError: PEFT refuses a value, or a size that does not fit this encoder.
+            SpecError: PEFT refuses a value, or a size that does not fit this encoder; or an
+                argument names a module without effect.
         """
         from ._peft_draws import StreamedForward
 
@@ -192,6 +194,7 @@ class Peft(Method):
                 warnings.filterwarnings("error", category=category, module="peft")
             _ignore_noise()
             config: Any = self.config(model, spec)
+            paths = [path for path, _ in model.encoder.named_modules()]
             # PeftModel would wrap the encoder; its tuner injects in place. It is kept because the
             # layers of VeRA and VB-LoRA share what it holds.
             try:
@@ -200,6 +203,7 @@ class Peft(Method):
             except REFUSALS as error:
                 allowed = f"cannot go into {spec.model.name}: {one_line(error)}"
                 raise SpecError("method.peft_type", spec.method.peft_type, allowed) from None
+        check_modules(spec.method.args, config, paths)
         _declare_adapter(model.encoder)
         super().prepare(model, spec)
         if spec.method.biases == "adapted":
