@@ -19,6 +19,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def counted(count: int, noun: str) -> str:
+    """A count and its noun, as in "1 run" and "2,000 runs"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class UserError(Exception):
     """A mistake of the user: its message is one line, printed without a traceback.
 
@@ -108,7 +113,7 @@ def _check_sizes(spec: Any) -> None:
         raise SpecError(
             "train.patience",
             train.patience,
-            f"has no effect in train.epochs={train.epochs} epochs",
+            f"has no effect in {counted(train.epochs, 'epoch')} (train.epochs)",
         )
     if not (train.checkpoint_minutes >= 0):
         raise SpecError("train.checkpoint_minutes", train.checkpoint_minutes, "must be 0 or more")

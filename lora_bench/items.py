@@ -21,7 +21,7 @@ from . import record as records
 from .program import program
 from .record import Record, suffix_of
 from .report.statistics import CONFIDENCE, RESAMPLES, mcnemar
-from .spec import UserError
+from .spec import UserError, counted
 from .tasks import Task, make_task
 
 
@@ -157,14 +157,14 @@ def describe(runs: list[Scored]) -> list[str]:
         low, high = interval([run])
         lines.append(
             f"{run.key}: {run.split} {run.metric} {100 * run.score(every):.1f}, 95 % interval over "
-            f"{len(run.table)} examples [{100 * low:.1f}, {100 * high:.1f}]"
+            f"{counted(len(run.table), 'example')} [{100 * low:.1f}, {100 * high:.1f}]"
         )
     if len(runs) == 1:
         return lines
     first, second = runs
     if not _same_examples(first, second):
         raise UserError(
-            f"{first.key} and {second.key}: were not scored on the same {first.split} examples"
+            f"{first.key} and {second.key}: were not scored on the same examples of {first.split}"
         )
     low, high = interval(runs)
     difference = first.score(every) - second.score(every)
@@ -175,8 +175,9 @@ def describe(runs: list[Scored]) -> list[str]:
     if first.right is not None and second.right is not None:
         in_first, in_second = (first.right & ~second.right), (second.right & ~first.right)
         lines.append(
-            f"right in one run only: {in_first.sum()} and {in_second.sum()} examples, McNemar's "
-            f"test p = {mcnemar(first.right, second.right):.3g}"
+            f"right in one run only: {in_first.sum()} and "
+            f"{counted(int(in_second.sum()), 'example')}, McNemar's test p = "
+            f"{mcnemar(first.right, second.right):.3g}"
         )
     return lines
 
@@ -202,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
     if len(args.runs) > 2:
-        raise UserError(f"{len(args.runs)} runs: must be one, or two to compare")
+        raise UserError(f"{counted(len(args.runs), 'run')}: must be one, or two to compare")
     found = [read_scored(folder) for folder in args.runs]
     splits = [split for split in found[0] if all(split in run for run in found)]
     if not splits:

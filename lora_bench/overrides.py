@@ -28,7 +28,7 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 
 from .presets import CONF
-from .spec import NOT_RECORDED, Spec, UserError, one_line
+from .spec import NOT_RECORDED, Spec, UserError, counted, one_line
 
 MOST_RUNS = 10_000  # in one command: all are composed and checked before the first one starts
 SWEEPER = "hydra.sweeper"
@@ -104,7 +104,7 @@ def check_number(overrides: list[Override]) -> None:
     """
     runs = math.prod(_values(override) for override in overrides)
     if not 1 <= runs <= MOST_RUNS:
-        raise UserError(f"the command asks for {runs:,} runs; must be 1 to {MOST_RUNS:,}")
+        raise UserError(f"the command asks for {counted(runs, 'run')}; must be 1 to {MOST_RUNS:,}")
 
 
 def groups() -> list[str]:

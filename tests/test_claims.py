@@ -186,7 +186,7 @@ def test_a_sweep_waits_for_others_and_does_what_they_leave(tmp_path, other, monk
     monkeypatch.setattr("lora_bench.sweep.session.time.sleep", look)
     done = command_line(*words)
     assert done.returncode == 0 and len(looks) == 3
-    assert done.stderr.count("waiting for 1 runs of process 1 on elsewhere") == 1
+    assert done.stderr.count("waiting for 1 run of process 1 on elsewhere") == 1
     assert f"{found[1].key}: " in done.stdout and record.read(folders[1]).status == "ok"
 
 

@@ -98,7 +98,7 @@ def edit_line(path, number, change):
             "label is '-'; must be one of entail",
         ),
         ("mnli", "MNLI/train.tsv", lambda s: "x" + s, "column index is 'x15'"),
-        ("mnli", "MNLI/train.tsv", lambda s: "", "line 17: has 1 tab-separated columns"),
+        ("mnli", "MNLI/train.tsv", lambda s: "", "line 17: has 1 tab-separated column;"),
         ("cola", "CoLA/train.tsv", lambda s: s + "\0", "line 17: holds a NUL character"),
     ],
 )

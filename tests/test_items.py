@@ -86,7 +86,7 @@ def test_two_runs_are_compared_example_by_example():
     counts = f"{(right & ~other).sum()} and {(other & ~right).sum()} examples"
     assert len(lines) == 4 and counts in lines[3] and "McNemar" in lines[3]
     assert len(describe([classified(right)])) == 1
-    with pytest.raises(items.UserError, match="not scored on the same validation examples"):
+    with pytest.raises(items.UserError, match="not scored on the same examples of validation"):
         describe([classified(right), classified(right, np.zeros(500, dtype=int))])
 
 
@@ -100,7 +100,7 @@ def test_runs_on_other_texts_with_the_same_labels_are_not_compared(tiny_spec, tm
             (folder / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
         words = ("task=sst2", "data=local", f"data.root={folder.parent}", "data.skip_bad=true")
         folders.append(str(folder_of(tiny_spec, *words)))
-    with pytest.raises(SystemExit, match="were not scored on the same validation examples"):
+    with pytest.raises(SystemExit, match="were not scored on the same examples of validation"):
         items.main(folders)
 
 

@@ -217,7 +217,7 @@ def test_the_identity_holds_every_setting_that_can_change_a_score():
         (["rank=4", "split=test"], "split=test: must be one of validation, held_out"),
         (["rank=4", "root=/x"], "root=/x: data=digits comes with scikit-learn; must be null"),
         (["rank=4", "data=mnist", "root=/nowhere"], "root=/nowhere: no such folder"),
-        (["rank=4", "train_rows=9999"], "train_rows=9999: sklearn.datasets.load_digits has 1437"),
+        (["rank=4", "train_rows=9999"], "train_rows=9999: sklearn.datasets.load_digits has 1,437"),
         (["rank=65", "layer=low_rank_spectral"], "rank=65: must be 64 or less with init=spectral"),
         (["rank=[4"], "error: "),
         (["layer=null"], "cannot be composed: Config group override must be a string"),

@@ -4,8 +4,10 @@ import ast
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from lora_bench import program, record
 from lora_bench.cli import COMMANDS
 from lora_bench.report.__main__ import READERS
+from lora_bench.spec import counted
 
 from .helpers import command_line, mostly_slow
 from .report_records import made_up
@@ -206,3 +209,29 @@ def test_a_name_that_is_too_long_is_one_line(tmp_path, module, words):
     done = command_line(*words, module=module)
     assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
     assert LONG in done.stderr and not (tmp_path / "out").exists()
+
+
+def trees() -> list[tuple[Path, list[ast.AST]]]:
+    return [(path, list(ast.walk(ast.parse(path.read_text())))) for path in PACKAGE.rglob("*.py")]
+
+
+def nouns(nodes: list[ast.AST]) -> set[str]:
+    """What is counted with ``counted``."""
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    named = [node.args[1] for node in calls if getattr(node.func, "id", "") == "counted"]
+    return {noun.value.split()[-1] for noun in named if isinstance(noun, ast.Constant)}
+
+
+def test_a_count_in_a_message_agrees_with_its_noun():
+    """Every message is found here: ``{n} runs`` reads "1 runs" for one."""
+    assert [counted(n, "training row") for n in (0, 1, 2000)] == [
+        "0 training rows", "1 training row", "2,000 training rows",
+    ]  # fmt: skip
+    found = trees()
+    known = "|".join(sorted(set.union(*(nouns(nodes) for _, nodes in found))))
+    plural = re.compile(rf" (?!over |have )(?:[a-z-]+ )?(?:{known})s\b(?!=)")
+    for path, nodes in found:
+        for text in (node for node in nodes if isinstance(node, ast.JoinedStr)):
+            for value, after in pairwise(text.values):
+                if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant):
+                    assert not plural.match(after.value), f"{path.name}: {ast.unparse(text)}"

@@ -136,7 +136,7 @@ def test_a_number_opens_its_runs_with_the_keyboard_alone(filled, opened):
     text = page.locator("dialog[open]").inner_text()
     for run in runs[(runs.method == "full") & (runs.data == "local")].itertuples():
         assert run.key in text and run.command in text and run.started in text
-    assert "c0ffee" in text and "1200 rows of" in text and "torch 2.13.0" in text
+    assert "c0ffee" in text and "1,200 rows of" in text and "torch 2.13.0" in text
     page.keyboard.press("Escape")
     assert page.locator("dialog[open]").count() == 0
 

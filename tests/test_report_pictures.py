@@ -193,7 +193,7 @@ def test_mean_ranks_stand_in_order_with_bars_for_what_is_not_told_apart():
     few = {label: {0: own[0], 1: own[1]} for label, own in systems.items()}
     figure = rank_diagram(few)
     assert bars_of(figure) == [[-0.25, 1.25]]  # 2/2^4 is more than 0.05
-    assert "4 blocks are too few for any significant difference" in figure.get_suptitle()
+    assert "too few for any significant difference: 4 blocks" in figure.get_suptitle()
     assert bars_of(rank_diagram(systems)) == []
 
 

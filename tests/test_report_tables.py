@@ -218,7 +218,7 @@ def test_compare_says_which_procedures_and_encoders_it_sets_aside(tmp_path, monk
     monkeypatch.setattr(spec, "PROCEDURE", 1)
     made_up(tmp_path / "a", model="old")
     text = printed("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--format", "csv")
-    assert "of 1 common cells" in text
+    assert "of 1 common cell changed" in text
     assert "procedure differs between first and second: 1 and 2." in text
     assert "model.fingerprint differs between first and second: old and new." in text
 

@@ -432,7 +432,7 @@ def break_question(**changes):
         (break_question(answers=[{"text": "Rome"}]), "must hold text and answer_start"),
         (break_question(answers="Rome"), "must be a list"),
         (break_question(answers=[]), "is_impossible is False with 0 answers"),
-        (break_question(is_impossible=True), "is_impossible is True with 1 answers"),
+        (break_question(is_impossible=True), "is_impossible is True with 1 answer; must"),
         (break_question(question=" "), "question is ' '; must be text"),
         (break_question(id=7), "id is 7; must be text"),
         (break_question(id="q1"), "an earlier question of the file has this id"),

@@ -181,7 +181,7 @@ def test_a_group_in_which_runs_stop_early_leaves_whole_records(tiny_spec, tmp_pa
         ("train.accumulate=0", "must be 1 or more"),
         ("train.accumulate=17", "must be at most train.batch_size=16"),
         ("train.patience=0", "must be 1 or more"),
-        ("train.patience=4", "has no effect in train.epochs=4 epochs"),
+        ("train.patience=4", r"has no effect in 4 epochs \(train.epochs\)"),
     ],
 )
 def test_what_has_no_effect_is_refused(tiny_spec, word, message):

@@ -172,7 +172,7 @@ def test_the_time_left_comes_from_the_most_similar_runs(tiny_spec):
     after(runs[1], "failed")  # a failed run takes no more time
     assert sweep.progress() == "2 of 5 runs done, 1 failed, 2 to do, about 65 s left"
     again = Sweep([runs[1]])
-    assert again.progress() == "0 of 1 runs done, 1 to do"  # it will be tried again
+    assert again.progress() == "0 of 1 run done, 1 to do"  # it will be tried again
     assert (duration(99), duration(600), duration(36000)) == ("99 s", "10 min", "10.0 h")
 
 

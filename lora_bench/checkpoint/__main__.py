@@ -11,7 +11,7 @@ import argcomplete
 from ..files import try_folder
 from ..presets import task_preset
 from ..program import program, reason_of
-from ..spec import ModelSpec, UserError
+from ..spec import ModelSpec, UserError, counted
 from . import EPOCHS, adapter_of, check_hash
 from .facts import WEIGHTS, read_facts
 
@@ -106,9 +106,8 @@ def _inspect(args: argparse.Namespace) -> str:
         for name, tensor in state.items()
     ]
     count = sum(tensor.numel() for tensor in state.values())
-    return "\n".join(
-        [json.dumps(facts, indent=1), *rows, f"{len(state)} parameters, {count:,} numbers"]
-    )
+    size = f"{counted(len(state), 'parameter')}, {counted(count, 'number')}"
+    return "\n".join([json.dumps(facts, indent=1), *rows, size])
 
 
 def _merge(args: argparse.Namespace) -> str:

@@ -16,7 +16,7 @@ import random
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..spec import DataSpec, Spec, SpecError, TaskSpec, UserError
+from ..spec import DataSpec, Spec, SpecError, TaskSpec, UserError, counted
 
 if TYPE_CHECKING:
     from ..tasks import Task
@@ -167,7 +167,8 @@ def _tuning_splits(task: "Task", data: DataSpec) -> dict[str, Rows]:
     limit = data.tuning_rows or 0
     if limit >= len(train.rows):
         raise DataError(
-            f"data.tuning_rows={limit}: must be below the {len(train.rows)} rows of {train.source}"
+            f"data.tuning_rows={limit}: must be below the {counted(len(train.rows), 'row')} of "
+            f"{train.source}"
         )
     # not the random stream of data.train_rows, which draws from the rest
     drawn = set(random.Random(f"tuning {data.seed}").sample(range(len(train.rows)), limit))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..files import parse_json
+from ..spec import counted
 from . import DataError, Rows
 from .files import decoded, no_surrogate, shown
 
@@ -135,9 +136,8 @@ def _row(title: str, context: str, question: Any) -> dict[str, Any]:
         raise ValueError(f"answers is {shown(answers)}; must be a list")
     impossible = question.get("is_impossible", False)
     if not isinstance(impossible, bool) or impossible == bool(answers):
-        raise ValueError(
-            f"is_impossible is {shown(impossible)} with {len(answers)} answers; must agree"
-        )
+        given = counted(len(answers), "answer")
+        raise ValueError(f"is_impossible is {shown(impossible)} with {given}; must agree")
     found = [_answer(answer, context) for answer in answers]
     return {
         "id": question["id"],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import parse_json
-from ..spec import LocalLayout, SpecError, TaskSpec
+from ..spec import LocalLayout, SpecError, TaskSpec, counted
 from . import DataError, Rows
 from .files import decoded, no_surrogate, shown
 
@@ -126,7 +126,8 @@ def _lines(path: Path, task: TaskSpec, split: str) -> Iterator[tuple[int, Fields
             yield number, dict(zip(header, values, strict=True))
             continue
         kind = "comma" if path.suffix == CSV else "tab"
-        reason = f"has {len(values)} {kind}-separated columns; must have as many as the header"
+        given = counted(len(values), f"{kind}-separated column")
+        reason = f"has {given}; must have as many as the header"
         yield number, ValueError(reason)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import RobertaModel
 
-from ..spec import Spec, SpecError
+from ..spec import Spec, SpecError, counted
 from .dropout import DropoutStream
 from .encoder import load_encoder, max_tokens
 from .streams import Streams
@@ -41,7 +41,7 @@ def build(
     check_device(spec.device)
     encoder = _encoder_of(spec) if shared is None else shared.copy()
     if spec.train.max_length > max_tokens(encoder):
-        limit = f"{spec.model.name} takes at most {max_tokens(encoder)} tokens"
+        limit = f"{spec.model.name} takes at most {counted(max_tokens(encoder), 'token')}"
         raise SpecError("train.max_length", spec.train.max_length, limit)
     with streams.drawing("head"):
         head = task.make_head(spec.head, encoder.config.hidden_size, spec.train.dropout)

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..spec import ModelSpec, UserError
+from ..spec import ModelSpec, UserError, counted
 from .attention import ATTENTION
 from .source import OFFLINE, TINY, locate
 
@@ -67,8 +67,8 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
         )
     if missing := sorted(found["missing_keys"]):  # transformers would initialise them at random
         raise UserError(
-            f"model.source={model.source}: its weights lack {', '.join(missing[:3])} and "
-            f"{len(missing)} in all"
+            f"model.source={model.source}: its weights lack {counted(len(missing), 'tensor')}: "
+            f"{', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}"
         )
     encoder = roberta_from_bert(loaded) if config.model_type == "bert" else loaded
     encoder.set_attn_implementation(ATTENTION)

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..spec import counted
 from .cells import make_cells
-from .names import counted, show, texts
+from .names import show, texts
 from .pairs import FEWEST
 from .runs import identify
 from .statistics import CONFIDENCE
@@ -43,7 +44,9 @@ def changes_table(first: pd.DataFrame, second: pd.DataFrame, protocol: str) -> T
     columns = ["task", "system", "first", "second", "difference", "interval", "seeds", "change"]
     shown = pd.DataFrame([rows[i] for i in order], columns=columns, dtype=object)
     beyond = sum(row["change"] == "beyond noise" for row in rows)
-    title = f"Second minus first: {beyond} of {len(rows)} common cells changed beyond noise"
+    title = (
+        f"Second minus first: {beyond} of {counted(len(rows), 'common cell')} changed beyond noise"
+    )
     notes = [
         f"Only in the {name}: {', '.join(f'{c.label} ({c.place})' for c in alone)}."
         for name, alone in (

@@ -11,13 +11,12 @@ from pathlib import Path
 import pandas as pd
 
 from .. import tuned
-from ..spec import UserError
+from ..spec import UserError, counted
 from .build import Choices, all_tables
 from .cells import make_cells
 from .changes import changes_table
 from .formats import guarded, to_block, to_csv, to_latex
 from .layout import as_published, choose
-from .names import counted
 from .query import export, print_runs, print_status, select
 from .runs import PROTOCOLS, load_records
 from .selection import best_table
@@ -185,7 +184,7 @@ def _trace(args: argparse.Namespace, runs: pd.DataFrame) -> None:
 def _export(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     out = args.out or args.runs / "runs.csv"
     flat = export(runs, out)
-    print(f"{out}: {counted(len(flat), 'run')}, {len(flat.columns)} columns")
+    print(f"{out}: {counted(len(flat), 'run')}, {counted(len(flat.columns), 'column')}")
 
 
 def _readme(args: argparse.Namespace, runs: pd.DataFrame) -> None:

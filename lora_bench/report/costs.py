@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from ..spec import counted
 from .cells import IDS, median_costs
 from .names import defaults, describe, texts, varying
 from .table import Number, Table
@@ -42,8 +43,9 @@ def cost_table(cells: pd.DataFrame, runs: pd.DataFrame, statistic: str) -> Table
     for cell in known.itertuples():
         ids = cell.where_id, cell.system_id
         cost = medians[ids]
-        counted = not pd.isna(cell.train_rows)
-        data = f"{cell.data}, {cell.train_rows:,.0f} rows" if counted else cell.data
+        data = cell.data
+        if not pd.isna(cell.train_rows):
+            data += f", {counted(int(cell.train_rows), 'row')}"
         rows.append({
             "task": cell.task, "model": cell.model,
             "data": ", ".join(filter(None, (data, cell.condition))), "method": cell.method,

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from ..spec import UserError, one_line
+from ..spec import UserError, counted, one_line
 from .cells import IDS
 from .table import Number, Table, mapped
 
@@ -185,7 +185,6 @@ def _seeds_once(table: Table) -> Table:
         is_usual = isinstance(value, Number) and value.mark == most
         return Number(value.value, value.spread) if is_usual else value
 
-    count = f"{most} seed" + ("" if most == "1" else "s")
     others = "" if len(counts) == 1 else " unless stated in parentheses"
-    title = f"{table.title}; {count}{others}"
+    title = f"{table.title}; {counted(int(most), 'seed')}{others}"
     return replace(table, rows=mapped(table.rows, folded), title=title, seeds=False)

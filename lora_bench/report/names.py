@@ -38,11 +38,6 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def counted(count: int, noun: str) -> str:
-    """A count and its noun, as in "1 run" and "2,000 runs"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def texts(part: Mapping[str, Any], ignore: Collection[str] = ()) -> dict[str, str]:
     """The values of one part of an identity as text.
 

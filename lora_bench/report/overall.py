@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..spec import counted
 from .aggregates import interquartile_means, mean_ranks
 from .layout import DEFAULT, Layout
 from .methods_table import over_tasks, row_order
@@ -137,7 +138,7 @@ def overall_table(cells: pd.DataFrame, layout: Layout = DEFAULT) -> Table | None
         rows.append([label, numbers[0], numbers[1], bounds[0], numbers[2], bounds[1]])
     table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
     best = {(row, COLUMNS.index("average")) for row in clear_best(averages, by_seed)}
-    title = f"Methods over {len(blocks.places)} tasks ({common(shown)})"
+    title = f"Methods over {counted(len(blocks.places), 'task')} ({common(shown)})"
     return Table("overall", title, table, best, [_design(blocks), *blocks.notes, MEANING])
 
 
@@ -150,7 +151,7 @@ def _design(blocks: Blocks) -> str:
     """A note on tasks and seeds."""
     counts = [len(systems[0]) for systems in blocks.scores]
     if len(set(counts)) == 1:
-        seeds = f"{counts[0]} common seed{'s' if counts[0] > 1 else ''} each"
-        return f"Tasks: {', '.join(blocks.places)}, with {seeds}."
+        seeds = counted(counts[0], "common seed")
+        return f"Tasks: {', '.join(blocks.places)}, with {seeds} each."
     listed = (f"{place} ({n})" for place, n in zip(blocks.places, counts, strict=True))
     return f"Tasks, and the number of common seeds: {', '.join(listed)}."

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..spec import UserError
+from ..spec import UserError, counted
 from .names import defaults
 from .statistics import Paired, compare, compare_all, holm
 from .table import Number, Table
@@ -153,7 +153,9 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
             row["result"] = ("better" if is_better else "worse") if p <= LEVEL else None
     for row in rows:
         row["p"] = Number(f"{row['p']:.3f}")
-    floors = [f"{2 / 2**n:.2g} with {n} seeds" for n in sorted({row["n"] for row in rows})]
+    floors = [
+        f"{2 / 2**n:.2g} with {counted(n, 'seed')}" for n in sorted({row["n"] for row in rows})
+    ]
     if floors:
         notes.append(
             "p: two-sided sign-flip test over common seeds, which cannot be below "
@@ -193,7 +195,9 @@ def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -
 def _without_interval(alone: list[str]) -> dict[str, None]:
     if not alone:
         return {}
-    return {f"Fewer than {FEWEST} common seeds, so no interval: {name_some(alone)}.": None}
+    return {
+        f"Fewer than {counted(FEWEST, 'common seed')}, so no interval: {name_some(alone)}.": None
+    }
 
 
 def name_some(names: list[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ..spec import counted
 from .cells import IDS, median_sizes
 from .table import Table
 from .tables import older_procedure
@@ -139,7 +140,7 @@ def _other_data(pair: Any) -> str:
         return "not the official rows"
     if pair.train_rows == rows:
         return "not scored on the official rows"
-    return f"{pair.train_rows:,.0f} training rows, theirs {rows:,}"
+    return f"{counted(int(pair.train_rows), 'training row')}, theirs {rows:,}"
 
 
 def _is_other_size(ours: float, theirs: Any) -> bool:

@@ -9,9 +9,9 @@ import pandas as pd
 
 from .. import record as records
 from ..program import reason_of
-from ..spec import UserError
+from ..spec import UserError, counted
 from .formats import guarded
-from .names import counted, short_names, show
+from .names import short_names, show
 from .runs import NESTED, PROTOCOLS
 from .table import as_text
 

@@ -15,7 +15,7 @@ import pandas as pd
 from .. import record as records
 from ..record import Record
 from ..record_formats import REFERENCES as REFERENCES
-from ..spec import UserError, part_of
+from ..spec import UserError, counted, part_of
 from .names import defaults, texts
 
 PROTOCOLS = ("last", "best")
@@ -69,7 +69,7 @@ def load_records(root: str | Path) -> pd.DataFrame:
     """
     found, problems = records.read_all(Path(root))
     if problems:
-        count = f"{len(problems)} record{'s' if len(problems) > 1 else ''}"
+        count = counted(len(problems), "record")
         print("\n  ".join([f"{count} could not be read:", *problems]), file=sys.stderr)
     wheres, systems, rest = Interned(), Interned(), Interned()
     rows = []
@@ -182,9 +182,13 @@ def _measured(record: Record) -> dict[str, Any]:
 def _splits(record: Record) -> str:
     """Rows, source and fingerprint of each split, as text."""
     return "; ".join(
-        f"{split}: {facts.get('rows')} rows of {facts.get('source')}, {facts.get('fingerprint')}"
+        f"{split}: {_size(facts.get('rows'))} of {facts.get('source')}, {facts.get('fingerprint')}"
         for split, facts in record.data.items()
     )
+
+
+def _size(rows: int | None) -> str:
+    return "unknown rows" if rows is None else counted(rows, "row")
 
 
 def _lookup(nested: Any, path: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..spec import PROCEDURE
+from ..spec import PROCEDURE, counted
 from .cells import places
 from .pairs import clear_best
 from .sweeps import Sweep, grids, sweeps
@@ -87,7 +87,7 @@ def common(cells: pd.DataFrame) -> str:
         cells[name].iloc[0] if cells[name].nunique(dropna=False) == 1 else None
         for name in ("model", "data", "train_rows")
     )
-    size = "" if rows is None or pd.isna(rows) else f"{rows:,.0f} training rows"
+    size = "" if rows is None or pd.isna(rows) else counted(int(rows), "training row")
     parts = (model, data and f"{data} data", size, older_procedure(cells))
     return ", ".join(part for part in parts if part)
 

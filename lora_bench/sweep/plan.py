@@ -8,7 +8,7 @@ from .. import record as records
 from ..compose import check_same
 from ..presets import CONF, load_yaml
 from ..record import Record
-from ..spec import UserError, settings
+from ..spec import UserError, counted, settings
 from ..training.prepared import Planned, Run
 from .groups import groups
 
@@ -146,7 +146,7 @@ class Sweep:
     def progress(self) -> str:
         """One line: how many runs are done, failed and to do, and the estimated time left."""
         left, failed, todo = self.seconds_left(), len(self.failed_now), len(self.missing)
-        parts = [f"{len(self.done)} of {len(self.runs)} runs done"]
+        parts = [f"{len(self.done)} of {counted(len(self.runs), 'run')} done"]
         parts += [f"{failed} failed"] if failed else []
         parts += [f"{todo} to do"]
         parts += [f"about {duration(left)} left"] if todo and left is not None else []

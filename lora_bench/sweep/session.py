@@ -14,7 +14,7 @@ from ..claims import FILE as CLAIM
 from ..claims import Claimed, holder_of
 from ..compose import completed, hydra_reason
 from ..program import check_folder
-from ..spec import Spec, UserError
+from ..spec import Spec, UserError, counted
 from ..training.prepared import DataCache, Planned, prepare
 from ..training.run import Outcome, announce, execute
 from ..training.stop import REQUEUE, Stopped, StopSignals
@@ -97,7 +97,7 @@ class Session:
             holders = {str(holder_of(self.sweep.runs[key].folder)) for key in left}
             found = ", ".join(sorted(holders))
             if found != named:
-                print(f"waiting for {len(left)} runs of {found}", file=sys.stderr)
+                print(f"waiting for {counted(len(left), 'run')} of {found}", file=sys.stderr)
             named = found
             time.sleep(POLL)
 
@@ -211,8 +211,8 @@ class Session:
         bad = [key for key in self.sweep.runs if key not in self.sweep.done]
         if bad and len(self.sweep.runs) > 1:
             reasons = [f"  {key}: {self._reason(key)}" for key in bad]
-            count = f"{len(bad)} of {len(self.sweep.runs)}"
-            sys.exit("\n".join([f"error: {count} runs failed:", *reasons]))
+            count = f"{len(bad)} of {counted(len(self.sweep.runs), 'run')}"
+            sys.exit("\n".join([f"error: {count} failed:", *reasons]))
         if bad:
             sys.exit(1)
 

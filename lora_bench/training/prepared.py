@@ -10,7 +10,7 @@ from ..data import HELD_OUT, Rows, load
 from ..model import source
 from ..record import folder_of
 from ..record_formats import fingerprint_of
-from ..spec import Identity, Spec, Start
+from ..spec import Identity, Spec, Start, counted
 from ..tasks import Task, make_task
 from ..tasks.encoding import Encoded, cached
 from .progress import stage
@@ -55,7 +55,7 @@ class Prepared:
         tokenizer, content = self._tokenizer
         dependencies = [self.task.encoding_settings, rows, length, content]
         folder = Path(self.spec.cache_dir)
-        name = f"encoding {len(rows):,} rows of {self.spec.task.name}"
+        name = f"encoding {counted(len(rows), 'row')} of {self.spec.task.name}"
         with stage(name, shown=self.spec.progress):
             return cached(folder, dependencies, lambda: self.task.encode(rows, tokenizer, length))
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...spec import counted
 from ..cells import IDS, make_cells, median_costs, median_sizes
 from ..costs import MIB
 from ..methods_table import TASK_ORDER
-from ..names import counted
 from ..pairs import clear_best
 from ..published import published_pairs
 from ..runs import PROTOCOLS, REFERENCES

@@ -15,7 +15,7 @@ function pairs(cells) {
   const x = scale(values, 4, 176);
   const rows = listed(found, FIRST_ROWS, ({ cell, pair }) => pairRow(cell, pair, x), 7);
   byId("pair-list").append(table([["system"], ["difference", "number"], ["95 % interval", "number"], ["p (least)", "number"], ["better in", "number"], ["picture"]], rows));
-  if (all.length > here.length) byId("pair-list").append(element("p", `The best ${here.length} of ${all.length} systems are compared.`, { class: "note" }));
+  if (all.length > here.length) byId("pair-list").append(element("p", `The best ${here.length} of ${counted(all.length, "system")} are compared.`, { class: "note" }));
 }
 function pairRow(cell, pair, x) {
   const colour = pair.low > 0 ? "var(--s2)" : pair.high < 0 && pair.high !== null ? "var(--s1)" : "var(--muted)";

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ...spec import counted
 from ..cells import IDS, median_costs
 from ..costs import MIB
-from ..names import counted
 from ..sweeps import grids
 from .style import COLOURS, WIDTH, Named, by_place, set_title, short_names, slug
 

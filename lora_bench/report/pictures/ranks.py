@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ...spec import counted
 from ..aggregates import compare_over_tasks, mean_ranks
-from ..names import counted
 from ..overall import Blocks, complete_blocks
 from ..pairs import LEVEL
 from ..statistics import EXACT_SEEDS
@@ -98,10 +98,11 @@ def _bars(axes: Axes, found: Sequence[Run], columns: Sequence[int]) -> None:
 def _title(blocks: Blocks, shown: int) -> str:
     count = sum(own.shape[1] for own in blocks.arrays)
     kind = "exact" if count <= EXACT_SEEDS else "sampled"
+    test = f"{kind} sign flips over {counted(count, 'block')} of task and seed"
     return (
-        f"mean rank over {len(blocks.places)} tasks; a bar joins systems without a significant "
-        f"difference: {kind} sign flips over {count} blocks of task and seed, Holm over "
-        f"{shown * (shown - 1) // 2} pairs, {100 * LEVEL:.0f} %"
+        f"mean rank over {counted(len(blocks.places), 'task')}; a bar joins systems without a "
+        f"significant difference: {test}, Holm over {counted(shown * (shown - 1) // 2, 'pair')}, "
+        f"{100 * LEVEL:.0f} %"
     )
 
 
@@ -110,7 +111,7 @@ def _notes(blocks: Blocks, same: np.ndarray, found: Sequence[Run]) -> str:
     lines = []
     size, count = len(same), sum(own.shape[1] for own in blocks.arrays)
     if len(blocks.labels) > size:
-        lines.append(f"the best {size} of {len(blocks.labels)} systems")
+        lines.append(f"the best {size} of {counted(len(blocks.labels), 'system')}")
     joined = np.eye(size, dtype=bool)
     for start, end in found:
         joined[start : end + 1, start : end + 1] = True
@@ -118,5 +119,5 @@ def _notes(blocks: Blocks, same: np.ndarray, found: Sequence[Run]) -> str:
         pairs = counted(apart, "pair")
         lines.append(f"also without a significant difference, but not adjacent: {pairs}")
     if size * (size - 1) / 2**count > LEVEL:
-        lines.append(f"{count} blocks are too few for any significant difference")
+        lines.append(f"too few for any significant difference: {counted(count, 'block')}")
     return "\n".join(lines)

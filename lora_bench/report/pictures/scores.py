@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from ...spec import counted
 from ..cells import IDS, median_sizes
 from ..sweeps import Sweep, sweeps
 from .style import (
@@ -189,7 +190,7 @@ def _named(points: pd.DataFrame, front: list[int]) -> tuple[pd.DataFrame, str]:
     rest = points["mean"].drop(order).sort_values(ascending=False).index
     chosen = points.loc[[*order, *rest][:MOST_NAMES]]
     more = len(points) - len(chosen)
-    return chosen, f"{more} points without a name are in the tables" if more else ""
+    return chosen, f"without a name, but in the tables: {counted(more, 'point')}" if more else ""
 
 
 def _levels(axes: Axes, levels: pd.DataFrame) -> None:

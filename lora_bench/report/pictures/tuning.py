@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from ...spec import counted
 from .style import (
     COLOURS,
     LABEL_POINTS,
@@ -53,7 +54,7 @@ def tuning_curves(curves: pd.DataFrame) -> Named:
         spread = ", mean and range of seeds" if any(len(t.scores) > 1 for t in every) else ""
         cross = "; cross: a run failed" if any(t.mean is None for t in every) else ""
         text = f"score over learning rate in tuning{spread}; diamond: chosen rate{cross}"
-        note = f"{len(shown)} of {len(place)} systems" if len(place) > len(shown) else ""
+        note = f"{len(shown)} of {counted(len(place), 'system')}" if len(place) > len(shown) else ""
         set_title(figure, place, text, note)
         yield f"curves_{stem}", figure
 

@@ -13,6 +13,7 @@ from ...hydra_program import call_hydra, executes_nothing, flags
 from ...overrides import command_of
 from ...program import program
 from ...record import Record
+from ...spec import counted
 from .compose import CONF, MODULE, command, from_config, plan, without_rank
 from .run import Run, execute, prepare
 
@@ -62,8 +63,8 @@ class Command:
         bad = {key: r for key, r in found.items() if r is None or r.status != "ok"}
         if bad:
             reasons = [f"  {key}: {r.error if r else 'left no record'}" for key, r in bad.items()]
-            counted = f"error: {len(bad)} of {len(found)} runs failed:"
-            sys.exit("\n".join([counted, *reasons]))
+            count = f"{len(bad)} of {counted(len(found), 'run')}"
+            sys.exit("\n".join([f"error: {count} failed:", *reasons]))
 
 
 @program
@@ -79,7 +80,7 @@ def main() -> None:
         text = command_of(["-m", *words], MODULE)
         for out_dir in {run.out_dir for run in doing.runs.values()}:
             records.write_plan(out_dir, text, list(doing.runs))
-        print(f"sweep: {len(doing.runs)} runs", file=sys.stderr)
+        print(f"sweep: {counted(len(doing.runs), 'run')}", file=sys.stderr)
     try:
         call_hydra(doing.job, ["-m", *words] if args.multirun else words, CONF)
     except KeyboardInterrupt:

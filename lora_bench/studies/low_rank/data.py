@@ -12,7 +12,7 @@ import numpy as np
 
 from ...network import hub_reachable
 from ...record_formats import fingerprint_of
-from ...spec import UserError
+from ...spec import UserError, counted
 from .settings import CLASSES, Settings
 
 HELD_OUT = 0.2  # share of the images to score if the data has no split of its own
@@ -81,7 +81,7 @@ def load(settings: Settings) -> Splits:
     else:
         train, scored = (_hub_split(HUB[settings.data], name) for name in ("train", "test"))
     if train.pixels.shape[1] != scored.pixels.shape[1]:
-        sizes = f"{train.pixels.shape[1]} and {scored.pixels.shape[1]} pixels"
+        sizes = f"{train.pixels.shape[1]} and {counted(scored.pixels.shape[1], 'pixel')}"
         place = f"{settings.root or HUB[settings.data]}: {train.source} and {scored.source}"
         raise DataError(f"{place} have images of {sizes}")
     if settings.split == "held_out":
@@ -134,7 +134,7 @@ def _limited(images: Images, rows: int | None, name: str, seed: int) -> Images:
     if rows is None:
         return images
     if rows > count:
-        raise DataError(f"{name}={rows}: {images.source} has {count} images here")
+        raise DataError(f"{name}={rows}: {images.source} has {counted(count, 'image')} here")
     return images.take(np.random.default_rng(seed).permutation(count)[:rows])
 
 
@@ -148,7 +148,8 @@ def _idx_split(root: Path, stem: str) -> Images:
     pixels, labels = read_idx(pixels_file, 3), read_idx(labels_file, 1)
     if len(pixels) != len(labels):
         raise DataError(
-            f"{labels_file}: has {len(labels)} labels; {pixels_file.name} has {len(pixels)} images"
+            f"{labels_file}: has {counted(len(labels), 'label')}; {pixels_file.name} has "
+            f"{counted(len(pixels), 'image')}"
         )
     if not pixels.size:
         raise DataError(f"{pixels_file}: has no pixels (sizes {pixels.shape})")
@@ -190,17 +191,18 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     if content[:4] != magic:
         raise DataError(
             f"{path}: starts with {content[:4].hex(' ') or 'nothing'}; an IDX file of bytes with "
-            f"{dimensions} dimension{'s' if dimensions > 1 else ''} starts with {magic.hex(' ')}"
+            f"{counted(dimensions, 'dimension')} starts with {magic.hex(' ')}"
         )
     if len(content) < start:
-        raise DataError(f"{path}: ends within its header, after {len(content)} of {start} bytes")
+        size = f"{len(content)} of {counted(start, 'byte')}"
+        raise DataError(f"{path}: ends within its header, after {size}")
     sizes = [int(size) for size in np.frombuffer(content[4:start], dtype=">u4")]
     expected = int(np.prod(sizes, dtype=object))
     if len(content) - start != expected:
         stated = " x ".join(map(str, sizes))
         raise DataError(
-            f"{path}: has {len(content) - start:,} bytes after its header, which says {stated} = "
-            f"{expected:,}"
+            f"{path}: has {counted(len(content) - start, 'byte')} after its header, which says "
+            f"{stated} = {expected:,}"
         )
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(sizes)
 

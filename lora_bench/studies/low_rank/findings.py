@@ -16,7 +16,7 @@ from scipy import stats
 from ...program import program
 from ...report import load_records
 from ...report.statistics import holm
-from ...spec import UserError
+from ...spec import UserError, counted
 from .settings import STUDY
 
 MODULE = "lora_bench.studies.low_rank.findings"
@@ -149,13 +149,14 @@ def describe(runs: pd.DataFrame, failed: str = "") -> str:
         failed: line from ``failures``.
     """
     seeds = runs.groupby(["method", "rank"]).seed.nunique()
-    counted = f"{seeds.min()}" if seeds.nunique() == 1 else f"{seeds.min()} to {seeds.max()}"
+    fewest = "" if seeds.nunique() == 1 else f"{seeds.min()} to "
     one = runs.iloc[0]
     explained = "; ".join(f"`{name}`: {meaning}" for name, meaning in MEASURES.items())
     parts = [
         "# Low-rank layers from the start",
-        f"{one.task}, {one.train_rows:,.0f} training images, {one['train.epochs']} epochs of "
-        f"{one['train.optimizer']}, {counted} seeds. Percent, mean ± standard deviation over "
+        f"{one.task}, {counted(int(one.train_rows), 'training image')}, "
+        f"{counted(int(one['train.epochs']), 'epoch')} of {one['train.optimizer']}, "
+        f"{fewest}{counted(int(seeds.max()), 'seed')}. Percent, mean ± standard deviation over "
         f"seeds. {explained}. Seconds are medians.",
         *([failed] if failed else []),
         _scores(runs).to_markdown(index=False, disable_numparse=True),

@@ -144,7 +144,8 @@ def preset(text: str, rate: float, scores: pd.DataFrame) -> str:
 
 
 def _seeds(scores: pd.DataFrame) -> str:
-    return f"seeds {', '.join(map(str, sorted(scores.seed.unique())))}"
+    seeds = sorted(scores.seed.unique())
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
 
 
 if __name__ == "__main__":
