@@ -19,6 +19,14 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def first_line(error: object) -> str:
+    """The first line of a message of another library, whose other lines are advice on its use.
+
+    The type of an exception where it has no message.
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def counted(count: int, noun: str) -> str:
     """A count and its noun, as in "1 run" and "2,000 runs"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

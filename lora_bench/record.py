@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from .files import whole_file
 from .record_formats import LONG_NUMBER, fault_of, too_large, upgrade
-from .spec import DIGITS, Identity, Spec, UserError
+from .spec import DIGITS, Identity, Spec, UserError, first_line
 
 FORMAT = 2
 FILE = "record.json"
@@ -165,8 +165,9 @@ def _of_any_format(path: Path | str, text: bytes) -> Record:
         place = ".".join(map(str, first["loc"]))
         raise RecordError(f"{path}: {place}: {first['msg']}") from None
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RecordError(f"{path}: is malformed for format {number}: {reason}") from None
+        raise RecordError(
+            f"{path}: is malformed for format {number}: {first_line(error)}"
+        ) from None
 
 
 def read_finished(folder: Path) -> Record:

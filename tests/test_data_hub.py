@@ -1,16 +1,23 @@
 """Loading from the hub, with a cache that is filled by hand and without a network."""
 
 import datasets
+import huggingface_hub
 import pytest
 from datasets.arrow_writer import ArrowWriter
+from transformers import BertModel
 
 from lora_bench.compose import compose
 from lora_bench.data import DataError, load, load_split
-from lora_bench.spec import TaskSpec
+from lora_bench.model.encoder import load_encoder
+from lora_bench.model.source import locate
+from lora_bench.spec import DataSpec, ModelSpec, TaskSpec, UserError
+from lora_bench.studies.low_rank.data import load as load_images
+from lora_bench.studies.low_rank.settings import Settings
 from lora_bench.tasks import make_task
 from lora_bench.training.run import run
 
-from .helpers import GLUE, SQUAD, every
+from .conftest import MINILM
+from .helpers import GLUE, SQUAD, TASKS, every
 
 
 @pytest.fixture
@@ -115,3 +122,28 @@ def test_an_empty_cache_another_revision_and_other_labels_are_one_line(cache):
     cache(other.task, revision="0" * 40)
     with pytest.raises(DataError, match="the cache holds another revision|cannot be loaded"):
         load_split(make_task(other.task), other.data, "train")
+
+
+def broken(*_, **__):
+    raise OSError
+
+
+LOADERS = {
+    "rows": (
+        datasets,
+        "load_dataset",
+        lambda: load_split(make_task(TASKS["rte"]), DataSpec("hub"), "train"),
+    ),
+    "images": (datasets, "load_dataset", lambda: load_images(Settings(data="mnist"))),
+    "files": (huggingface_hub, "snapshot_download", lambda: locate(ModelSpec("x", "nosuch/model"))),
+    "encoder": (BertModel, "from_pretrained", lambda: load_encoder(MINILM, dropout=0.0)),
+}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_an_error_of_a_library_without_a_message_is_named(monkeypatch, loader):
+    """Its message had no first line to show."""
+    home, name, load_it = LOADERS[loader]
+    monkeypatch.setattr(home, name, broken)
+    with pytest.raises(UserError, match=r"cannot be loaded .*\(OSError\)"):
+        load_it()

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..files import parse_json
-from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, TrainSpec, UserError
+from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, TrainSpec, UserError, first_line
 from .formats import FORMAT, upgrade
 
 WEIGHTS = "adapter.safetensors"
@@ -89,11 +89,6 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise AdapterError(f"{path}: format {number} lacks a valid {first_line(error)}") from None
     return facts
-
-
-def first_line(error: object) -> str:
-    """The first line of a message; the type of an exception without a message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def spec_of(folder: Path) -> Spec:

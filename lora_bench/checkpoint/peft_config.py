@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..files import parse_json
-from .facts import AdapterError, first_line
+from ..spec import first_line
+from .facts import AdapterError
 
 CONFIG = "adapter_config.json"
 BIASES = {"none": "none", "lora_only": "adapted", "all": "all"}  # PEFT's name -> method.biases

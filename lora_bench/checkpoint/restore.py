@@ -13,10 +13,10 @@ from ..model.build import build
 from ..model.lora import LoraLinear
 from ..model.streams import Streams
 from ..model.wrapper import LoraWrapperRoberta
-from ..spec import Spec, SpecError, TaskSpec
+from ..spec import Spec, SpecError, TaskSpec, first_line
 from ..tasks import Stock, make_task
 from . import load_adapter
-from .facts import FACTS, WEIGHTS, AdapterError, first_line, spec_of
+from .facts import FACTS, WEIGHTS, AdapterError, spec_of
 from .tensors import read_safetensors
 
 

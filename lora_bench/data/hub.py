@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ..network import hub_reachable
-from ..spec import DataSpec, TaskSpec
+from ..spec import DataSpec, TaskSpec, first_line
 from . import DataError, Rows
 
 if TYPE_CHECKING:
@@ -60,5 +60,4 @@ def _download(task: TaskSpec, split: str, name: str) -> Any:
             task.hub.path, configuration, split=theirs, revision=task.hub.revision
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{name}: cannot be loaded ({reason}); {OFFLINE}") from error
+        raise DataError(f"{name}: cannot be loaded ({first_line(error)}); {OFFLINE}") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..spec import MethodSpec, Spec, SpecError, UserError, settings
+from ..spec import MethodSpec, Spec, SpecError, UserError, first_line, settings
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -66,9 +66,8 @@ def arguments(spec: Spec, schema: type[T]) -> T:
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
         name = str(error.full_key)
-        raise SpecError(f"method.args.{name}", given[name], reason) from None
+        raise SpecError(f"method.args.{name}", given[name], first_line(error)) from None
 
 
 def at_least(path: str, value: float, low: int) -> None:

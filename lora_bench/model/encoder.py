@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..spec import ModelSpec, UserError, counted
+from ..spec import ModelSpec, UserError, counted, first_line
 from .attention import ATTENTION
 from .source import OFFLINE, TINY, locate
 
@@ -179,7 +179,7 @@ def _load(loader: Any, model: ModelSpec, **settings: Any) -> Any:
             folder, local_files_only=True, trust_remote_code=False, **settings
         )
     except Exception as error:  # a damaged file may raise anything
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         if not isinstance(error, OSError | ValueError):
             reason = f"{type(error).__name__}: {reason}"
         if "trust_remote_code" in str(error):

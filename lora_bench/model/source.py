@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ..network import hub_reachable
-from ..spec import ModelSpec, Spec, SpecError, UserError
+from ..spec import ModelSpec, Spec, SpecError, UserError, first_line
 
 TINY = "random:tiny"
 FORMS = f"a folder, a hub id, package:<Python package> or {TINY}"
@@ -114,7 +114,7 @@ def _from_hub(model: ModelSpec) -> Path:
         has_safetensors = any(folder.glob("*.safetensors"))
         return folder if has_safetensors else download(SAFE_FILES + PICKLED_FILES)
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"model.source={model.source}: cannot be loaded ({reason}); {OFFLINE}"
         ) from error

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...network import hub_reachable
 from ...record_formats import fingerprint_of
-from ...spec import UserError, counted
+from ...spec import UserError, counted, first_line
 from .settings import CLASSES, Settings
 
 HELD_OUT = 0.2  # share of the images to score if the data has no split of its own
@@ -228,7 +228,7 @@ def _hub_split(repository: str, split: str) -> Images:
     try:
         found = datasets.load_dataset(repository, split=split)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise DataError(
             f"{name}: cannot be loaded from the hub ({reason}); offline choices: data=digits, or "
             "root=/path/to/the/idx/files"
