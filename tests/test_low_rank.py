@@ -2,7 +2,6 @@
 
 import dataclasses
 import gzip
-import itertools
 import json
 import math
 import shutil
@@ -570,17 +569,6 @@ def test_findings_mix_nothing(finished, tmp_path):
         findings.measured(twice, tmp_path)
     with pytest.raises(SystemExit, match="error: --runs .*: no finished runs of this study there"):
         findings.main(["--runs", str(tmp_path)])
-
-
-def test_the_sign_flip_test_is_exact():
-    rng = np.random.default_rng(0)
-    for n in (2, 5, 8):
-        values = rng.normal(0.5, 1, n)
-        flips = np.array(list(itertools.product([-1, 1], repeat=n)))
-        means = np.abs(flips @ values)
-        expected = np.mean(means >= abs(values.sum()) - 1e-9)
-        assert findings.sign_flip(values) == pytest.approx(expected)
-    assert findings.sign_flip(np.arange(1.0, 11.0)) == pytest.approx(2 / 2**10)
 
 
 def test_tuning_gives_every_layer_the_same_budget_and_writes_the_best_rate(

@@ -15,7 +15,7 @@ from scipy import stats
 
 from ...program import program
 from ...report import load_records
-from ...report.statistics import holm
+from ...report.statistics import EXACT_SEEDS, holm, sign_flip
 from ...spec import UserError, counted
 from .settings import STUDY
 
@@ -150,6 +150,7 @@ def describe(runs: pd.DataFrame, failed: str = "") -> str:
     """
     seeds = runs.groupby(["method", "rank"]).seed.nunique()
     fewest = "" if seeds.nunique() == 1 else f"{seeds.min()} to "
+    kind = "exact" if seeds.max() <= EXACT_SEEDS else "sampled"
     one = runs.iloc[0]
     explained = "; ".join(f"`{name}`: {meaning}" for name, meaning in MEASURES.items())
     parts = [
@@ -162,8 +163,8 @@ def describe(runs: pd.DataFrame, failed: str = "") -> str:
         _scores(runs).to_markdown(index=False, disable_numparse=True),
         "# Tests",
         "Mean difference of the first over common seeds with its 95 % interval (paired t), and the "
-        "p-value of the sign-flip permutation test (exact, two-sided), with Holm's correction over "
-        "the ranks of a line. n seeds allow no p below 2 / 2^n. A difference counts as "
+        f"p-value of the sign-flip permutation test ({kind}, two-sided), with Holm's correction "
+        "over the ranks of a line. n seeds allow no p below 2 / 2^n. A difference counts as "
         f"significant if p ≤ {LEVEL}.",
     ]
     for question, comparisons in QUESTIONS.items():
@@ -206,7 +207,7 @@ def _tests(runs: pd.DataFrame, layer: str, rival: str, measure: str) -> pd.DataF
         difference = (scores - theirs.loc[at]).dropna()
         if len(difference) > 1:
             rows.append((rank, difference))
-    corrected = holm([sign_flip(difference.to_numpy()) for _, difference in rows])
+    corrected = holm([sign_flip(difference.to_numpy()[None])[0] for _, difference in rows])
     return pd.DataFrame([
         {
             "first": layer, "second": rival, "measure": measure, "rank": str(rank),
@@ -227,19 +228,6 @@ def _result(difference: pd.Series, p: float) -> str:
     if p > LEVEL:
         return "–"
     return "higher" if difference.mean() > 0 else "lower"
-
-
-def sign_flip(differences: np.ndarray) -> float:
-    """Two-sided p-value of the mean of paired differences, over all 2^n choices of their signs.
-
-    Args:
-        differences: (n,).
-    """
-    return float(
-        stats.permutation_test(
-            (differences,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
-        ).pvalue
-    )
 
 
 if __name__ == "__main__":
