@@ -14,6 +14,7 @@ from lora_bench.report.cells import make_cells
 from lora_bench.report.methods_table import methods_table
 from lora_bench.report.page import write_page
 from lora_bench.report.page.content import MOST_EPOCHS, content
+from lora_bench.report.published import published_table
 from lora_bench.report.statistics import compare
 from lora_bench.spec import Identity
 from tests.helpers import mostly_slow, seeds_of_fuzz
@@ -253,6 +254,15 @@ def test_random_records_make_a_page_or_one_line(seed, tmp_path, opened):
         return
     page = opened(tmp_path / "runs" / "index.html", "all=1")
     assert page.locator(".matrix").count() >= 1
+
+
+def test_the_page_says_what_the_table_says_without_a_published_number(tmp_path, opened):
+    made_up(tmp_path / "runs", "method=head_only")
+    runs = load_records(tmp_path / "runs")
+    (line,) = published_table(make_cells(runs, "last"), runs, "last").notes
+    write_page(runs, tmp_path / "index.html")
+    page = opened(tmp_path / "index.html")
+    assert page.locator("#published-list").inner_text() == line
 
 
 def test_runs_without_a_rank_have_a_page(tmp_path):

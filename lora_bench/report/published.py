@@ -16,7 +16,7 @@ from .cells import IDS, median_sizes
 from .table import Table
 from .tables import older_procedure
 
-NONE = "No published number matches the task, metric, method and rank of a system."
+NONE = "No published number matches the task, metric, method and rank of a system shown."
 PATH = Path(__file__).resolve().parent / "published.yaml"
 FACTS = ["source", "model", "method", "rank", "parameters", "protocol", "statistic", "n", "note"]
 COLUMNS = [*FACTS, "task", "metric", "value", "spread", "start"]

@@ -16,7 +16,7 @@ from ..cells import IDS, make_cells, median_costs, median_sizes
 from ..costs import MIB
 from ..methods_table import TASK_ORDER
 from ..pairs import clear_best
-from ..published import published_pairs
+from ..published import NONE, published_pairs
 from ..runs import PROTOCOLS, REFERENCES
 from ..statistics import Paired, compare_all
 from ..sweeps import sweeps
@@ -65,6 +65,7 @@ def content(runs: pd.DataFrame) -> dict[str, Any]:
         "published": {
             protocol: _published(found, runs, protocol, texts) for protocol, found in cells.items()
         },
+        "nothing_published": NONE,
         "pairs": {protocol: _pairs(list(_ranked(found))) for protocol, found in cells.items()},
         "texts": list(texts.positions),
     }

@@ -44,7 +44,7 @@ function published(cells) {
   }, 6);
   byId("published-list").replaceChildren(found.length
     ? table([["system"], ["score"], ["ours", "number"], ["published", "number"], ["comparable"], ["source"]], rows)
-    : element("p", "No published number matches the task, metric, method and rank of a system shown."));
+    : element("p", data.nothing_published));
 }
 function runs(cells) {
   const found = [...new Set(cells.flatMap(cell => cell.trial[TRIAL_RUNS]))].sort((a, b) => a - b).map(position => data.runs[position]);
