@@ -72,7 +72,7 @@ class Composer:
                 raise UserError(f"{word}: stands for many runs; write the settings of one")
         check_searchpath(overrides)
         try:
-            return validate(spec_of(self._config(overrides), overrides))
+            return validate(from_config(self._config(overrides), overrides))
         except SpecError as error:
             given = _is_given(error.path, overrides)
             origin = "the command line" if given else "a preset or default"
@@ -113,7 +113,7 @@ def _by_hydra(overrides: Sequence[str]) -> DictConfig:
         return hydra.compose("config", completed(list(overrides)))
 
 
-def spec_of(config: DictConfig, overrides: Sequence[str]) -> Spec:
+def from_config(config: DictConfig, overrides: Sequence[str]) -> Spec:
     """The Spec of a composed configuration, not validated yet.
 
     A recipe that leaves the learning rate open takes it from ``conf/tuned/``. If the command line

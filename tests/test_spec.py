@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 import pytest
 
-from lora_bench.compose import completed, compose, plan, spec_of, validate
+from lora_bench.compose import completed, compose, from_config, plan, validate
 from lora_bench.overrides import in_dict, setting_paths
 from lora_bench.presets import CONF
 from lora_bench.spec import Spec, SpecError, UserError, settings
@@ -321,7 +321,7 @@ def test_runs_of_a_sweep_are_composed_as_if_each_were_alone():
     for job, spec in jobs[:: len(jobs) // 4]:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose("config", completed(job))
-        assert spec == spec_of(config, job)
+        assert spec == from_config(config, job)
 
 
 def test_a_section_as_a_whole_and_one_of_its_settings_keep_their_order():

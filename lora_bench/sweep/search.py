@@ -3,7 +3,7 @@
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ..compose import spec_of, validate
+from ..compose import from_config, validate
 from ..overrides import command_of
 from ..training.prepared import DataCache, prepare
 from ..training.run import announce, execute
@@ -26,7 +26,7 @@ class Search:
             Exception: why the run failed; the sweeper decides what follows.
         """
         words = list(HydraConfig.get().overrides.task)
-        run = prepare(validate(spec_of(config, words)), self.cache, command_of(words))
+        run = prepare(validate(from_config(config, words)), self.cache, command_of(words))
         with StopSignals() as stop:
             (outcome,) = execute([run], stop)
         if outcome.error is not None:
