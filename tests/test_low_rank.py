@@ -16,8 +16,10 @@ from torch import nn
 
 from lora_bench import load_records, record
 from lora_bench.report.__main__ import main as report
+from lora_bench.report.commands import COMMANDS
 from lora_bench.spec import Identity, UserError, part_of
 from lora_bench.studies.low_rank import findings, tune
+from lora_bench.studies.low_rank.__main__ import show
 from lora_bench.studies.low_rank.compose import CONF, compose, plan
 from lora_bench.studies.low_rank.data import DataError, Images, load, read_idx
 from lora_bench.studies.low_rank.layers import (
@@ -502,6 +504,22 @@ def test_every_command_of_the_report_shows_the_study(finished, tmp_path, capsys)
     assert {"over_rank_digits", "epochs_digits", "pareto_parameters_digits"} <= names
     report(["trace", "method=low_rank", "rank=4", "init=rank_aware", "--runs", str(finished)])
     assert "3 runs of 1 system," in capsys.readouterr().out
+
+
+def test_the_end_of_a_sweep_reads_the_records_once_for_its_tables(
+    finished, tmp_path, monkeypatch, capsys
+):
+    folder = shutil.copytree(finished, tmp_path / "runs")
+    read, read_all = [], record.read_all
+    monkeypatch.setattr(record, "read_all", lambda root: read.append(root) or read_all(root))
+    monkeypatch.setitem(COMMANDS, "plots", lambda args, runs: None)
+    show({folder})
+    assert read == [folder] * 2  # the second time for the pictures
+    assert "Difference from full over common seeds" in capsys.readouterr().out
+    for path in folder.glob("runs/*/*-full-*"):
+        shutil.rmtree(path)
+    show({folder})
+    assert "No system full to compare with in digits accuracy" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -488,7 +488,7 @@ def test_a_system_is_better_or_worse_only_if_the_corrected_test_shows_it(tmp_pat
             seeded(tmp_path, f"task={task}", method, last=moved)
     few = {seed: 0.9 for seed in range(5)}  # five seeds cannot show a difference
     seeded(tmp_path, "task=cola", "method=lora", "method.rank=2", last=few)
-    table = paired_table(make_cells(load_records(tmp_path), "last"), None)
+    table = paired_table(make_cells(load_records(tmp_path), "last"))
     for row in table.rows.to_dict("records"):
         is_shown = float(row["p, Holm"].value) <= 0.05
         sign = "better" if float(row["difference"].value) > 0 else "worse"

@@ -72,13 +72,19 @@ examples:
 @program
 @without_collections()
 @pd.option_context("mode.string_storage", "python")
-def main(arguments: list[str] | None = None) -> None:
-    """Run one command; a user error ends it with one line."""
+def main(arguments: list[str] | None = None, baseline: str = BASELINE) -> None:
+    """Run one command; a user error ends it with one line.
+
+    Args:
+        arguments: words of the command line; None: those of the process.
+        baseline: the system to compare with if ``--baseline`` names none.
+    """
     parser = _parser()
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
     _refuse_without_effect(args)
     args.layout = load_layout(args.layout, _choices(args))
+    args.required, args.baseline = args.baseline is not None, args.baseline or baseline
     args.protocol, args.statistic = args.protocol or "last", args.statistic or "mean"
     args.format = args.format or ("terminal" if sys.stdout.isatty() else "markdown")
     args.runs = args.runs or RUNS

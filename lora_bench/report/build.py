@@ -8,7 +8,7 @@ from .costs import cost_table
 from .layout import DEFAULT, Layout
 from .methods_table import methods_table
 from .overall import overall_table
-from .pairs import paired_table, pairs_table
+from .pairs import BASELINE, paired_table, pairs_table
 from .table import Table
 from .tables import alpha_tables, older_procedure, span_table, sweep_tables
 
@@ -19,13 +19,15 @@ class Choices:
 
     Attributes:
         statistic: ``mean`` or ``median`` over the seeds.
-        baseline: the system that others are compared with; None for the default.
+        baseline: the system that others are compared with.
+        required: whether it is an error if there is no such system.
         all_pairs: whether all pairs of systems are compared as well.
         layout: layout of the table of methods.
     """
 
     statistic: str = "mean"
-    baseline: str | None = None
+    baseline: str = BASELINE
+    required: bool = False
     all_pairs: bool = False
     layout: Layout = DEFAULT
 
@@ -51,7 +53,7 @@ def all_tables(cells: pd.DataFrame, runs: pd.DataFrame, choices: Choices) -> lis
             *alpha_tables(cells, statistic),
             span_table(cells, statistic),
             cost_table(cells, runs, statistic),
-            _of_procedure(paired_table(cells, choices.baseline), cells),
+            _of_procedure(paired_table(cells, choices.baseline, required=choices.required), cells),
             _of_procedure(pairs_table(cells), cells) if choices.all_pairs else None,
         ]
     tables.append(failures(runs))

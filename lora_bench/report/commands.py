@@ -46,7 +46,7 @@ common seeds that would show a difference of that size in 80 % of cases."""
 def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     out = args.out or args.runs
     (out / "tables").mkdir(parents=True, exist_ok=True)
-    choices = Choices(args.statistic, args.baseline, args.all_pairs, args.layout)
+    choices = Choices(args.statistic, args.baseline, args.required, args.all_pairs, args.layout)
     for protocol in PROTOCOLS:
         cells, shown = choose(make_cells(runs, protocol), runs, args.layout)
         flat = cells.assign(keys=cells["keys"].map(" ".join), system=cells.label)

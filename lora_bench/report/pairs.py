@@ -18,23 +18,23 @@ FACTS = ("difference", "interval", "n", "p", "p, Holm", "result", "seeds needed"
 MOST_LISTED = 8  # maximum number of names in a note
 
 
-def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
+def paired_table(cells: pd.DataFrame, baseline: str = BASELINE, *, required: bool = False) -> Table:
     """Difference of each system from a baseline, by the first metric, over common seeds.
 
     Args:
         cells: cells from ``make_cells``.
         baseline: a label, or words of one such as ``lora r=8``: of several matching systems, the
-            one with the fewest settings changed from their default. None: BASELINE.
+            one with the fewest settings changed from their default.
+        required: whether it is an error if there is no such system, instead of a note.
 
     Returns:
         Rows of task, metric, system, difference in points, 95 % interval and FACTS.
         Notes say which system the baseline is, and what was not compared.
 
     Raises:
-        UserError: no place has a system of this name, or each has several.
+        UserError: no place has a system of this name, or each has several, and it is required.
     """
     first = cells[cells["first"] & (cells.n > 0)]
-    name = baseline or BASELINE
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
     alone: list[str] = []
@@ -42,7 +42,7 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
     unclear: dict[str, None] = {}
     is_found = False
     for _, place in first.groupby("where_id", sort=False):
-        base = find_baseline(place, name)
+        base = find_baseline(place, baseline)
         if len(base) > 1:
             unclear["; ".join(base.label)] = None
         elif base.empty:
@@ -52,21 +52,21 @@ def paired_table(cells: pd.DataFrame, baseline: str | None) -> Table:
             label = base.label.iloc[0]
             others = place[place.label != label]
             found = list(_compared(others, base.iloc[0], alone))
-            if len(others) and label != name:
-                notes[f"The baseline {name} is {label}."] = None
+            if len(others) and label != baseline:
+                notes[f"The baseline {baseline} is {label}."] = None
             rows += found
-    if baseline and not is_found:
+    if required and not is_found:
         raise _no_baseline(baseline, list(unclear), first)
     for labels in unclear:
-        notes[f"The baseline {name} is ambiguous: {labels}."] = None
+        notes[f"The baseline {baseline} is ambiguous: {labels}."] = None
     if absent:
         where = name_some(absent)
-        notes[f"No system {name} to compare with in {where}; --baseline names another."] = None
+        notes[f"No system {baseline} to compare with in {where}; --baseline names another."] = None
     notes |= _without_interval(alone)
     listed = list(notes)
     _corrected(rows, listed)
     columns = ["task", "metric", "system", *FACTS]
-    title = f"Difference from {name} over common seeds"
+    title = f"Difference from {baseline} over common seeds"
     return Table("paired", title, pd.DataFrame(rows, columns=columns, dtype=object), notes=listed)
 
 

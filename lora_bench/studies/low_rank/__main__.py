@@ -17,7 +17,7 @@ from ...spec import counted
 from .compose import CONF, MODULE, command, from_config, plan, without_rank
 from .run import Run, execute, prepare
 
-BASELINE = "full"
+BASELINE = "full"  # of the tables after a sweep
 
 
 class Command:
@@ -87,7 +87,7 @@ def main() -> None:
         sys.exit("interrupted: finished runs are kept; run the same command again for the rest")
     doing.end()
     if args.multirun:
-        _show({run.out_dir for run in doing.runs.values()})
+        show({run.out_dir for run in doing.runs.values()})
 
 
 def _announce(record: Record, folder: Path, *, skipped: bool) -> None:
@@ -101,25 +101,17 @@ def _announce(record: Record, folder: Path, *, skipped: bool) -> None:
     print(f"{record.key}: accuracy {accuracy:.1f} ({verb}; {folder})", file=out)
 
 
-def _show(folders: set[Path]) -> None:
-    """Show the report's tables and pictures of everything in these folders."""
+def show(folders: set[Path]) -> None:
+    """Show the report's tables and pictures of everything in these folders.
+
+    Args:
+        folders: folders with runs.
+    """
     from ...report.__main__ import main as report
 
     for folder in folders:
-        report(["--runs", str(folder), *_baseline(folder)])
+        report(["--runs", str(folder)], BASELINE)
         report(["plots", "--runs", str(folder)])
-
-
-def _baseline(folder: Path) -> list[str]:
-    """Full rank as the report's baseline, unless the runs have none or several of it."""
-    from ...report import load_records
-    from ...report.cells import make_cells
-    from ...report.pairs import find_baseline
-
-    cells = make_cells(load_records(folder), "last")
-    places = cells[cells.n > 0].groupby("where_id")
-    one = any(len(find_baseline(place, BASELINE)) == 1 for _, place in places)
-    return ["--baseline", BASELINE] if one else []
 
 
 if __name__ == "__main__":
