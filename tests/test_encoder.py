@@ -104,6 +104,16 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         load_encoder(ModelSpec(name="x", source=str(tmp_path)), dropout=0.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("is_decoder", True), ("position_embedding_type", "relative_key")]
+)
+def test_a_model_that_our_forward_pass_does_not_compute_is_refused(base, name, value):
+    path = base / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(UserError, match=f"{name}={value} in its config.json; must be"):
+        load_encoder(ModelSpec(name="x", source=str(base)), dropout=0.0)
+
+
 @pytest.mark.slow
 def test_the_hub_path_works_from_a_filled_cache(tmp_path):
     """The cache is filled by hand as the hub's client lays it out; the network is off."""

@@ -23,6 +23,9 @@ from .source import OFFLINE, TINY, locate
 
 # Seed of the random encoder's weights: the same for every run, so that runs differ only by seed.
 TINY_SEED = 0
+# Settings of a checkpoint under which it would compute something else than our forward pass does.
+# transformers ignores relative positions, too.
+PLAIN = {"is_decoder": False, "position_embedding_type": "absolute"}
 
 
 def load_tokenizer(model: ModelSpec) -> PreTrainedTokenizerBase:
@@ -42,7 +45,8 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
         dropout: probability for hidden states and attention.
 
     Raises:
-        UserError: it cannot be loaded, or is neither a RoBERTa nor a BERT.
+        UserError: it cannot be loaded, or is neither a RoBERTa nor a BERT with bidirectional
+            attention and absolute positions.
     """
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     if model.source == TINY:
@@ -51,10 +55,7 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
             config = tiny_config(**rates, attn_implementation=ATTENTION)
             return RobertaModel(config, add_pooling_layer=False)
     config = _load(AutoConfig, model)
-    if config.model_type not in ("roberta", "xlm-roberta", "bert"):
-        raise UserError(
-            f"model.source={model.source}: is a {config.model_type}; must be a RoBERTa or a BERT"
-        )
+    _check_config(model, config)
     loader = BertModel if config.model_type == "bert" else RobertaModel
     with quiet():
         loaded, found = _load(
@@ -73,6 +74,24 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
     encoder = roberta_from_bert(loaded) if config.model_type == "bert" else loaded
     encoder.set_attn_implementation(ATTENTION)
     return encoder.train()
+
+
+def _check_config(model: ModelSpec, config: Any) -> None:
+    """Refuse a checkpoint that our forward pass does not compute.
+
+    Raises:
+        UserError: names the setting of its config.json and what is allowed.
+    """
+    if config.model_type not in ("roberta", "xlm-roberta", "bert"):
+        raise UserError(
+            f"model.source={model.source}: is a {config.model_type}; must be a RoBERTa or a BERT"
+        )
+    for name, plain in PLAIN.items():
+        value = getattr(config, name, plain)
+        if value != plain:
+            raise UserError(
+                f"model.source={model.source}: {name}={value} in its config.json; must be {plain}"
+            )
 
 
 @contextmanager
