@@ -163,6 +163,18 @@ def test_a_folder_with_a_pickled_file_alone_is_read_without_running_it(theirs):
     assert "no adapter_model.safetensors there" in refused(folder)
 
 
+def test_tensors_that_share_memory_are_read(theirs):
+    folder, _ = theirs()
+    path = folder / "adapter_model.safetensors"
+    same = torch.full((32, 4), 0.1)
+    state = {name: same if "lora_B" in name else t for name, t in load_file(path).items()}
+    torch.save(state, folder / "adapter_model.bin")
+    path.unlink()
+    back = load_file(convert(folder) / checkpoint.WEIGHTS)
+    matrices = [tensor for name, tensor in back.items() if name.endswith("lora_b")]
+    assert len(matrices) == 4 and all(tensor.equal(same) for tensor in matrices)
+
+
 def test_numbers_that_are_none_are_said(theirs):
     folder, _ = theirs()
     path = folder / "adapter_model.safetensors"

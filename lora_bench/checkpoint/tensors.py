@@ -79,7 +79,8 @@ def read_torch(path: Path, other: tuple[str, ...] = ()) -> dict[str, Any]:
         if not isinstance(name, str) or (name not in other and not torch.is_tensor(value)):
             raise AdapterError(f"{path}: must be a dict of tensors; {name!r} is not one")
     check_numbers(path, {n: t for n, t in loaded.items() if torch.is_tensor(t)})
-    return {name: t.float() if torch.is_tensor(t) else t for name, t in loaded.items()}
+    # copies, because tensors of such a file may share memory, which safetensors does not write
+    return {name: t.float().clone() if torch.is_tensor(t) else t for name, t in loaded.items()}
 
 
 def _is_pickle(path: Path) -> bool:
