@@ -10,7 +10,8 @@ from omegaconf import MISSING
 LARGEST = 2**31 - 1  # the largest count that the arrays and seeds of every library accept
 LONGEST = 1500  # characters of a message
 # A name becomes part of a folder name.
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
+LONGEST_NAME = 64
+NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.+-]{{0,{LONGEST_NAME - 1}}}")
 TARGETS = ("query", "key", "value", "attention_output", "intermediate", "output")
 
 
@@ -162,7 +163,8 @@ def _check_names(spec: Any) -> None:
             raise SpecError(
                 f"{section}.name",
                 name,
-                "must be 1 to 64 letters, digits, _ . + -, the first a letter, a digit or _",
+                f"must be 1 to {LONGEST_NAME} letters, digits, _ . + -, "
+                "the first a letter, a digit or _",
             )
     for path in ("out_dir", "cache_dir"):
         value = getattr(spec, path)

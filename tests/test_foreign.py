@@ -214,6 +214,18 @@ def test_narrow_and_wide_numbers_are_read(tmp_path, kind):
     assert finite(state["a"]) and state["a"].dtype == kind
 
 
+def test_a_base_model_in_a_folder_of_any_name_is_read(theirs, base, monkeypatch):
+    folder, expected = theirs()
+    odd = base.rename(base.with_name("n\u00e4me (v2)" + "x" * 70))
+    configure(folder, base_model_name_or_path=str(odd))
+    found = checkpoint.spec_of(convert(folder)).model
+    assert found.source == str(odd) and found.name == ("n_me__v2_" + "x" * 70)[:64]
+    monkeypatch.chdir(odd)
+    torch.testing.assert_close(
+        our_outputs(convert(folder, "--base", ".")), expected, atol=1e-5, rtol=0
+    )
+
+
 def test_what_was_left_out_is_said(theirs, capsys):
     folder, _ = theirs()
     path = folder / "adapter_model.safetensors"

@@ -9,6 +9,7 @@ from pathlib import Path
 import argcomplete
 
 from ..files import try_folder
+from ..model.source import source_name
 from ..presets import task_preset
 from ..program import program, reason_of
 from ..spec import ModelSpec, UserError, counted
@@ -140,7 +141,7 @@ def _import(args: argparse.Namespace) -> list[str]:
     from . import foreign
 
     task = task_preset(args.task)
-    base = None if args.base is None else ModelSpec(name=Path(args.base).name, source=args.base)
+    base = None if args.base is None else ModelSpec(name=source_name(args.base), source=args.base)
     if args.origin == "peft":
         return foreign.import_peft(args.source, args.out, task, base)
     if args.origin == "article":

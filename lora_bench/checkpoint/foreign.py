@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..model.encoder import layer_count
 from ..model.lora import MODULES
+from ..model.source import source_name
 from ..model.wrapper import TASK_TYPES
 from ..spec import TARGETS, MethodSpec, ModelSpec, Spec, TaskSpec
 from ..tasks import make_task
@@ -75,7 +76,7 @@ def _base_of(path: Path, config: LoraFacts) -> ModelSpec:
     source = config.base_model_name_or_path
     if not source:
         raise AdapterError(f"{path}: base_model_name_or_path={source!r}: give --base")
-    return ModelSpec(name=Path(source).name, source=source, revision=config.revision)
+    return ModelSpec(name=source_name(source), source=source, revision=config.revision)
 
 
 def _check_peft(
@@ -174,7 +175,7 @@ def import_article(path: Path, out: Path, task: TaskSpec, base: ModelSpec | None
         raise AdapterError(
             f"{path}: lora_rank={facts.lora_rank}: the matrices have rank {method.rank}"
         )
-    base = base or ModelSpec(name=Path(facts.model_id).name, source=facts.model_id)
+    base = base or ModelSpec(name=source_name(facts.model_id), source=facts.model_id)
     write_checked(path, out, state, partial_spec(task, base, method, head="article"))
     return left_out
 

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from ..checks import LONGEST_NAME
 from ..network import hub_reachable
 from ..spec import ModelSpec, Spec, SpecError, UserError, first_line
 
@@ -50,12 +51,12 @@ def of_hub(source: str) -> bool:
 
 
 def source_name(source: str) -> str:
-    """The default name of a model: the last part of its source."""
+    """The default name of a model: the last part of its source, as far as a name may hold it."""
     if source.startswith(("package:", "random:")):
         last = source.partition(":")[2]
     else:
         last = Path(source).name if of_hub(source) else Path(source).expanduser().resolve().name
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", last).lstrip(".+-") or "model"
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", last).lstrip(".+-")[:LONGEST_NAME] or "model"
 
 
 def locate(model: ModelSpec) -> Path:
