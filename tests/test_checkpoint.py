@@ -106,6 +106,18 @@ def test_a_bert_base_is_written_beside_the_peft_folder(adapter, tmp_path):
     torch.testing.assert_close(torch.cat(logits), before, atol=1e-5, rtol=0)
 
 
+@peft_noise
+def test_the_base_beside_a_peft_folder_is_named_whatever_the_folder_is_called(
+    adapter, tmp_path, monkeypatch
+):
+    peft = pytest.importorskip("peft")
+    folder, out = adapter("task=cola", model="model=tiny"), tmp_path / 'n\u00e4me "quoted"'
+    monkeypatch.chdir(tmp_path)
+    main(["convert", str(folder), "--to", "peft", "--out", out.name])
+    assert peft.PeftConfig.from_pretrained(out).base_model_name_or_path == str(out / "base_model")
+    assert ".part" not in (out / "README.md").read_text()
+
+
 def loralib_state(folder: Path) -> dict[str, torch.Tensor]:
     """Our adapter under loralib's names, written by this test's own rules."""
     names = {

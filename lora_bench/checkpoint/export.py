@@ -92,10 +92,10 @@ def export_peft(folder: Path, out: Path) -> None:
     expected = probe(model)
     with whole_folder(out) as part:
         base = _base(spec, part)
-        _as_peft(peft, model, spec, base).save_pretrained(part)
-        for path in (part / "adapter_config.json", part / "README.md"):  # they name a base inside
-            text = path.read_text(encoding="utf-8").replace(str(part), str(out))
-            path.write_text(text, encoding="utf-8")
+        inside = base == str(part / BASE_FOLDER)
+        stated = str((out / BASE_FOLDER).absolute()) if inside else base
+        # PEFT would look at the base model to find out whether its embeddings were resized
+        _as_peft(peft, model, spec, stated).save_pretrained(part, save_embedding_layers=False)
         with _peft_quiet():
             again = peft.PeftModel.from_pretrained(_loaded(spec, base), part)
         check_same(out, expected, again)
@@ -157,7 +157,7 @@ def _base(spec: Spec, out: Path) -> str:
     source = spec.model.source
     if stock_architecture(spec.model):
         of_hub = not source.startswith("package:") and not Path(source).expanduser().is_dir()
-        return source if of_hub else str(locate(spec.model))
+        return source if of_hub else str(locate(spec.model).absolute())
     base = load_encoder(spec.model, dropout=0.0)
     base.config.architectures = None
     base.save_pretrained(out / BASE_FOLDER)
