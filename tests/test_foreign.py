@@ -77,6 +77,11 @@ SAME = {
     "regular expression": {"target_modules": r".*\.1\.attention\.self\.(query|key)"},
     "all linear": {"target_modules": "all-linear", "exclude_modules": ["value"]},
     "LayerNorms": {"modules_to_save": ["classifier", "LayerNorm"]},
+    "whole name": {  # layers_to_transform applies to suffixes only
+        "target_modules": ["roberta.encoder.layer.0.attention.self.value", "query", "value"],
+        "exclude_modules": ["0.attention.self.query", "1.attention.self.query"],
+        "layers_to_transform": [1],
+    },
 }
 
 
@@ -141,6 +146,12 @@ def test_a_configuration_that_contradicts_the_tensors_is_refused(theirs):
         configure(folder, **change)
         assert message in refused(folder)
         (folder / peft_config.CONFIG).write_text(good)
+
+
+def test_the_keys_of_early_versions_of_peft_are_understood(theirs):
+    folder, expected = theirs()
+    configure(folder, enable_lora=None, merge_weights=False)
+    torch.testing.assert_close(our_outputs(convert(folder)), expected, atol=1e-5, rtol=0)
 
 
 def test_biases_that_the_configuration_denies_are_refused(theirs):

@@ -28,6 +28,7 @@ NO_EFFECT = frozenset(
         "ensure_weight_tying",  # of embeddings, which an adapter of ours cannot take from PEFT
         "inference_mode",
         "megatron_core",
+        "merge_weights",  # of PEFT 0.2: whether inference merges
         "peft_version",
         "qalora_group_size",  # only used with use_qalora
     }
@@ -39,6 +40,7 @@ OFF = frozenset(
         "alpha_pattern",
         "arrow_config",
         "corda_config",
+        "enable_lora",  # of PEFT 0.2: parts of a fused query, key and value
         "eva_config",
         "fan_in_fan_out",
         "kasa_config",
@@ -90,7 +92,8 @@ class LoraFacts:
         if not _named(self.target_modules, module):
             return False
         chosen = self.layers_to_transform
-        if isinstance(self.target_modules, str) or chosen is None or chosen == []:
+        whole = isinstance(self.target_modules, str) or module in self.target_modules
+        if whole or chosen is None or chosen == []:
             return True
         layer = int(module.partition(".layer.")[2].partition(".")[0])
         return layer == chosen if isinstance(chosen, int) else layer in chosen
