@@ -14,6 +14,7 @@ from lora_bench.compose import compose
 from lora_bench.data import HELD_OUT, DataError, load, load_split
 from lora_bench.model.encoder import load_tokenizer, tiny_config
 from lora_bench.model.heads import TokenHead
+from lora_bench.spec import UserError
 from lora_bench.tasks import make_task
 from lora_bench.tasks.answers import Answer, best_spans
 from lora_bench.tasks.metrics import exact_match, normalize_answer, token_f1
@@ -252,6 +253,22 @@ def test_a_question_longer_than_its_share_is_cut():
     encoded = task.encode([row("1", "why " * 500, context, "answer")], load_tokenizer(TINY), 240)
     assert gold_text(encoded, 0, [row("1", "", context, "answer")]) == "answer"
     assert encoded.lengths.max() <= 240
+
+
+@pytest.mark.parametrize(
+    "question", ["why " * 500, "a" + "\U0001f600" * 90], ids=["words", "bytes"]
+)
+def test_the_smallest_window_holds_the_longest_question(question):
+    """A character of four bytes is four tokens, of which a cut must keep all or none."""
+    words = ["task=squad_v1", "+task.args.max_question=10", "+task.args.stride=6"]
+    task = make_task(compose([*words, "train.max_length=21"]).task)
+    context = "Long passage with an answer. " * 3
+    rows = [row("1", question, context, "ans")]
+    encoded = task.encode(rows, load_tokenizer(TINY), 21)
+    assert encoded.lengths.max() == 21
+    assert "ans" in [gold_text(encoded, window, rows) for window in range(len(encoded))]
+    with pytest.raises(UserError, match="train.max_length=20: must be 21 or more"):
+        compose([*words, "train.max_length=20"])
 
 
 def test_best_spans_are_the_best_of_all_and_keep_to_their_length():

@@ -360,7 +360,7 @@ def test_a_message_is_one_line_that_a_terminal_shows_as_it_is():
 
 def test_a_window_must_have_room_for_question_and_stride():
     with pytest.raises(
-        UserError, match="train.max_length=150: must be 196 or more: question, stride and 4"
+        UserError, match="train.max_length=150: must be 197 or more: question, stride and 5"
     ):
         compose(["task=squad_v1", "train.max_length=150"])
 

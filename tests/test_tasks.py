@@ -60,7 +60,7 @@ REFUSED = {
     "task=squad_v1 +task.args.max_answer=0": "task.args.max_answer=0: must be 1 or more",
     "task=squad_v2 task.args.held_out=1": "task.args.held_out=1.0: must be at least 0 and below 1",
     "task=squad_v1 +task.args.held_out=0.5": "task.args.held_out=0.5: chooses a no-answer thresho",
-    "task=squad_v1 train.max_length=150": "train.max_length=150: must be 196 or more: question, ",
+    "task=squad_v1 train.max_length=150": "train.max_length=150: must be 197 or more: question, ",
     "task.name=other": "task=other: data=toy has only cola, mnli",
     "data.source=nosuch": "data.source=nosuch: must be one of hub, local, toy",
     "data.root=x": "data.root=x: data=toy does not read it",

@@ -80,9 +80,10 @@ class SpanTask(Task):
                 args.held_out,
                 "chooses a no-answer threshold, which needs task.args.unanswerable=true",
             )
-        least = args.max_question + args.stride + 4  # three special tokens, one of the passage
+        # RoBERTa's four special tokens; a window must be longer than what it shares with the next
+        least = args.max_question + args.stride + 5
         if length < least:
-            message = f"must be {least} or more: question, stride and 4"
+            message = f"must be {least} or more: question, stride and 5"
             raise SpecError("train.max_length", length, message)
 
     # The model.

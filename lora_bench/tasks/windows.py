@@ -76,11 +76,14 @@ def label_of(offsets: np.ndarray, answers: dict[str, list]) -> tuple[int, int]:
 
 
 def cut(questions: list[str], tokenizer: PreTrainedTokenizerBase, longest: int) -> list[str]:
-    """Questions of at most ``longest`` tokens, cut at the end of a token."""
+    """Questions of at most ``longest`` tokens, cut between characters."""
     tokens = tokenizer(
         questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
     return [
-        question if len(offsets) <= longest else question[: offsets[longest - 1][1]]
+        # several tokens may share a character, and each of them ends with it
+        question
+        if len(offsets) <= longest
+        else question[: min(offsets[longest - 1][1], offsets[longest][0])]
         for question, offsets in zip(questions, tokens["offset_mapping"], strict=True)
     ]
