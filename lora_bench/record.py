@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from omegaconf import MISSING
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from .files import whole_file
 from .record_formats import LONG_NUMBER, fault_of, too_large, upgrade
-from .spec import DIGITS, Identity, Spec, UserError, first_line
+from .spec import DIGITS, Identity, Spec, UserError, first_line, settings
 
 FORMAT = 2
 FILE = "record.json"
@@ -88,6 +89,7 @@ class Plan:
 
 _schema = TypeAdapter(Record)
 _plan = TypeAdapter(Plan)
+_spec = TypeAdapter(Spec)
 
 
 def suffix_of(split: str) -> str:
@@ -186,12 +188,20 @@ def spec_of(record: Record) -> Spec:
     """The settings of a run.
 
     Raises:
-        RecordError: this version does not know a setting.
+        RecordError: this version does not know a setting, one has another type, or one is missing.
     """
     try:
-        return Spec.from_dict(record.spec)
+        Spec.from_dict(record.spec)  # pydantic ignores unknown fields of a dataclass
+        spec = _spec.validate_json(json.dumps(record.spec), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, ("spec", *first["loc"])))
+        raise RecordError(f"{record.key}: {place}: {first['msg']}") from None
     except (TypeError, AttributeError) as error:
         raise RecordError(f"{record.key}: spec: {error}") from None
+    if missing := [path for path, value in settings(spec).items() if value == MISSING]:
+        raise RecordError(f"{record.key}: spec: lacks {', '.join(missing)}")
+    return spec
 
 
 def walk(root: Path, problems: list[str]) -> Iterator[tuple[str, list[str]]]:

@@ -304,6 +304,23 @@ def test_nested_fields_of_another_type_are_named(tmp_path, field, value, message
         record.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "section, changes, message",
+    [
+        ("train", {"max_length": "64"}, "spec.train.max_length: Input should be a valid integer"),
+        ("task", {"labels": "01"}, "spec.task.labels: Input should be a valid array"),
+        ("task", {"name": "???"}, "spec: lacks task.name"),
+        ("method", {"novelty": 1}, "unexpected keyword argument 'novelty'"),
+    ],
+)
+def test_settings_that_this_version_cannot_use_are_named(section, changes, message):
+    found = record_of(compose(["task=cola"]))
+    assert record.spec_of(found) == Spec.from_dict(found.spec)
+    found.spec[section] |= changes
+    with pytest.raises(RecordError, match=f"^{found.key}: .*{message}"):
+        record.spec_of(found)
+
+
 def whole_numbers(part, place=()):
     """Places of the whole numbers of a record."""
     if isinstance(part, dict | list):
