@@ -150,7 +150,9 @@ def _of_today(text: bytes) -> Record | None:
 
 def _of_any_format(path: Path | str, text: bytes) -> Record:
     try:
-        content = json.loads(text)
+        content = json.loads(
+            text.decode()
+        )  # bytes may also be UTF-16, which pydantic does not read
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read ({error}); move it away to run again") from None
     if not isinstance(content, dict) or type(content.get("format")) is not int:
@@ -165,7 +167,8 @@ def _of_any_format(path: Path | str, text: bytes) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise RecordError(f"{path}: {place}: {first['msg']}") from None
+        parts = filter(None, (place, first["msg"]))  # an error of the whole text has no place
+        raise RecordError(f"{path}: {': '.join(parts)}") from None
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise RecordError(
             f"{path}: is malformed for format {number}: {first_line(error)}"

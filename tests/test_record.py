@@ -174,6 +174,8 @@ def test_a_field_of_another_type_is_one_line_that_names_it(tmp_path, broken):
     [
         ("", "cannot be read .* move it away to run again"),
         ("{", "cannot be read"),
+        ("\ufeff{}", "cannot be read .*BOM.*; move it away to run again"),
+        ('{"format": 2, "where": ' + "[" * 500 + "]" * 500 + "}", "record.json: Invalid JSON"),
         ("[]", "is not a record"),
         ('{"key": "x"}', "is not a record; must be an object with a format number"),
         ('{"format": 99}', "has format 99; this version reads 1 to 2: update it"),
