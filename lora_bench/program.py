@@ -62,6 +62,8 @@ def program(main: Callable[P, None]) -> Callable[P, None]:
                 sys.exit(f"error: {error}")
             except OSError as error:  # about a file or a folder that no other message names
                 sys.exit(f"error: {_place_of(error)}{reason_of(error)}")
+            except KeyboardInterrupt:
+                sys.exit("interrupted")
 
     return whole
 

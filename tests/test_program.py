@@ -57,6 +57,16 @@ def test_help_that_is_not_read_ends_quietly(module, lost):
     assert done.stderr.startswith(LOST[lost]) and done.stderr.count("\n") == bool(LOST[lost])
 
 
+@pytest.mark.parametrize("place", ["lora_bench.__main__.plan", "lora_bench.predict._planned"])
+def test_an_interrupt_at_any_moment_is_one_line(monkeypatch, place):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, interrupted)
+    done = command_line("runs", module=".".join(place.split(".")[:-1]).removesuffix(".__main__"))
+    assert done.returncode == 1 and done.stderr == "interrupted\n"
+
+
 def test_the_console_command_reaches_every_program_but_the_study():
     named = {module.removesuffix(".__main__") for module, _, _ in COMMANDS.values()}
     assert named == {module for module in PROGRAMS if ".studies." not in module}
