@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import yaml
 from omegaconf import OmegaConf
@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from . import record as records
 from . import tuned
 from .checkpoint import start_behind
-from .compose import compose, hydra_reason, plan
+from .compose import compose, plan
 from .overrides import command_of, path_of
 from .program import program
 from .record import Record
@@ -172,20 +172,34 @@ def split(words: Sequence[str]) -> tuple[Search, list[str]]:
             raise UserError(
                 f"{word}: the search runs in this process; start it in several shells to divide it"
             )
+    search = Search()
     for word in own:
-        name, _, value = word.partition("=")
-        known = [entry.name for entry in dataclasses.fields(Search)]
-        if name not in known or not value:
-            settings = ", ".join(f"{PREFIX}{entry}" for entry in known)
-            raise UserError(f"{PREFIX}{word}: must be a value for one of {settings}")
-    try:
-        found = OmegaConf.merge(OmegaConf.structured(Search), OmegaConf.from_dotlist(own))
-        search: Any = OmegaConf.to_object(found)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        given_here = " ".join(f"{PREFIX}{word}" for word in own)
-        raise UserError(f"{given_here}: {hydra_reason(error)}") from None
+        search = _with(search, word)
     search.check()
     return search, given
+
+
+def _with(search: Search, word: str) -> Search:
+    """The search with one setting changed.
+
+    Args:
+        search: the settings so far.
+        word: name and value, without ``tune.``.
+
+    Raises:
+        UserError: names the word and what is allowed.
+    """
+    name, _, value = word.partition("=")
+    default = dataclasses.asdict(Search())
+    if name not in default or not value:
+        settings = ", ".join(f"{PREFIX}{entry}" for entry in default)
+        raise UserError(f"{PREFIX}{word}: must be a value for one of {settings}")
+    try:
+        changed = OmegaConf.merge(OmegaConf.structured(search), OmegaConf.from_dotlist([word]))
+        return cast(Search, OmegaConf.to_object(changed))
+    except (OmegaConfBaseException, yaml.YAMLError):
+        like = f"{PREFIX}{name}={default[name]}".replace(" ", "")
+        raise UserError(f"{PREFIX}{word}: must be of the form {like}") from None
 
 
 def systems_of(words: Sequence[str], search: Search) -> list[System]:
