@@ -30,11 +30,12 @@ from .helpers import every
 ROOT = Path(__file__).parent.parent
 
 
-def test_bert_becomes_roberta_exactly():
+@pytest.mark.parametrize("padding", [0, None])
+def test_bert_becomes_roberta_exactly(padding):
     config = BertConfig(
         vocab_size=90, hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=24, max_position_embeddings=20, hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0, pad_token_id=padding,
     )  # fmt: skip
     bert = BertModel(config, add_pooling_layer=False).eval()
     roberta = roberta_from_bert(bert).eval()
@@ -105,7 +106,12 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("is_decoder", True), ("position_embedding_type", "relative_key")]
+    ("name", "value"),
+    [
+        ("is_decoder", True),
+        ("position_embedding_type", "relative_key"),
+        ("pad_token_id", None),
+    ],
 )
 def test_a_model_that_our_forward_pass_does_not_compute_is_refused(base, name, value):
     path = base / "config.json"

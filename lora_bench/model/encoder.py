@@ -86,6 +86,11 @@ def _check_config(model: ModelSpec, config: Any) -> None:
         raise UserError(
             f"model.source={model.source}: is a {config.model_type}; must be a RoBERTa or a BERT"
         )
+    if config.pad_token_id is None and config.model_type != "bert":
+        raise UserError(
+            f"model.source={model.source}: pad_token_id=None in its config.json; must be a number, "
+            "after which positions are counted"
+        )
     for name, plain in PLAIN.items():
         value = getattr(config, name, plain)
         if value != plain:
@@ -124,7 +129,8 @@ def roberta_from_bert(bert: BertModel) -> RobertaModel:
         for k, v in bert.config.to_dict().items()
         if k not in ("model_type", "architectures", "dtype")
     }
-    shift = (bert.config.pad_token_id or 0) + 1
+    settings["pad_token_id"] = bert.config.pad_token_id or 0  # null: a BERT needs none
+    shift = settings["pad_token_id"] + 1
     settings["max_position_embeddings"] += shift
     roberta = RobertaModel(RobertaConfig(**settings), add_pooling_layer=False)
     state = bert.state_dict()
