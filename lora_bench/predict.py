@@ -88,7 +88,8 @@ def _planned(folder: Path, root: str | None) -> tuple[records.Record, Spec, dict
 
     Raises:
         UserError: there is no finished run, its record names a file in another folder, its data
-            comes from no folder although ``root`` is given, or the data has no test split.
+            comes from no folder although ``root`` is given or from one that does not exist, or it
+            has no test split.
     """
     record = records.read_finished(folder)
     spec = records.spec_of(record)
@@ -102,6 +103,9 @@ def _planned(folder: Path, root: str | None) -> tuple[records.Record, Spec, dict
             reason = f"has no effect on {folder}, whose data={spec.data.source} reads no folder"
             raise UserError(f"--data-root {root}: {reason}")
         spec.data.root = root
+    if spec.data.root is not None and not Path(spec.data.root).expanduser().is_dir():
+        name = "data.root=" if root is None else "--data-root "
+        raise UserError(f"{name}{spec.data.root}: no such folder; --data-root must name the data")
     found = {s: name for s, name in files.items() if source.has(spec.task, spec.data, s)}
     if not found:
         raise DataError(f"{folder}: data={spec.data.source} has no test split of {spec.task.name}")

@@ -146,6 +146,17 @@ def test_a_folder_of_data_for_a_run_that_reads_none_is_refused(tiny_spec, tmp_pa
     assert str(caught.value) == f"{line} reads no folder"
 
 
+def test_a_folder_of_data_that_is_not_there_is_named(tiny_spec, tmp_path):
+    folder = folder_of(finished(tiny_spec, tmp_path, "rte"))
+    arguments = [str(folder), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="^error: --data-root nowhere: no such folder"):
+        main([*arguments, "--data-root", "nowhere"])
+    (tmp_path / "glue").rename(tmp_path / "moved")
+    with pytest.raises(SystemExit, match=f"^error: data.root={tmp_path}/glue: no such folder"):
+        main(arguments)
+    main([*arguments, "--data-root", str(tmp_path / "moved")])
+
+
 def test_the_best_epochs_adapter_predicts_where_it_is_asked_for(tiny_spec, tmp_path):
     folder = folder_of(finished(tiny_spec, tmp_path, "stsb"))
     (last,) = write_submission(folder, tmp_path / "last")
