@@ -19,7 +19,7 @@ def has_bf16() -> bool:
 def bf16_products(spec: Spec) -> AbstractContextManager[Any]:
     """The context in which a model runs forward and backward.
 
-    Without bf16 instructions, PyTorch's product of bf16 matrices takes about 15 times as long as in
+    Without bf16 instructions, PyTorch's product of bf16 matrices takes about 20 times as long as in
     fp32. Within this context, it is computed in fp32 and rounded, which is what the instructions
     do: they add in fp32 as well. The order of the additions differs, as it does between CPUs.
 
