@@ -150,9 +150,7 @@ def _of_today(text: bytes) -> Record | None:
 
 def _of_any_format(path: Path | str, text: bytes) -> Record:
     try:
-        content = json.loads(
-            text.decode()
-        )  # bytes may also be UTF-16, which pydantic does not read
+        content = json.loads(text.decode())  # of bytes, it would also read UTF-16
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read ({error}); move it away to run again") from None
     if not isinstance(content, dict) or type(content.get("format")) is not int:
