@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .checkpoint import start_behind
+from .checkpoint import cell_behind
 from .data import check_source
 from .methods import check_method
 from .model.source import check_model, source_name
@@ -143,8 +143,7 @@ def from_config(config: DictConfig, overrides: Sequence[str]) -> Spec:
         if "model.revision" not in given:
             spec.model.revision = None
     if untuned:
-        start = start_behind(spec)
-        spec.train.lr = tuned_rate(spec, start["cell"] if start else None)
+        spec.train.lr = tuned_rate(spec, cell_behind(spec))
     return spec
 
 

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import record as records
 from . import tuned
-from .checkpoint import start_behind
+from .checkpoint import cell_behind
 from .compose import compose, plan
 from .overrides import command_of, path_of
 from .program import program
@@ -93,8 +93,7 @@ class System:
 
     def __init__(self, words: Sequence[str], spec: Spec):
         self.words, self.spec = list(words), spec
-        start = start_behind(spec)
-        self.start = start["cell"] if start else None  # the cell that the runs start from
+        self.start = cell_behind(spec)
         self.trials: list[Trial] = []
         self.records: list[Record] = []  # of the runs behind the trials
 

@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 from omegaconf import DictConfig
 
-from lora_bench.compose import SEARCHPATH, Composer
+from lora_bench.compose import SEARCHPATH, compose
 from lora_bench.compose import _by_hydra as by_hydra
 from lora_bench.spec import ModelSpec, Spec
 
@@ -69,13 +69,10 @@ def composed_once(words: Sequence[str]) -> DictConfig:
     return copy.deepcopy(cached_by_hydra(tuple(words)))
 
 
-composer = Composer()
-
-
 @cache
 def composed(*overrides: str) -> Spec:
     """``compose``, each line once: share what it returns, but do not change it."""
-    return composer.compose(list(overrides))
+    return compose(list(overrides))
 
 
 def compose_in(folder: Path, *overrides: str) -> Spec:

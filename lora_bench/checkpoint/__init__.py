@@ -81,6 +81,17 @@ def start_behind(spec: Spec) -> dict[str, str] | None:
     return None if spec.init_from is None else start_of(adapter_behind(spec))
 
 
+def cell_behind(spec: Spec) -> str | None:
+    """The cell of the run behind ``init_from``, the same for all of its seeds; None without one.
+
+    Raises:
+        AdapterError: the folder holds no adapter.
+        SpecError: there is no such run or folder.
+    """
+    start = start_behind(spec)
+    return start["cell"] if start else None
+
+
 def save_adapter(
     folder: Path, model: "LoraWrapperRoberta", spec: Spec, cell: str | None = None
 ) -> int:

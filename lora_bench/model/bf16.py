@@ -19,9 +19,10 @@ def has_bf16() -> bool:
 def bf16_products(spec: Spec) -> AbstractContextManager[Any]:
     """The context in which a model runs forward and backward.
 
-    Without bf16 instructions, PyTorch's product of bf16 matrices takes about 20 times as long as in
-    fp32. Within this context, it is computed in fp32 and rounded, which is what the instructions
-    do: they add in fp32 as well. The order of the additions differs, as it does between CPUs.
+    Without bf16 instructions, PyTorch multiplies bf16 matrices many times more slowly than fp32
+    ones. Within this context, products are computed in fp32 and rounded, which is what the
+    instructions do: they add in fp32 as well. The order of the additions differs, as it does
+    between CPUs.
 
     Args:
         spec: settings; nothing changes unless they say bf16 on a CPU without instructions for it.

@@ -64,8 +64,8 @@ class LoraWrapperRoberta(nn.Module):
     Args:
         task_type: ``glue`` (one output row per example), ``squad_v1`` or ``squad_v2`` (one row per
             token).
-        num_classes: number of classes for ``glue``, 1 for regression. SQuAD needs none: it has 2
-            outputs, with the article's head for v2 3.
+        num_classes: number of classes for ``glue``, 1 for regression. Not needed for SQuAD,
+            which has 2 outputs, or 3 with the article's head for v2.
         dropout_rate: dropout of hidden states, attention and head.
         model_id: hub id or folder, or an encoder that is already loaded.
         lora_rank: rank of the update on query and value, with alpha = rank and A ~ N(0, 1) as in
@@ -76,8 +76,8 @@ class LoraWrapperRoberta(nn.Module):
         head: ``article`` or ``standard`` (transformers' own).
 
     Raises:
-        ValueError: an unknown task_type or head, ``glue`` without num_classes, or another
-            num_classes than SQuAD has.
+        ValueError: an unknown task_type or head, ``glue`` without num_classes, or a
+            num_classes that SQuAD does not have.
     """
 
     def __init__(

@@ -127,6 +127,7 @@ def _compared(others: pd.DataFrame, base: pd.Series, alone: list[str]) -> Iterat
                 **facts,
                 **difference(paired),
                 "p": paired.p,
+                "result": "better" if paired.difference > 0 else "worse",
                 "seeds needed": paired.seeds_needed,
             }
 
@@ -149,8 +150,8 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
     for family in families.values():
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
             row["p, Holm"] = Number(f"{p:.3f}")
-            is_better = row["difference"].startswith("+")
-            row["result"] = ("better" if is_better else "worse") if p <= LEVEL else None
+            if p > LEVEL:
+                row["result"] = None
     for row in rows:
         row["p"] = Number(f"{row['p']:.3f}")
     floors = [
