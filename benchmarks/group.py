@@ -36,9 +36,16 @@ def main(words: Sequence[str] | None = None) -> None:
     for round_ in range(options.rounds):
         for task in options.tasks:
             work = Workload(
-                task, options.precision, rows=options.rows, folder=options.glue, rank=options.rank
+                task,
+                options.precision,
+                rows=options.rows,
+                batch_size=options.batch_size,
+                folder=options.glue,
+                model=options.model,
+                rank=options.rank,
+                device=options.device,
             )
-            for size in SIZES:
+            for size in options.sizes:
                 identity = {"workload": facts(work), "size": size, "round": round_}
                 if not log.has(identity):
                     log.add(identity | _measure(work, size))
@@ -52,6 +59,10 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=list(DECILES), default=["sst2", "mrpc"])
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="runs in one pass")
+    parser.add_argument("--batch-size", type=int, default=16, help="of each run")
+    parser.add_argument("--model", default="minilm", help="preset or folder of the encoder")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=256, help="timed rows of each run")
     parser.add_argument("--glue", help="folder of the official GLUE files; default: generated rows")
@@ -73,10 +84,10 @@ def worker(order: str) -> None:
     given = json.loads(order)
     work = Workload(**given["workload"])
     tokens = int(work.encoded.lengths.sum())
-    with PeakMemory("cpu") as peak:
-        seconds = grouped(work, given["size"])
+    with PeakMemory(work.device) as peak:
+        seconds = grouped(dataclasses.replace(work, group=given["size"]))
     facts = {"seconds": seconds, "tokens": tokens, "peak_memory_bytes": peak.bytes}
-    print(json.dumps(facts | {"machine": describe()}))
+    print(json.dumps(facts | {"machine": describe(work.device)}))
 
 
 def table(measured: list[dict[str, Any]]) -> pd.DataFrame:
@@ -108,7 +119,7 @@ def report(measured: list[dict[str, Any]]) -> str:
     first = measured[0]["workload"]
     head = (
         f"Measured by `python -m benchmarks.group` on: {measured[0]['machine']}.\n\n"
-        f"LoRA r = {first['rank']} on MiniLM, {first['precision']}, batch size "
+        f"LoRA r = {first['rank']} on {first['model']}, {first['precision']}, batch size "
         f"{first['batch_size']} of each run, {first['rows']} rows. Real tokens per second of all "
         "runs together; *gain* is their rate over that of one run in the same round; median and "
         "range of the rounds."
@@ -125,7 +136,8 @@ def picture(measured: list[dict[str, Any]], path: Path) -> None:
         axes.fill_between(middle.index, rates.min(), rates.max(), alpha=0.2, linewidth=0)
         axes.plot(middle.index, middle, marker="o", label=str(task))
     axes.set(xscale="log", xlabel="runs in one pass", ylabel="tokens per second", ylim=(0, None))
-    axes.set_xticks(SIZES, [str(size) for size in SIZES])
+    sizes = sorted({one["size"] for one in measured})
+    axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
     axes.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})

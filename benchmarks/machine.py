@@ -5,8 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def describe() -> str:
-    """Processor with vector instructions, threads and versions."""
+def describe(device: str = "cpu") -> str:
+    """Processor with vector instructions, threads and versions; and the GPU on ``cuda``."""
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
@@ -16,4 +16,5 @@ def describe() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
     # Processors with one name differ: without AVX-512, bf16 saves no time.
     vectors = torch.backends.cpu.get_cpu_capability()
-    return f"{processor} ({vectors}), {torch.get_num_threads()} threads, {versions}"
+    gpu = "" if device == "cpu" else f"{torch.cuda.get_device_name(device)}, "
+    return f"{gpu}{processor} ({vectors}), {torch.get_num_threads()} threads, {versions}"

@@ -20,7 +20,8 @@ from lora_bench.report.readme import README, with_block
 
 from .machine import describe
 from .measurements import Measurements, markdown, spread
-from .workload import DECILES, GROUP, GROUPED, SPAN, Workload
+from .systems import needed_flop, product_rate, systems
+from .workload import DECILES, GROUP, SPAN, Workload, grouped_name
 
 RATE = "matrix products"  # the name under which the machine's own rate is measured
 
@@ -31,7 +32,7 @@ def main(words: Sequence[str] | None = None) -> None:
     log = Measurements(options.out / "speed.jsonl")
     for work in workloads(options):
         for round_ in range(options.rounds):
-            for system in [RATE, *_systems(work)]:
+            for system in [RATE, *systems(work)]:
                 identity = {"workload": facts(work), "system": system, "round": round_}
                 if not log.has(identity):
                     log.add(identity | measure(system, work))
@@ -49,14 +50,16 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=512, help="timed rows (SQuAD: a quarter)")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--model", default="minilm", help="preset or folder of the encoder")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--group", type=int, default=GROUP, help="runs that share a pass")
     parser.add_argument("--glue", help="folder of the official GLUE files; default: generated rows")
     parser.add_argument("--squad", help="folder of the official SQuAD files")
     parser.add_argument("--out", type=Path, default=Path("outputs/speed"))
     parser.add_argument("--readme", action="store_true", help="put the headline into the README")
     options = parser.parse_args(words)
-    if min(options.rounds, options.rows, options.batch_size) < 1:
-        parser.error("--rounds, --rows and --batch-size must be 1 or more")
+    if min(options.rounds, options.rows, options.batch_size, options.group) < 1:
+        parser.error("--rounds, --rows, --batch-size and --group must be 1 or more")
     return options
 
 
@@ -71,6 +74,8 @@ def workloads(options: argparse.Namespace) -> list[Workload]:
             batch_size=options.batch_size,
             folder=options.squad if task in SPAN else options.glue,
             model=options.model,
+            device=options.device,
+            group=options.group,
         )
         for precision in options.precisions
         for task in options.tasks
@@ -78,17 +83,10 @@ def workloads(options: argparse.Namespace) -> list[Workload]:
 
 
 def facts(work: Workload) -> dict[str, Any]:
-    """The workload without the folder of this machine."""
-    named = dataclasses.asdict(work)
+    """The workload without folders of this machine."""
+    named = dataclasses.asdict(work) | {"model": Path(work.model).name}
     folder = named.pop("folder")
     return named | {"data": "generated" if folder is None else "official files"}
-
-
-def _systems(work: Workload) -> list[str]:
-    """The systems that can run the workload: full fine-tuning shares nothing between runs."""
-    from .systems import SYSTEMS
-
-    return [name for name in SYSTEMS if work.method == "lora" or name != GROUPED]
 
 
 def measure(system: str, work: Workload) -> dict[str, Any]:
@@ -107,15 +105,13 @@ def measure(system: str, work: Workload) -> dict[str, Any]:
 
 def worker(order: str) -> None:
     """Measure what ``order`` says and print it as JSON."""
-    from .systems import SYSTEMS, needed_flop, product_rate
-
     given = json.loads(order)
     work = Workload(**given["workload"])
     if given["system"] == RATE:
-        print(json.dumps({"flop_per_second": product_rate(work), "machine": describe()}))
+        print(json.dumps({"flop_per_second": product_rate(work), "machine": describe(work.device)}))
         return
     tokens = int(work.encoded.lengths.sum())
-    seconds = SYSTEMS[given["system"]](work)
+    seconds = systems(work)[given["system"]](work)
     facts = {"seconds": seconds, "examples": len(work.encoded), "tokens": tokens}
     print(json.dumps(facts | {"flop": needed_flop(work)}))
 
@@ -125,11 +121,12 @@ def report(measured: list[dict[str, Any]]) -> str:
     machines = sorted({one["machine"] for one in measured if "machine" in one})
     blocks = [f"Measured by `python -m benchmarks.speed` on: {'; '.join(machines)}.", EXPLANATION]
     frame = pd.DataFrame([one | one["workload"] for one in measured])
-    for (precision, method), part in frame.groupby(["precision", "method"], sort=False):
+    kinds = ["method", "rank", "precision", "model", "batch_size"]
+    for (method, rank, precision, model, size), part in frame.groupby(kinds, sort=False):
         cells = part.groupby(["task", "rows"], sort=False)
         rows = [row for (task, _), cell in cells for row in _rows(str(task), cell)]
-        rank = "" if method == "full" else f" r={part['rank'].iloc[0]}"
-        blocks.append(f"## {method}{rank}, {precision}")
+        name = method if method == "full" else f"{method} r={rank}"
+        blocks.append(f"## {name}, {precision}, {model}, batch size {size}")
         blocks.append(markdown(rows))
     return "\n\n".join(blocks) + "\n"
 
@@ -169,7 +166,8 @@ def headline(measured: list[dict[str, Any]]) -> str:
     """The README's block: our rate, and the speed-up over each other system."""
     frame = pd.DataFrame([one | one["workload"] for one in measured])
     frame = frame[frame.method == "lora"]
-    grouped = GROUPED in set(frame.system)
+    group = int(frame.group.iloc[0])
+    grouped = grouped_name(group) in set(frame.system)
     rows = []
     for (task, precision, _), cell in frame.groupby(["task", "precision", "rows"], sort=False):
         lines = {line["system"]: line for line in _rows(str(task), cell)}
@@ -177,8 +175,8 @@ def headline(measured: list[dict[str, Any]]) -> str:
         row = {"task": ours["task"], "rows": ours["rows"], "precision": str(precision)}
         row["examples/s"] = ours["examples/s"]
         if grouped:
-            line = lines.pop(GROUPED, {"examples/s": "not measured"})
-            row[f"in a group of {GROUP}"] = line["examples/s"]
+            line = lines.pop(grouped_name(group), {"examples/s": "not measured"})
+            row[f"in a group of {group}"] = line["examples/s"]
         rows.append(row | {name: f"{line['speed-up']} x" for name, line in lines.items()})
     rounds = int(frame["round"].max()) + 1
     caption = (

@@ -17,24 +17,22 @@ from lora_bench.training.fit import Loop
 from lora_bench.training.memory import keep_freed_memory
 from lora_bench.training.trainee import Trainee
 
-from .workload import GROUP, GROUPED, SPAN, Workload
+from .workload import SPAN, Workload
 
-WARM_UP = 4  # batches before the clock starts
+# Batches before the clock starts. On a GPU, kernels are compiled or searched for meanwhile.
+WARM_UP = {"cpu": 4, "cuda": 16}
 LEARNING_RATE = 5e-4
+REPEATS = 20  # of the products between two looks at the clock, which wait for a GPU
 
 
 def ours(work: Workload) -> float:
     """lora-bench: seconds of training on all rows."""
-    return grouped(work, 1)
+    return grouped(dataclasses.replace(work, group=1))
 
 
-def grouped(work: Workload, size: int = GROUP) -> float:
-    """lora-bench, several runs in one pass: one run's share in seconds.
-
-    Args:
-        work: workload of each run.
-        size: number of runs, which differ in their seed.
-    """
+def grouped(work: Workload) -> float:
+    """lora-bench, ``work.group`` runs that differ in their seed: one run's share in seconds."""
+    size = work.group
     keep_freed_memory()
     shared = SharedEncoder(work.spec) if size > 1 else None
     specs = [dataclasses.replace(work.spec, seed=seed) for seed in range(size)]
@@ -61,7 +59,7 @@ def trainer_best(work: Workload) -> float:
 
 def padded_loop(work: Workload) -> float:
     """PEFT in a plain PyTorch loop over padded batches, in the workload's precision."""
-    model, collate = peft_model(work), collator(work)
+    model, collate = peft_model(work).to(work.device), collator(work)
     data = examples(work)
     trained = [p for p in model.parameters() if p.requires_grad]
 
@@ -75,8 +73,8 @@ def padded_loop(work: Workload) -> float:
         optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0)
         model.train()
         for batch in loader:
-            with torch.autocast("cpu", torch.bfloat16, enabled=work.precision == "bf16"):
-                loss = model(**batch).loss
+            with torch.autocast(work.device, torch.bfloat16, enabled=work.precision == "bf16"):
+                loss = model(**batch.to(work.device)).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
@@ -85,13 +83,17 @@ def padded_loop(work: Workload) -> float:
     return _timed(train, work)
 
 
-SYSTEMS: dict[str, Callable[[Workload], float]] = {
-    "lora-bench": ours,
-    GROUPED: grouped,
+PEFT: dict[str, Callable[[Workload], float]] = {
     "PEFT + Trainer, defaults (fp32)": trainer_defaults,
     "PEFT + Trainer, grouped by length": trainer_best,
     "PEFT, plain padded loop": padded_loop,
 }
+
+
+def systems(work: Workload) -> dict[str, Callable[[Workload], float]]:
+    """The systems that can run a workload: full fine-tuning shares nothing between runs."""
+    together = {work.grouped: grouped} if work.method == "lora" else {}
+    return {"lora-bench": ours, **together, **PEFT}
 
 
 def _trainer(work: Workload, **options: Any) -> float:
@@ -110,8 +112,8 @@ def _trainer(work: Workload, **options: Any) -> float:
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
-            use_cpu=True,
-            dataloader_pin_memory=False,
+            use_cpu=work.device == "cpu",
+            dataloader_pin_memory=work.device != "cpu",
             **options,
         )
         Trainer(model, arguments, train_dataset=data[:rows], data_collator=collate).train()  # type: ignore[arg-type]
@@ -172,10 +174,17 @@ def collator(work: Workload) -> Any:
 
 def _timed(train: Callable[[int], None], work: Workload) -> float:
     """Seconds of ``train`` on all rows, after a warm-up."""
-    train(min(WARM_UP * work.batch_size, work.rows))
-    started = time.perf_counter()
+    train(min(WARM_UP[work.device] * work.batch_size, work.rows))
+    started = _now(work)
     train(work.rows)
-    return time.perf_counter() - started
+    return _now(work) - started
+
+
+def _now(work: Workload) -> float:
+    """The time when the device has finished its work, in seconds."""
+    if work.device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def product_rate(work: Workload, seconds: float = 2.0) -> float:
@@ -184,14 +193,18 @@ def product_rate(work: Workload, seconds: float = 2.0) -> float:
     dtype = torch.bfloat16 if work.precision == "bf16" else torch.float32
     tokens = int(work.encoded.lengths.mean() * work.batch_size)
     shapes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, wide), (wide, hidden)]
-    pairs = [(torch.randn(tokens, n).to(dtype), torch.randn(m, n).to(dtype)) for n, m in shapes]
+    pairs = [
+        [torch.randn(size, n, device=work.device).to(dtype) for size in (tokens, m)]
+        for n, m in shapes
+    ]
     flop = sum(2 * tokens * n * m for n, m in shapes)
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        for x, weight in pairs:
-            x @ weight.t()
-        done += 1
-    return done * flop / (time.perf_counter() - started)
+    done, started = 0, _now(work)
+    while _now(work) - started < seconds:
+        for _ in range(REPEATS):
+            for x, weight in pairs:
+                x @ weight.t()
+        done += REPEATS
+    return done * flop / (_now(work) - started)
 
 
 def needed_flop(work: Workload) -> float:

@@ -22,8 +22,7 @@ DECILES = {
     "squad_v1": [39, 87, 108, 124, 138, 152, 168, 187, 212, 257, 384],
 }
 SPAN = ("squad_v1",)
-GROUP = 8  # runs that are timed in one pass
-GROUPED = f"lora-bench, {GROUP} runs in one pass (time of one)"
+GROUP = 8  # default number of runs that are timed in one pass
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,10 @@ class Workload:
         rows: number of training rows that are timed.
         batch_size: examples per step.
         folder: folder with the official files of the task; None: generated rows.
-        model: preset of the encoder.
+        model: preset or folder of the encoder.
         rank: rank of LoRA; alpha is twice the rank.
+        device: ``cpu`` or ``cuda``.
+        group: number of runs that are timed in one pass.
     """
 
     task: str
@@ -49,6 +50,8 @@ class Workload:
     folder: str | None = None
     model: str = "minilm"
     rank: int = 8
+    device: str = "cpu"
+    group: int = GROUP
 
     @cached_property
     def spec(self) -> Spec:
@@ -60,8 +63,15 @@ class Workload:
         if self.method == "lora":
             method += [f"method.rank={self.rank}", f"method.alpha={2 * self.rank}"]
         recipe = ["train.epochs=1", f"train.batch_size={self.batch_size}"]
-        names = [f"task={self.task}", f"model={self.model}", f"precision={self.precision}"]
-        return compose([*names, *data, *method, *recipe, "progress=false"])
+        model = f"model.source={self.model}" if "/" in self.model else f"model={self.model}"
+        names = [f"task={self.task}", model, f"precision={self.precision}"]
+        where = [f"device={self.device}", "progress=false"]
+        return compose([*names, *data, *method, *recipe, *where])
+
+    @property
+    def grouped(self) -> str:
+        """Name of the system that trains ``group`` runs in one pass."""
+        return grouped_name(self.group)
 
     @cached_property
     def task_object(self) -> Task:
@@ -79,6 +89,11 @@ class Workload:
     def model_folder(self) -> Path:
         """The checkpoint that every system loads."""
         return locate(self.spec.model)
+
+
+def grouped_name(count: int) -> str:
+    """Name of the system that trains ``count`` runs in one pass."""
+    return f"lora-bench, {count} runs in one pass (time of one)"
 
 
 def first_examples(data: Encoded, count: int) -> Encoded:

@@ -8,14 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from lora_bench.model.affine import Affine, Segment, affine, stacked_bias
+from lora_bench.model.affine import affine, stacked_bias
 from lora_bench.model.attention import attend
 from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.encoder import load_encoder
 from lora_bench.model.forward import EncoderPass
 from lora_bench.model.functions import DropoutAttention, ResidualNorm
+from lora_bench.model.fused import Mask
+from lora_bench.model.layers import Affine, Layers, Parts
 from lora_bench.model.lora import LoraLinear, inject_lora, lora_layers
 from lora_bench.model.product import Product
+from lora_bench.model.rows import Rows
 from lora_bench.model.streams import Streams
 from lora_bench.spec import TARGETS
 
@@ -218,7 +221,7 @@ def test_a_copy_of_a_bf16_encoder_computes_the_same():
 def affine_of(x, *layers):
     product = Product([layer.weight for layer in layers], x.dtype)
     bias = stacked_bias(layers, x.dtype)
-    return affine(x, [Segment(slice(0, len(x)), layers)], product, bias)
+    return affine(x, Layers([layers]), Parts([slice(0, len(x))]), product, bias)
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -265,7 +268,7 @@ def test_moving_into_grids_and_back_passes_gradcheck():
     qkv = torch.randn(64, 3 * 2, dtype=torch.double, requires_grad=True)
 
     def function(qkv):
-        return attend(qkv, None, layout, 1, 0.5)
+        return attend(qkv, None, Rows(layout, [None]), 1, 0.5, Mask(None, 0, 0.0))
 
     assert torch.autograd.gradcheck(function, (qkv,))
 

@@ -43,7 +43,7 @@ class DoubleEncoder(SharedEncoder):
     def __init__(self, spec: Spec):
         super().__init__(spec)
         self.encoder.double()
-        self._on_device = {p.data_ptr(): p.data for p in self.encoder.parameters()}
+        self._on_device = {p.data_ptr(): p.data.to(spec.device) for p in self.encoder.parameters()}
 
 
 def trainees(specs: list[Spec]) -> list[Trainee]:

@@ -10,7 +10,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from .dropout import DropoutStream, keep, rescale
 from .functions import DropoutAttention
+from .fused import SPAN, FusedAttention, Mask, usable
 from .layout import Grid, Layout
+from .rows import Rows
 
 ATTENTION = "packed"
 
@@ -84,11 +86,10 @@ def _cells(x: Tensor, layout: Layout) -> Tensor:
 def attend(
     queries: Tensor,
     keys_values: Tensor | None,
-    layout: Layout,
+    rows: Rows,
     heads: int,
     scaling: float,
-    p: float = 0.0,
-    streams: Sequence[DropoutStream | None] = (None,),
+    mask: Mask,
 ) -> Tensor:
     """Self-attention within each example: (R, D), or (B, D) for queries of first tokens only.
 
@@ -96,12 +97,15 @@ def attend(
         queries: (R, 3 D), queries, keys and values of all tokens; or (B, D), queries of first
             tokens only.
         keys_values: keys and values of all tokens (R, 2 D) in the second case, else None.
-        layout: layout of the batch.
+        rows: rows of all tokens.
         heads: h.
         scaling: factor on the scores.
-        p: dropout probability of the attention weights.
-        streams: streams for the masks of each run; None: torch's global generator.
+        mask: dropout of the attention weights.
     """
+    layout = rows.layout
+    if usable(queries) and layout.lengths.max() <= SPAN:
+        tables = layout.tables if keys_values is None else layout.first.tables
+        return FusedAttention.apply(queries, keys_values, tables, heads, scaling, mask)
     if keys_values is None:
         flat = _ToGrids.apply(queries, layout, 3, heads)
         triples = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
@@ -110,7 +114,7 @@ def attend(
         asking = _ToGrids.apply(queries, layout.first, 1, heads)
         triples = list(zip(asking, flat[::2], flat[1::2], strict=True))
     outs = [
-        _attend(*triple, grid, scaling, p, streams)
+        _attend(*triple, grid, scaling, mask.p, rows.streams)
         for triple, grid in zip(triples, layout.grids, strict=True)
     ]
     return _FromGrids.apply(layout if keys_values is None else layout.first, *outs)
@@ -154,7 +158,8 @@ def packed_attention(
     heads, tokens, size = query.shape[1:]
     flat = torch.stack([query[0], key[0], value[0]]).permute(2, 0, 1, 3)  # (T or R, 3, h, d)
     rows = F.pad(flat.reshape(tokens, -1), (0, 0, 0, layout.height - tokens))  # (R, 3 D)
-    out = attend(rows, None, layout, heads, scaling, dropout, [stream])
+    of_pass = Rows.of(layout, [stream], drops=dropout > 0)
+    out = attend(rows, None, of_pass, heads, scaling, Mask(of_pass.keys, 0, dropout))
     return out[:tokens].view(1, tokens, heads, size), None
 
 

@@ -41,6 +41,10 @@ class DropoutStream:
         restore(self._words, state["words"])
         self._generator.set_state(state["generator"])
 
+    def key(self) -> np.ndarray:
+        """A new key for the masks that a GPU's kernels compute, (2,) int32."""
+        return self._words.integers(0, 1 << 32, 2, dtype=np.uint32).view(np.int32)
+
     def keep(self, shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
         """A tensor of any shape: 0 with probability p, else 1. See :func:`rescale`."""
         return self.fill(torch.empty(shape, device=self.device, dtype=dtype), p)
@@ -48,6 +52,10 @@ class DropoutStream:
     def fill(self, out: Tensor, p: float) -> Tensor:
         """Fill a contiguous tensor of any shape: 0 with probability p, else 1; returns it."""
         if self.device.type != "cpu":
+            from .fused import fill_mask, has_triton
+
+            if has_triton():
+                return fill_mask(out, self.key(), p)
             return out.bernoulli_(1 / rescale(p), generator=self._generator)
         size = out.numel()
         words = self._words.integers(0, 1 << 64, -(-size // 4), dtype=np.uint64)

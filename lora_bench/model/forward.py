@@ -10,7 +10,8 @@ go through the functions of :mod:`lora_bench.model.projection` and
 weight), the forward of that module is called.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -31,12 +32,44 @@ from transformers.models.roberta.modeling_roberta import (
 from .attention import attend
 from .dropout import Dropout, DropoutStream, keep, rescale
 from .functions import ResidualNorm
+from .fused import Mask, keep_mask, residual_norm, usable
 from .layout import Layout
-from .lora import LoraRobertaSelfAttention
+from .lora import ATTENTION_TARGETS, LoraRobertaSelfAttention
 from .packing import Batch
-from .projection import Projection, Share, cat, each, hooked, rate, shared, shares_of
+from .projection import Projection, cat, each, hooked, rate, shared
+from .rows import Rows
 
 Output = RobertaSelfOutput | RobertaOutput
+SITES = 3  # dropout masks of a layer: attention weights, and the ends of both blocks
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """One layer's modules, each of all runs."""
+
+    layers: list[RobertaLayer]
+    attentions: list[RobertaSelfAttention]
+    attention_outputs: list[RobertaSelfOutput]
+    intermediates: list[RobertaIntermediate]
+    outputs: list[RobertaOutput]
+
+    @classmethod
+    def of(cls, encoders: Sequence[RobertaModel], index: int) -> "Blocks":
+        """The modules of a layer."""
+        layers = [encoder.encoder.layer[index] for encoder in encoders]
+        return cls(
+            layers,
+            [layer.attention.self for layer in layers],
+            [layer.attention.output for layer in layers],
+            [layer.intermediate for layer in layers],
+            [layer.output for layer in layers],
+        )
+
+    @property
+    def standard(self) -> bool:
+        """Whether no method has replaced the attention."""
+        known = (RobertaSelfAttention, LoraRobertaSelfAttention)
+        return all(type(attention) in known for attention in self.attentions)
 
 
 class EncoderPass:
@@ -52,6 +85,7 @@ class EncoderPass:
         dtype: type of the matrix products; None: the type of the parameters.
         checkpointing: keep only each layer's input for the backward pass, which recomputes the
             layer with the same dropout masks (Chen et al. 2016, arXiv 1604.06174).
+        fixed: whether the modules stay as they are, see ``Projection``.
     """
 
     def __init__(
@@ -60,9 +94,19 @@ class EncoderPass:
         dtype: torch.dtype | None = None,
         *,
         checkpointing: bool = False,
+        fixed: bool = False,
     ):
         self.encoders, self.checkpointing = list(encoders), checkpointing
-        self.project = Projection(dtype)
+        self.project = Projection(dtype, fixed=fixed)
+        self._kept: dict[tuple[str | int, ...], Any] = {}
+
+    def _once(self, name: tuple[str | int, ...], make: Callable[[], Any]) -> Any:
+        """The result of ``make``, which is kept if the modules are fixed."""
+        if not self.project.fixed:
+            return make()
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
 
     def __call__(
         self,
@@ -82,14 +126,14 @@ class EncoderPass:
             (T, D) for each run, or (B, D) for its first tokens.
         """
         chosen = [None] * len(self.encoders) if streams is None else streams
-        shares = shares_of(batch.layout, chosen)
+        rows = Rows.of(batch.layout, chosen, drops=self.encoders[0].training)
         depth = len(self.encoders[0].encoder.layer)
         again = self.checkpointing and torch.is_grad_enabled()
         layer = self._checkpointed if again else self._layer
-        x = _with_spare_rows(self._lowest(batch, chosen), batch.layout)
+        x = _with_spare_rows(self._lowest(batch, rows), batch.layout)
         for i in range(batch.depth, depth):
             last = first_only and i == depth - 1
-            x = layer(i, x, batch.layout, shares, first_only=last)
+            x = layer(i, x, rows, first_only=last)
         if not first_only:
             return [x[part.rows][: part.tokens] for part in batch.layout.parts]
         if batch.depth == depth:
@@ -98,13 +142,13 @@ class EncoderPass:
 
     def lower(self, batch: Batch, depth: int) -> Tensor:
         """The output of one run's first ``depth`` layers, without dropout (T, D)."""
-        shares = shares_of(batch.layout, [None])
-        x = _with_spare_rows(self._lowest(batch, [None]), batch.layout)
+        rows = Rows(batch.layout, [None])
+        x = _with_spare_rows(self._lowest(batch, rows), batch.layout)
         for i in range(depth):
-            x = self._layer(i, x, batch.layout, shares)
+            x = self._layer(i, x, rows)
         return x[: len(batch.input_ids)]
 
-    def _lowest(self, batch: Batch, streams: Sequence[DropoutStream | None]) -> Tensor:
+    def _lowest(self, batch: Batch, rows: Rows) -> Tensor:
         """The input of the lowest layer that is computed (T, D)."""
         if batch.hidden is not None:
             return batch.hidden
@@ -112,38 +156,40 @@ class EncoderPass:
         counts = [part.tokens for part in batch.layout.parts]
         x = _embed(tables, batch, counts)
         p = rate(tables[0].dropout)
-        ends = accumulate(counts)
-        rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
-        mask = keep(x.shape, p, x, list(zip(rows, streams, strict=True)))
-        if mask is not None:
-            x = x * (mask * rescale(p))
+        if usable(x):
+            site = SITES * len(self.encoders[0].encoder.layer)
+            mask = Mask(rows.keys, site, p)
+            kept = keep_mask(rows.layout.token_places, x.shape[1], mask, x.dtype)
+        else:
+            ends = accumulate(counts)
+            own = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+            kept = keep(x.shape, p, x, list(zip(own, rows.streams, strict=True)))
+        if kept is not None:
+            x = x * (kept * rescale(p))
         return x.to(self.project.dtype or x.dtype)
 
     def _layer(
         self,
         index: int,
         x: Tensor,
-        layout: Layout,
-        shares: Sequence[Share],
+        rows: Rows,
         first_only: bool = False,
     ) -> Tensor:
         """x (R, D) -> (R, D), or (B, D) for the first tokens."""
-        layers = [encoder.encoder.layer[index] for encoder in self.encoders]
-        attentions = [layer.attention.self for layer in layers]
-        if not all(type(a) in (RobertaSelfAttention, LoraRobertaSelfAttention) for a in attentions):
-            return self._whole(layers, x, layout, shares, first_only)
-        x, mixed = self._attend(attentions, x, layout, shares, first_only)
+        blocks = self._once(("layer", index), lambda: Blocks.of(self.encoders, index))
+        if not blocks.standard:
+            return self._whole(blocks.layers, x, rows, first_only)
+        site = SITES * index
+        x, mixed = self._attend(blocks.attentions, x, rows, first_only, site)
         if first_only:
-            shares = shares_of(layout.first, [share.stream for share in shares])
-        x = self._output([layer.attention.output for layer in layers], mixed, x, shares)
-        wide = self._intermediate([layer.intermediate for layer in layers], x, shares)
-        return self._output([layer.output for layer in layers], wide, x, shares)
+            rows = rows.first
+        x = self._output(blocks.attention_outputs, mixed, x, rows, site + 1)
+        wide = self._intermediate(blocks.intermediates, x, rows)
+        return self._output(blocks.outputs, wide, x, rows, site + 2)
 
-    def _checkpointed(
-        self, index: int, x: Tensor, layout: Layout, shares: Sequence[Share], *, first_only: bool
-    ) -> Tensor:
+    def _checkpointed(self, index: int, x: Tensor, rows: Rows, *, first_only: bool) -> Tensor:
         """``_layer``, recomputed in the backward pass; same arguments."""
-        streams = [share.stream for share in shares if share.stream is not None]
+        streams = [stream for stream in rows.streams if stream is not None]
         before = [stream.state() for stream in streams]
         again = False
 
@@ -151,11 +197,11 @@ class EncoderPass:
             nonlocal again
             if not again:
                 again = True
-                return self._layer(index, x, layout, shares, first_only)
+                return self._layer(index, x, rows, first_only)
             now = [stream.state() for stream in streams]
             _restore(streams, before)
             try:  # torch raises an exception once it has what the backward pass needs
-                return self._layer(index, x, layout, shares, first_only)
+                return self._layer(index, x, rows, first_only)
             finally:
                 _restore(streams, now)
 
@@ -165,79 +211,98 @@ class EncoderPass:
         self,
         layers: Sequence[RobertaLayer],
         x: Tensor,
-        layout: Layout,
-        shares: Sequence[Share],
+        rows: Rows,
         first_only: bool,
     ) -> Tensor:
         """A layer whose attention a method has replaced, through its own forward."""
         if len(layers) > 1:
             raise TypeError("a method that replaces the attention cannot be trained in a group")
         with self.project.autocast(x):
-            out = layers[0](x[None], layout=layout, stream=shares[0].stream)[0]
-        return (out[layout.first_rows] if first_only else out).to(x.dtype)
+            out = layers[0](x[None], layout=rows.layout, stream=rows.streams[0])[0]
+        return (out[rows.layout.first_rows] if first_only else out).to(x.dtype)
 
     def _attend(
         self,
         attentions: Sequence[RobertaSelfAttention],
         x: Tensor,
-        layout: Layout,
-        shares: Sequence[Share],
+        rows: Rows,
         first_only: bool,
+        site: int,
     ) -> tuple[Tensor, Tensor]:
         """x (R, D) -> the R or B rows to continue with: of x, and of the attention output."""
-        rows, keys_values = x, None
+        asking, keys_values = x, None
         if first_only:
-            rows = x[layout.first_rows]  # (B, D)
-            firsts = shares_of(layout.first, [share.stream for share in shares])
-            queries = self.project([[a.query] for a in attentions], rows, firsts)
-            keys_values = self.project([[a.key, a.value] for a in attentions], x, shares)
+            asking = x[rows.layout.first_rows]  # (B, D)
+            queries = self._project(("query",), attentions, asking, rows.first)
+            keys_values = self._project(("key", "value"), attentions, x, rows)
         else:
-            queries = self.project([[a.query, a.key, a.value] for a in attentions], x, shares)
+            queries = self._project(ATTENTION_TARGETS, attentions, x, rows)
         a = attentions[0]
-        heads, p = a.num_attention_heads, rate(a.dropout)
-        streams = [share.stream for share in shares]
-        return rows, attend(queries, keys_values, layout, heads, a.scaling, p, streams)
+        heads, mask = a.num_attention_heads, Mask(rows.keys, site, rate(a.dropout))
+        return asking, attend(queries, keys_values, rows, heads, a.scaling, mask)
 
-    def _intermediate(
-        self, blocks: Sequence[RobertaIntermediate], x: Tensor, shares: Sequence[Share]
+    def _project(
+        self,
+        names: Sequence[str],
+        attentions: Sequence[RobertaSelfAttention],
+        x: Tensor,
+        rows: Rows,
     ) -> Tensor:
-        if any(type(block) is not RobertaIntermediate or hooked(block) for block in blocks):
-            return each(blocks, shares, lambda block, rows: self.project.call(block, x[rows]))
-        wide = self.project([[block.dense] for block in blocks], x, shares)
+        """Some linear layers of each run's attention, by name, side by side."""
+        made = self._once(
+            ("attention", id(attentions[0]), len(names)),
+            lambda: [[getattr(a, name) for name in names] for a in attentions],
+        )
+        return self.project(made, x, rows)
+
+    def _intermediate(self, blocks: Sequence[RobertaIntermediate], x: Tensor, rows: Rows) -> Tensor:
+        linears = self._once(("intermediate", id(blocks[0])), lambda: _linears_of(blocks))
+        if linears is None:
+            return each(blocks, rows.shares, lambda block, own: self.project.call(block, x[own]))
+        wide = self.project(linears, x, rows)
         return blocks[0].intermediate_act_fn(wide)
 
     def _output(
-        self, blocks: Sequence[Output], h: Tensor, residual: Tensor, shares: Sequence[Share]
+        self, blocks: Sequence[Output], h: Tensor, residual: Tensor, rows: Rows, site: int
     ) -> Tensor:
         """h (R, D or intermediate), residual (R, D) -> (R, D), or B rows for R."""
-        if not all(map(_standard_output, blocks)):
-            return each(
-                blocks,
-                shares,
-                lambda block, rows: self.project.call(block, h[rows], residual[rows]),
-            )
-        h = self.project([[block.dense] for block in blocks], h, shares)
-        if not all(map(_standard_end, blocks)):
-            return each(
-                blocks, shares, lambda block, rows: self._end(block, h[rows], residual[rows])
-            )
-        p = rate(blocks[0].dropout)
+        kind = self._once(("end", site), lambda: _end_of(blocks))
+        if kind.standard:
+            h = self.project(kind.linears, h, rows)
+        if kind.one_norm:
+            return self._fused_end(blocks[0], h, residual, rows, site)
+        outs = []
+        for run, (block, share) in enumerate(zip(blocks, rows.shares, strict=True)):
+            own, rest = h[share.rows], residual[share.rows]
+            if not _standard(block):
+                outs.append(self.project.call(block, own, rest))
+                continue
+            if not kind.standard:
+                own = self.project.call(block.dense, own)
+            if _fusible(block):
+                outs.append(self._fused_end(block, own, rest, rows, site, run))
+            else:
+                outs.append(self._end(block, own, rest))
+        return cat(outs)
+
+    def _fused_end(
+        self,
+        block: Output,
+        h: Tensor,
+        residual: Tensor,
+        rows: Rows,
+        site: int,
+        run: int | None = None,
+    ) -> Tensor:
+        """``LayerNorm(residual + dropout of h)``, for all rows or for those of one run."""
+        p, norm = rate(block.dropout), block.LayerNorm
+        shares = rows.shares if run is None else [rows.shares[run].alone]
+        if usable(h):
+            places = rows.layout.places
+            own = places if run is None else places[rows.shares[run].rows]
+            return residual_norm(norm, h, residual, own, Mask(rows.keys, site, p))
         mask = keep(h.shape, p, h, [(share.rows, share.stream) for share in shares])
-        norms = [block.LayerNorm for block in blocks]
-        if _shared_norm(norms):
-            return _residual_norm(norms[0], h, residual, mask, p)
-        return torch.cat(
-            [
-                _residual_norm(
-                    norm,
-                    h[share.rows],
-                    residual[share.rows],
-                    None if mask is None else mask[share.rows],
-                    p,
-                )
-                for norm, share in zip(norms, shares, strict=True)
-            ]
-        )
+        return _residual_norm(norm, h, residual, mask, p)
 
     def _end(self, block: Output, h: Tensor, residual: Tensor) -> Tensor:
         """What follows the linear layer of an output block, through its own modules."""
@@ -297,9 +362,38 @@ def _residual_norm(
     return ResidualNorm.apply(h, residual, mask, rescale(p), weight, bias, norm.eps)
 
 
-def _standard_output(block: Output) -> bool:
+def _linears_of(blocks: Sequence[RobertaIntermediate]) -> list[list[nn.Linear]] | None:
+    """The linear layer of each run; None: a block is not transformers' own, or has hooks."""
+    if any(type(block) is not RobertaIntermediate or hooked(block) for block in blocks):
+        return None
+    return [[block.dense] for block in blocks]
+
+
+@dataclass(frozen=True)
+class _End:
+    """What is known of one output block of all runs.
+
+    Attributes:
+        standard: whether each is transformers' own, without hooks.
+        one_norm: whether their dropout and LayerNorm are, too, and the runs share the latter.
+        linears: the linear layer of each run, if they are standard.
+    """
+
+    standard: bool
+    one_norm: bool
+    linears: list[list[nn.Linear]]
+
+
+def _end_of(blocks: Sequence[Output]) -> _End:
+    if not all(map(_standard, blocks)):
+        return _End(False, False, [])
+    one = all(map(_fusible, blocks)) and _shared_norm([block.LayerNorm for block in blocks])
+    return _End(True, one, [[block.dense] for block in blocks])
+
+
+def _standard(block: Output) -> bool:
     return type(block) in (RobertaSelfOutput, RobertaOutput) and not hooked(block)
 
 
-def _standard_end(block: Output) -> bool:
+def _fusible(block: Output) -> bool:
     return type(block.dropout) in (nn.Dropout, Dropout) and type(block.LayerNorm) is nn.LayerNorm

@@ -16,19 +16,26 @@ class Group:
     biases, LayerNorms, adapters, heads and dropout masks are each model's own.
 
     Args:
-        models: models with the same task and encoder, in one precision.
+        models: models with the same task and encoder, in one precision. The modules of several
+            models, and which parameters are trained, must not change as long as the group is used.
+        fixed: whether that also holds for a single model, which then needs not be looked at in
+            each call. If not, its own forward is called, which a method may have hooked.
     """
 
-    def __init__(self, models: Sequence[LoraWrapperRoberta]):
+    def __init__(self, models: Sequence[LoraWrapperRoberta], *, fixed: bool = False):
         self.models = list(models)
+        self._together = fixed or len(self.models) > 1
         first = models[0].encode
         self._encode = EncoderPass(
-            [m.encoder for m in models], first.project.dtype, checkpointing=first.checkpointing
+            [m.encoder for m in models],
+            first.project.dtype,
+            checkpointing=first.checkpointing,
+            fixed=True,
         )
 
     def __call__(self, batches: Sequence[Batch]) -> list[Tensor]:
         """The logits of each model, (B, outputs) or (T, outputs), for its batch."""
-        if len(batches) == 1:  # with the model's own forward, which a method may have hooked
+        if not self._together:
             return [self.models[0](batches[0])]
         hidden = self._encode(
             Batch.merge(batches),

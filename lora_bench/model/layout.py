@@ -15,14 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .tables import ROWS, Tables, to_device
+
 # The values do not affect results. A CPU compiles its bf16 products for each new shape, which takes
 # longer than a small product: rows are rounded up to a multiple of ROWS, and lengths to one of
 # LENGTHS, so that shapes recur. Halving a grid pays off if it saves SPLIT scores per head. CELLS
 # keeps the scores of a grid at sizes that the allocator reuses.
-ROWS = 32
 LENGTHS = 16
 SPLIT = 12_000
 CELLS = 600_000
+WASTE = 5  # on a GPU, at most a share of 2 to the minus (WASTE - 1) of all rows is unused
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """The attention grids of packed tokens, with C cells in all.
+    """Where packed tokens are, and their attention grids, with C cells in all.
 
     Hidden states have R rows; see ``Part``.
 
@@ -79,17 +81,16 @@ class Layout:
         lengths: (B,) tokens of each example.
         parts: the part of each run.
         starts: (B,) the row of each example's first token.
-        grids: each example is in one of them.
-        rows: (C,) the row of each cell, R for a padding cell.
-        cells: (R,) the cell of each row, 0 for a row without a token.
+        device: device of the batch.
+        source: the layout of all tokens, for one of first tokens only; its grids have the same
+            examples.
     """
 
     lengths: np.ndarray
     parts: tuple[Part, ...]
     starts: np.ndarray
-    grids: tuple[Grid, ...]
-    rows: Tensor
-    cells: Tensor
+    device: str | torch.device = "cpu"
+    source: "Layout | None" = None
 
     @classmethod
     def from_lengths(
@@ -106,18 +107,12 @@ class Layout:
             sizes: number of examples of each run, one run after the other; None: one run.
         """
         parts = tuple(_parts(lengths, (len(lengths),) if sizes is None else sizes))
+        if torch.device(device).type == "cuda":
+            parts = (*parts[:-1], _widened(parts[-1]))
         starts = np.concatenate(
             [part.rows.start + starts_of(lengths[part.examples]) for part in parts]
         )
-        groups = _merged(
-            [
-                (run, part.examples.start + group)
-                for run, part in enumerate(parts)
-                for group in _groups(lengths[part.examples])
-            ],
-            lengths,
-        )
-        return cls._from_groups(lengths, parts, starts, groups, device, LENGTHS)
+        return cls(lengths, parts, starts, device)
 
     @property
     def height(self) -> int:
@@ -127,48 +122,88 @@ class Layout:
     @cached_property
     def first_rows(self) -> Tensor:
         """The row of each example's first token, (B,)."""
-        return torch.from_numpy(self.starts).to(self.rows.device)
+        return to_device([self.starts], self.device)[0]
 
     @cached_property
     def first(self) -> "Layout":
         """The layout of the B first tokens, in grids with the same examples."""
-        groups = [_Group(grid.examples, grid.parts) for grid in self.grids]
         ones = np.ones_like(self.lengths)
         parts = tuple(
             Part(p.examples, p.examples, p.examples.stop - p.examples.start) for p in self.parts
         )
-        return Layout._from_groups(ones, parts, starts_of(ones), groups, self.rows.device, 1)
+        return Layout(ones, parts, starts_of(ones), self.device, self)
 
-    @classmethod
-    def _from_groups(
-        cls,
-        lengths: np.ndarray,
-        parts: tuple[Part, ...],
-        starts: np.ndarray,
-        groups: "list[_Group]",
-        device: str | torch.device,
-        step: int,
-    ) -> "Layout":
-        """The layout with a grid for each group; lengths are multiples of ``step``."""
-        height = parts[-1].rows.stop
+    @property
+    def grids(self) -> "tuple[Grid, ...]":
+        """Each example is in one of them."""
+        return self._cells[0]
+
+    @property
+    def rows(self) -> Tensor:
+        """(C,) the row of each cell, R for a padding cell."""
+        return self._cells[1]
+
+    @property
+    def cells(self) -> Tensor:
+        """(R,) the cell of each row, 0 for a row without a token."""
+        return self._cells[2]
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """The row after the last one of each run, (runs,) int32."""
+        stops = np.array([part.rows.stop for part in self.parts], dtype=np.int32)
+        return to_device([stops], self.device)[0]
+
+    @cached_property
+    def places(self) -> Tensor:
+        """The run of each row, and its place among the rows of its run: (R, 2) int32."""
+        counts = [part.rows.stop - part.rows.start for part in self.parts]
+        return to_device([_numbered(counts)], self.device)[0]
+
+    @cached_property
+    def token_places(self) -> Tensor:
+        """The run of each token, and its place among the tokens of its run: (T, 2) int32."""
+        return to_device([_numbered([part.tokens for part in self.parts])], self.device)[0]
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The tables for attention between all tokens, or from first tokens to all."""
+        return Tables.of(self, self.source or self)
+
+    @cached_property
+    def _cells(self) -> "tuple[tuple[Grid, ...], Tensor, Tensor]":
+        """Grids, rows and cells."""
         grids, rows, start = [], [], 0
-        for group in groups:
-            own = lengths[group.examples]
+        step = LENGTHS if self.source is None else 1
+        for group in self._groups():
+            own = self.lengths[group.examples]
             longest = _round_up(int(own.max()), step)
             column = np.arange(longest)
             real = column < own[:, None]  # (b, L)
-            rows.append(np.where(real, starts[group.examples, None] + column, height).ravel())
+            row = self.starts[group.examples, None] + column
+            rows.append(np.where(real, row, self.height).ravel())
             bias = None
             if not real.all():
                 bias = torch.from_numpy(np.where(real, np.float32(0), np.float32("-inf")))
-                bias = bias[:, None, None].to(device)
+                bias = bias[:, None, None].to(self.device)
             grids.append(Grid(group.examples, longest, start, bias, group.parts))
             start += real.size
         flat = np.concatenate(rows)
-        cells = np.zeros(height + 1, dtype=np.int64)
+        cells = np.zeros(self.height + 1, dtype=np.int64)
         cells[flat] = np.arange(start)
-        row_of, cell_of = (torch.from_numpy(x).to(device) for x in (flat, cells[:height]))
-        return cls(lengths, parts, starts, tuple(grids), row_of, cell_of)
+        row_of, cell_of = (torch.from_numpy(x).to(self.device) for x in (flat, cells[:-1]))
+        return tuple(grids), row_of, cell_of
+
+    def _groups(self) -> "list[_Group]":
+        """The examples of each grid."""
+        if self.source is not None:
+            return [_Group(grid.examples, grid.parts) for grid in self.source.grids]
+        groups = [
+            (run, part.examples.start + group)
+            for run, part in enumerate(self.parts)
+            for group in _groups(self.lengths[part.examples])
+        ]
+        return _merged(groups, self.lengths)
 
 
 def _parts(lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[Part]:
@@ -181,9 +216,27 @@ def _parts(lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[Part]:
         row = rows.stop
 
 
+def _widened(last: Part) -> Part:
+    """The last part with unused rows at its end, so that the number of all rows recurs.
+
+    For each new number, a GPU's library of matrix products searches for the best kernel, which
+    takes the host longer than the product.
+    """
+    height = last.rows.stop
+    step = max(2 * ROWS, 1 << max(0, height.bit_length() - WASTE))
+    return Part(last.examples, slice(last.rows.start, _round_up(height, step)), last.tokens)
+
+
 def starts_of(lengths: np.ndarray) -> np.ndarray:
     """The position of each example's first token, for examples in a row: (B,)."""
     return np.cumsum(lengths) - lengths
+
+
+def _numbered(counts: Sequence[int]) -> np.ndarray:
+    """For ``counts[i]`` items of each group i: the group and the item's number in it, (n, 2)."""
+    groups = np.repeat(np.arange(len(counts)), counts)
+    numbers = np.concatenate([np.arange(count) for count in counts])
+    return np.stack([groups, numbers], 1).astype(np.int32)
 
 
 def _round_up(count: int, step: int) -> int:

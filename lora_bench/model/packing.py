@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .layout import Layout, starts_of
+from .tables import to_device
 
 
 @dataclass
@@ -81,16 +82,13 @@ class Batch:
         starts = np.repeat(starts_of(lengths), lengths)
         positions = np.arange(lengths.sum()) - starts + first_position
         tokens, types = (np.concatenate(x).astype(np.int64) for x in (input_ids, token_type_ids))
-
-        def moved(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array).to(device)
-
+        ids, places, kinds = to_device([tokens, positions, types], device)
         return cls(
-            input_ids=moved(tokens),
-            position_ids=moved(positions),
-            token_type_ids=moved(types),
+            input_ids=ids,
+            position_ids=places,
+            token_type_ids=kinds,
             lengths=lengths,
-            labels=None if labels is None else moved(labels),
+            labels=None if labels is None else to_device([labels], device)[0],
             index=None if index is None else torch.from_numpy(index),
         )
 

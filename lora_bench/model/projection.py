@@ -13,30 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .affine import Affine, Segment, affine, stacked_bias
+from .affine import affine, stacked_bias
 from .dropout import DropoutStream, keep, rescale
-from .layout import Layout
+from .layers import Affine, Layers, Parts
 from .lora import LoraLinear
 from .product import Product
-
-
-@dataclass(frozen=True)
-class Share:
-    """A run's rows of the activations, and the stream of its dropout masks."""
-
-    rows: slice
-    stream: DropoutStream | None
-
-    @property
-    def alone(self) -> "Share":
-        """The share of an input that holds only its own rows."""
-        return Share(slice(0, self.rows.stop - self.rows.start), self.stream)
-
-
-def shares_of(layout: Layout, streams: Sequence[DropoutStream | None]) -> list[Share]:
-    """The share of each run in the rows of a layout."""
-    pairs = zip(layout.parts, streams, strict=True)
-    return [Share(part.rows, stream) for part, stream in pairs]
+from .rows import Rows, Share
 
 
 class Projection:
@@ -44,55 +26,84 @@ class Projection:
 
     Args:
         dtype: type of the matrix products; None: the type of the parameters.
+        fixed: whether the layers stay as they are: which modules and parameters there are, which
+            of them are trained, and which updates are merged. Looking at all of them in each
+            call takes longer than a GPU needs for their products.
     """
 
-    def __init__(self, dtype: torch.dtype | None = None):
-        self.dtype = dtype
+    def __init__(self, dtype: torch.dtype | None = None, *, fixed: bool = False):
+        self.dtype, self.fixed = dtype, fixed
         self._made: dict[tuple[int, ...], _Made] = {}
+        self._plans: dict[tuple[int, int], _Plan | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes its own products: those in the CPU's layout cannot be copied."""
-        return {**vars(self), "_made": {}}
+        return {**vars(self), "_made": {}, "_plans": {}}
 
-    def __call__(
-        self, modules: Sequence[Sequence[nn.Module]], x: Tensor, shares: Sequence[Share]
-    ) -> Tensor:
+    def __call__(self, modules: Sequence[Sequence[nn.Module]], x: Tensor, rows: Rows) -> Tensor:
         """Linear layers with one input, side by side: x (T, in) -> (T, sum of their outputs).
 
         Args:
             modules: the linear layers of each run.
             x: the input rows of all runs.
-            shares: the share of each run.
+            rows: where each run's rows are.
         """
-        if not all(_fusible(module) for own in modules for module in own):
+        shares = rows.shares
+        plan = self._plan(modules, x, shares)
+        if plan is None:
             return each(
                 modules,
                 shares,
-                lambda own, rows: cat([self.call(m, x[rows]) for m in own], dim=1),
+                lambda own, part: cat([self.call(m, x[part]) for m in own], dim=1),
             )
-        layers = [
-            [_affine_of(module, x[share.rows], share.stream) for module in own]
-            for own, share in zip(modules, shares, strict=True)
-        ]
-        places = list(zip(*layers, strict=True))  # the layers of all runs at each place
-        if not all(shared([layer.weight for layer in place]) for place in places):
-            outs = [
-                affine(
-                    x[share.rows],
-                    [Segment(share.alone.rows, own)],
-                    self._product(own, x.dtype),
-                    self._bias(own, x.dtype),
-                )
-                for own, share in zip(layers, shares, strict=True)
+        runs = plan.layers.runs
+        if not plan.shared:
+            return torch.cat(
+                [
+                    affine(
+                        x[share.rows],
+                        Layers([own]),
+                        Parts([share.alone.rows]),
+                        self._product(own, x.dtype),
+                        self._bias(own, x.dtype),
+                    )
+                    for own, share in zip(runs, shares, strict=True)
+                ]
+            )
+        product = self._product(runs[0], x.dtype)
+        bias = self._bias(runs[0], x.dtype) if plan.one_bias else None
+        biases = None if plan.one_bias else [self._bias(own, x.dtype) for own in runs]
+        layout, on_gpu = rows.layout, x.device.type == "cuda"
+        parts = Parts(
+            [share.rows for share in shares],
+            biases,
+            layout.ends if on_gpu else None,
+            layout.places if on_gpu and layout.source is None else None,
+        )
+        return affine(x, plan.layers, parts, product, bias)
+
+    def _plan(
+        self, modules: Sequence[Sequence[nn.Module]], x: Tensor, shares: Sequence[Share]
+    ) -> "_Plan | None":
+        """How to compute layers; None: by their own forward. Kept if the modules are fixed."""
+        name = (id(modules[0][0]), len(modules[0]))
+        if self.fixed and name in self._plans:
+            return self._plans[name]
+        plan = None
+        if all(_fusible(module) for own in modules for module in own):
+            layers = [
+                [_affine_of(module, x[share.rows], share.stream) for module in own]
+                for own, share in zip(modules, shares, strict=True)
             ]
-            return torch.cat(outs)
-        one_bias = all(shared([layer.bias for layer in place]) for place in places)
-        segments = [
-            Segment(share.rows, own, None if one_bias else self._bias(own, x.dtype))
-            for own, share in zip(layers, shares, strict=True)
-        ]
-        bias = self._bias(layers[0], x.dtype) if one_bias else None
-        return affine(x, segments, self._product(layers[0], x.dtype), bias)
+            places = list(zip(*layers, strict=True))  # the layers of all runs at each place
+            plan = _Plan(
+                Layers(layers),
+                all(shared([layer.weight for layer in place]) for place in places),
+                all(shared([layer.bias for layer in place]) for place in places),
+            )
+        if not any(_draws(module) for own in modules for module in own):
+            self._plans[name] = plan
+        return plan
 
     def call(self, module: nn.Module, *inputs: Tensor) -> Tensor:
         """A module's own forward, in this precision."""
@@ -126,6 +137,15 @@ class Projection:
         if held is None or held.state != state or any(map(operator.is_not, held.of, parameters)):
             held = self._made[name] = _Made(list(parameters), state, make(True))
         return held.result
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Layers, and whether the runs share all their weights, and all their biases."""
+
+    layers: Layers
+    shared: bool
+    one_bias: bool
 
 
 @dataclass(frozen=True)
@@ -178,6 +198,11 @@ def _affine_of(module: Any, x: Tensor, stream: DropoutStream | None) -> Affine:
     mask = keep(x.shape, p, x, [(slice(0, len(x)), stream)])
     update = (module.lora_a, module.lora_b, module.lora_scaling)
     return Affine(module.weight, module.bias, *update, mask, rescale(p))
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether a layer has a dropout of its own, in training."""
+    return isinstance(module, LoraLinear) and module.lora_dropout.p > 0
 
 
 def hooked(module: nn.Module) -> bool:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..model.bf16 import bf16_products
 from ..model.group import Group
 from ..model.packing import Batch
 from ..spec import one_line
+from .guard import guards
 from .memory import is_out_of_memory
 from .prefix import FrozenPrefix
 from .progress import bar
@@ -147,16 +149,26 @@ class Loop:
     def _step(self, members: list[Trainee]) -> float:
         started, trainees = time.perf_counter(), tuple(members)
         batches = {trainee: trainee.next_batch() for trainee in trainees}
-        losses = self._in_passes(members, lambda some: self._backward(some, batches))
-        for trainee, loss in zip(trainees, losses, strict=True):
-            self._attempt(trainee, loss, lambda t, value: t.update(value, batches[t]))
+        found = self._in_passes(members, lambda some: self._backward(some, batches))
+        results = dict(zip(trainees, found, strict=True))
+        losses = {t: loss for t, loss in results.items() if isinstance(loss, Tensor)}
+        guarded = guards(list(losses), list(losses.values()))
+        for trainee, result in results.items():
+            self._attempt(trainee, result, lambda t, loss: t.apply(loss, guarded.get(t)))
+        left = [trainee for trainee in losses if trainee in self.trainees]
+        for trainee in left:
+            trainee.prefetch()
+        # waits for a GPU, which has had the whole step to do meanwhile
+        values = torch.stack([losses[t] for t in left]).tolist() if left else []
+        for trainee, value in zip(left, values, strict=True):
+            self._attempt(trainee, value, lambda t, loss: t.record(loss, batches[t]))
         tokens = [sum(len(part.input_ids) for part in batches[t]) for t in trainees]
         _share_training(trainees, tokens, time.perf_counter() - started)
-        return next((loss for loss in losses if isinstance(loss, float)), math.nan)
+        return next(iter(values), math.nan)
 
     def _backward(
         self, members: Sequence[Trainee], batches: dict[Trainee, list[Batch]]
-    ) -> list[float]:
+    ) -> list[Tensor]:
         """The loss of each trainee; the gradients are in their parameters."""
         states = [trainee.masks.state() for trainee in members]
         terms = [[t.task.terms(part) for part in batches[t]] for t in members]
@@ -174,12 +186,12 @@ class Loop:
                 trainee.masks.restore(state)
                 trainee.optimizer.zero_grad(set_to_none=True)
             raise
-        return [sum(own) for own in zip(*parts, strict=True)]
+        return list(torch.stack(parts).sum(0))
 
     def _backward_part(
         self, members: Sequence[Trainee], batches: Sequence[Batch], shares: Sequence[float]
-    ) -> list[float]:
-        """Add the gradients of a part of each trainee's step; returns its part of the losses.
+    ) -> Tensor:
+        """Add the gradients of a part of each trainee's step; returns its part of each loss.
 
         Args:
             members: the trainees.
@@ -194,7 +206,7 @@ class Loop:
             ]
         )
         torch.where(losses.isfinite(), losses, 0).sum().backward()
-        return losses.tolist()  # waits for a GPU, which has the backward pass to do meanwhile
+        return losses.detach()
 
     def end_epoch(self) -> None:
         """Score every trainee."""
@@ -257,7 +269,8 @@ class Loop:
         """The models of some trainees; rebuilt when the trainees change."""
         name = tuple(members)
         if name not in self._groups:
-            self._groups[name] = Group([trainee.model for trainee in members])
+            models = [trainee.model for trainee in members]
+            self._groups[name] = Group(models, fixed=members[0].method.grouped_in(self.spec))
         return self._groups[name]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..methods import get_method
 from ..model.build import SharedEncoder, build
@@ -17,6 +18,7 @@ from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec
 from ..tasks import Task
 from ..tasks.encoding import Encoded
+from .guard import Guard
 from .loggers import Logger
 from .prefix import FrozenPrefix, check_frozen
 
@@ -82,6 +84,7 @@ class Trainee:
         self.costs = Costs()
         self.epochs: list[dict[str, Any]] = []  # epoch, loss (mean over examples), scores
         self._batches: Iterator[list[Batch]] = iter(())
+        self._upcoming: list[Batch] | None = None  # the next batch, if it is made
         self._losses: list[float] = []  # of this epoch, each multiplied by its number of examples
         self._examples = np.arange(0)  # of this epoch, in order
 
@@ -103,7 +106,7 @@ class Trainee:
         """
         self.model.train()
         size = self.spec.train.batch_size
-        self._examples, self._losses = examples, []
+        self._examples, self._losses, self._upcoming = examples, [], None
         self._batches = self._steps(examples[done * size :], prefix)
 
     def _steps(self, examples: np.ndarray, prefix: FrozenPrefix | None) -> Iterator[list[Batch]]:
@@ -130,10 +133,32 @@ class Trainee:
     def next_batch(self) -> list[Batch]:
         """The batch of the next step, in parts; clears the gradients of the last step."""
         self.optimizer.zero_grad(set_to_none=True)
-        return next(self._batches)
+        batch, self._upcoming = self._upcoming or next(self._batches), None
+        return batch
 
-    def update(self, loss: float, batch: Sequence[Batch]) -> None:
-        """One optimizer step with the gradients of a batch.
+    def prefetch(self) -> None:
+        """Make the batch of the next step while a GPU is still computing this one."""
+        if self._upcoming is None:
+            self._upcoming = next(self._batches, None)
+
+    def apply(self, loss: Tensor, guard: Guard | None) -> None:
+        """One optimizer step with the gradients of a batch, if its loss is finite.
+
+        Args:
+            loss: mean loss over the batch, a scalar on the device.
+            guard: clips and checks on the device; None: the loss is read here.
+        """
+        if guard is not None:
+            # the names by which PyTorch's GradScaler hands both to a fused optimizer
+            vars(self.optimizer).update(grad_scale=guard.divisor, found_inf=guard.skip)
+        elif loss.isfinite():
+            torch.nn.utils.clip_grad_norm_(self.trained, self.spec.train.max_grad_norm)
+        else:
+            return
+        self.optimizer.step()
+
+    def record(self, loss: float, batch: Sequence[Batch]) -> None:
+        """Note a step whose gradients were applied.
 
         Args:
             loss: mean loss over the batch.
@@ -148,8 +173,6 @@ class Trainee:
                 f"{[i for part in batch for i in _indices(part)]}); try a lower train.lr "
                 f"than {self.spec.train.lr:g} or precision=fp32"
             )
-        torch.nn.utils.clip_grad_norm_(self.trained, self.spec.train.max_grad_norm)
-        self.optimizer.step()
         self.step_count += 1
         self.method.after_step(self.model, self.step_count)
         rate = float(self.schedule.get_last_lr()[0])

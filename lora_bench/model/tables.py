@@ -1,0 +1,72 @@
+"""Where packed tokens are, as the GPU's kernels read it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .layout import Layout
+
+ROWS = 32  # each run starts at a multiple; the value does not affect results
+BLOCKS = (16, 32, 64)  # queries, or keys, of one tile of attention
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The examples of a batch for attention; all integers are int32.
+
+    Attributes:
+        examples: (B, 6) first query row and number of queries, first key row and number of keys,
+            the run, and the first query's place among the rows of its run.
+        query_tiles: (n, 2) example and first query of each tile.
+        key_tiles: (m, 2) example and first key of each tile.
+        block: queries or keys of a tile.
+        height: number of query rows.
+    """
+
+    examples: Tensor
+    query_tiles: Tensor
+    key_tiles: Tensor
+    block: int
+    height: int
+
+    @classmethod
+    def of(cls, queries: "Layout", keys: "Layout") -> "Tables":
+        """The tables for queries and keys of the same examples, on the layouts' device."""
+        run = np.repeat(np.arange(len(keys.parts)), [_count(p.examples) for p in keys.parts])
+        place = queries.starts - np.array([p.rows.start for p in queries.parts])[run]
+        columns = (queries.starts, queries.lengths, keys.starts, keys.lengths, run, place)
+        longest = int(keys.lengths.max())
+        block = next((size for size in BLOCKS if longest <= size), BLOCKS[-1])
+        parts = [np.stack(columns, 1), _tiles(queries.lengths, block), _tiles(keys.lengths, block)]
+        examples, asked, keyed = to_device([x.astype(np.int32) for x in parts], keys.device)
+        return cls(examples, asked, keyed, block, queries.height)
+
+
+def _tiles(lengths: np.ndarray, block: int) -> np.ndarray:
+    """(n, 2): example, and its first token, of each tile of ``block`` tokens."""
+    counts = -(-lengths // block)
+    example = np.repeat(np.arange(len(lengths)), counts)
+    number = np.arange(len(example)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.stack([example, number * block], 1)
+
+
+def _count(part: slice) -> int:
+    return part.stop - part.start
+
+
+def to_device(arrays: list[np.ndarray], device: str | torch.device) -> list[Tensor]:
+    """Arrays of one type on a device, in one transfer for which the host does not wait.
+
+    Args:
+        arrays: arrays of any shape.
+        device: device of the tensors.
+    """
+    flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
+    if torch.device(device).type == "cuda":
+        flat = flat.pin_memory().to(device, non_blocking=True)
+    pieces = flat.split([array.size for array in arrays])
+    return [piece.view(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
