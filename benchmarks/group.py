@@ -6,6 +6,7 @@ Each measurement runs in its own process; sizes take turns within a round.
 import argparse
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -45,8 +46,9 @@ def main(words: Sequence[str] | None = None) -> None:
                 rank=options.rank,
                 device=options.device,
             )
+            named = {name: fact for name, fact in facts(work).items() if name != "group"}
             for size in options.sizes:
-                identity = {"workload": facts(work), "size": size, "round": round_}
+                identity = {"workload": named, "size": size, "round": round_}
                 if not log.has(identity):
                     log.add(identity | _measure(work, size))
     (options.out / "group.md").write_text(report(log.all))
@@ -96,7 +98,7 @@ def table(measured: list[dict[str, Any]]) -> pd.DataFrame:
     frame["rate"] = frame.tokens / frame.seconds
     alone = frame[frame["size"] == 1].set_index(["task", "round"]).rate
     frame["gain"] = [
-        rate / alone[task, round_]
+        rate / alone.get((task, round_), math.nan)
         for rate, task, round_ in zip(frame.rate, frame.task, frame["round"], strict=True)
     ]
     return frame
@@ -110,7 +112,7 @@ def report(measured: list[dict[str, Any]]) -> str:
             "task": str(task),
             "runs in one pass": str(size),
             "tokens/s": spread(part.rate, ",.0f"),
-            "gain": spread(part.gain, ".2f"),
+            "gain": "not measured" if part.gain.isna().any() else spread(part.gain, ".2f"),
             "memory of the process": f"{part.peak_memory_bytes.median() / 2**30:.2f} GiB",
             "n": str(len(part)),
         }

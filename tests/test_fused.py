@@ -165,10 +165,10 @@ def test_masks_depend_on_the_run_and_the_site_and_have_the_rate(keys):
 def test_a_run_has_the_same_masks_in_a_group_as_alone(keys):
     together = Layout.from_lengths(LENGTHS, DEVICE, SIZES)
     alone = Layout.from_lengths(LENGTHS[2:], DEVICE)
-    rows = together.parts[1].rows
-    found = keep_mask(together.places, 16, Mask(keys, 0, P), torch.bool)[rows]
+    part, own = together.parts[1], alone.parts[0]  # one may have more unused rows
+    found = keep_mask(together.places, 16, Mask(keys, 0, P), torch.bool)[part.rows]
     expected = keep_mask(alone.places, 16, Mask(keys[1:], 0, P), torch.bool)
-    assert torch.equal(found, expected)
+    assert torch.equal(found[: part.tokens], expected[: own.tokens])
 
 
 @pytest.mark.slow
