@@ -13,7 +13,8 @@ from lora_bench.model.encoder import (
     load_tokenizer,
     max_tokens,
 )
-from lora_bench.model.layout import CELLS, LENGTHS, ROWS, SPLIT, Layout
+from lora_bench.model.grids import CELLS, LENGTHS, SPLIT
+from lora_bench.model.layout import ROWS, Layout
 from lora_bench.model.packing import Batch
 from lora_bench.model.source import locate
 from lora_bench.model.streams import Streams
@@ -55,7 +56,7 @@ def test_packed_minilm_equals_the_stock_bert_at_full_length():
 
 
 def test_gradients_of_packed_equal_those_of_padded(tiny_encoder, monkeypatch):
-    monkeypatch.setattr("lora_bench.model.layout.SPLIT", 100)
+    monkeypatch.setattr("lora_bench.model.grids.SPLIT", 100)
     tokenizer = load_tokenizer(TINY)
     texts = ("a", "longer text", "the longest text of all, much longer than the others are")
     ids = [tokenizer(t)["input_ids"] for t in texts]
@@ -88,7 +89,7 @@ def test_training_attention_with_dropout_has_the_mean_of_the_one_without():
 
 def test_layout_of_equal_lengths_needs_no_mask(monkeypatch):
     monkeypatch.setattr("lora_bench.model.layout.ROWS", 1)
-    monkeypatch.setattr("lora_bench.model.layout.LENGTHS", 1)
+    monkeypatch.setattr("lora_bench.model.grids.LENGTHS", 1)
     (grid,) = Layout.from_lengths(np.array([4, 4])).grids
     assert grid.bias is None
     layout = Layout.from_lengths(np.array([3, 1]))

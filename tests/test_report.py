@@ -35,6 +35,7 @@ from .helpers import every
 RESULTS = README.parent / "results"
 MAIN = RESULTS / "main"
 COMMITTED = sorted(path.parent.name for path in RESULTS.glob("*/table_last.md"))
+BASELINES = {"low_rank": "full", "placement": "lora r=36"}  # by the first letters of a folder
 CONSTRAINTS = README.parent / "constraints.txt"
 MNLI = Start("mnli-minilm-lora-r8-0123456789", "f")
 
@@ -809,8 +810,9 @@ def test_all_pairs_are_compared_on_request(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_committed_tables_are_those_of_the_committed_records(name, tmp_path):
-    study = ["--baseline", "full"] if name.startswith("low_rank") else []
-    main(["--runs", str(RESULTS / name), "--out", str(tmp_path), *study])
+    chosen = [baseline for start, baseline in BASELINES.items() if name.startswith(start)]
+    words = [word for baseline in chosen for word in ("--baseline", baseline)]
+    main(["--runs", str(RESULTS / name), "--out", str(tmp_path), *words])
     for path in tmp_path.glob("table_*.md"):
         assert (RESULTS / name / path.name).read_text() == path.read_text(), f"stale: {path.name}"
 

@@ -11,7 +11,6 @@ weight), the forward of that module is called.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -21,55 +20,24 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import RobertaModel
 from transformers.models.roberta.modeling_roberta import (
-    RobertaEmbeddings,
     RobertaIntermediate,
     RobertaLayer,
-    RobertaOutput,
     RobertaSelfAttention,
-    RobertaSelfOutput,
 )
 
 from .attention import attend
-from .dropout import Dropout, DropoutStream, keep, rescale
+from .blocks import Blocks, Output, end_of, is_fusible, is_standard, linears_of
+from .dropout import DropoutStream, keep, rescale
+from .embeddings import embed
 from .functions import ResidualNorm
 from .fused import Mask, keep_mask, residual_norm, usable
 from .layout import Layout
-from .lora import ATTENTION_TARGETS, LoraRobertaSelfAttention
+from .lora import ATTENTION_TARGETS
 from .packing import Batch
-from .projection import Projection, cat, each, hooked, rate, shared
+from .projection import Projection, cat, each, rate
 from .rows import Rows
 
-Output = RobertaSelfOutput | RobertaOutput
 SITES = 3  # dropout masks of a layer: attention weights, and the ends of both blocks
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """One layer's modules, each of all runs."""
-
-    layers: list[RobertaLayer]
-    attentions: list[RobertaSelfAttention]
-    attention_outputs: list[RobertaSelfOutput]
-    intermediates: list[RobertaIntermediate]
-    outputs: list[RobertaOutput]
-
-    @classmethod
-    def of(cls, encoders: Sequence[RobertaModel], index: int) -> "Blocks":
-        """The modules of a layer."""
-        layers = [encoder.encoder.layer[index] for encoder in encoders]
-        return cls(
-            layers,
-            [layer.attention.self for layer in layers],
-            [layer.attention.output for layer in layers],
-            [layer.intermediate for layer in layers],
-            [layer.output for layer in layers],
-        )
-
-    @property
-    def standard(self) -> bool:
-        """Whether no method has replaced the attention."""
-        known = (RobertaSelfAttention, LoraRobertaSelfAttention)
-        return all(type(attention) in known for attention in self.attentions)
 
 
 class EncoderPass:
@@ -154,7 +122,7 @@ class EncoderPass:
             return batch.hidden
         tables = [encoder.embeddings for encoder in self.encoders]
         counts = [part.tokens for part in batch.layout.parts]
-        x = _embed(tables, batch, counts)
+        x = embed(tables, batch, counts)
         p = rate(tables[0].dropout)
         if usable(x):
             site = SITES * len(self.encoders[0].encoder.layer)
@@ -256,7 +224,7 @@ class EncoderPass:
         return self.project(made, x, rows)
 
     def _intermediate(self, blocks: Sequence[RobertaIntermediate], x: Tensor, rows: Rows) -> Tensor:
-        linears = self._once(("intermediate", id(blocks[0])), lambda: _linears_of(blocks))
+        linears = self._once(("intermediate", id(blocks[0])), lambda: linears_of(blocks))
         if linears is None:
             return each(blocks, rows.shares, lambda block, own: self.project.call(block, x[own]))
         wide = self.project(linears, x, rows)
@@ -266,7 +234,7 @@ class EncoderPass:
         self, blocks: Sequence[Output], h: Tensor, residual: Tensor, rows: Rows, site: int
     ) -> Tensor:
         """h (R, D or intermediate), residual (R, D) -> (R, D), or B rows for R."""
-        kind = self._once(("end", site), lambda: _end_of(blocks))
+        kind = self._once(("end", site), lambda: end_of(blocks))
         if kind.standard:
             h = self.project(kind.linears, h, rows)
         if kind.one_norm:
@@ -274,12 +242,12 @@ class EncoderPass:
         outs = []
         for run, (block, share) in enumerate(zip(blocks, rows.shares, strict=True)):
             own, rest = h[share.rows], residual[share.rows]
-            if not _standard(block):
+            if not is_standard(block):
                 outs.append(self.project.call(block, own, rest))
                 continue
             if not kind.standard:
                 own = self.project.call(block.dense, own)
-            if _fusible(block):
+            if is_fusible(block):
                 outs.append(self._fused_end(block, own, rest, rows, site, run))
             else:
                 outs.append(self._end(block, own, rest))
@@ -310,28 +278,6 @@ class EncoderPass:
             return block.LayerNorm(block.dropout(h) + residual).to(residual.dtype)
 
 
-def _embed(tables: Sequence[RobertaEmbeddings], batch: Batch, counts: Sequence[int]) -> Tensor:
-    """The embeddings of all tokens (T, D).
-
-    Args:
-        tables: embedding tables of each run.
-        batch: tokens of all runs.
-        counts: number of tokens of each run.
-    """
-    ids = torch.stack([batch.input_ids, batch.position_ids, batch.token_type_ids])  # (3, T)
-    weights = [list(table.parameters()) for table in tables]
-    if all(map(shared, zip(*weights, strict=True))):
-        return _embed_one(tables[0], ids)
-    pairs = zip(tables, ids.split(counts, 1), strict=True)
-    return torch.cat([_embed_one(table, own) for table, own in pairs])
-
-
-def _embed_one(table: RobertaEmbeddings, ids: Tensor) -> Tensor:
-    words, positions, types = ids
-    total = table.word_embeddings(words) + table.position_embeddings(positions)
-    return table.LayerNorm(total + table.token_type_embeddings(types))
-
-
 def _restore(streams: Sequence[DropoutStream], states: Sequence[Any]) -> None:
     for stream, state in zip(streams, states, strict=True):
         stream.restore(state)
@@ -347,10 +293,6 @@ def _with_spare_rows(x: Tensor, layout: Layout) -> Tensor:
     return cat(padded)
 
 
-def _shared_norm(norms: Sequence[nn.LayerNorm]) -> bool:
-    return shared([norm.weight for norm in norms]) and shared([norm.bias for norm in norms])
-
-
 def _residual_norm(
     norm: nn.LayerNorm, h: Tensor, residual: Tensor, mask: Tensor | None, p: float
 ) -> Tensor:
@@ -360,40 +302,3 @@ def _residual_norm(
     if h.device.type != "cpu":  # only the CPU's LayerNorm takes fp32 weights with bf16
         weight, bias = weight.to(h.dtype), bias.to(h.dtype)
     return ResidualNorm.apply(h, residual, mask, rescale(p), weight, bias, norm.eps)
-
-
-def _linears_of(blocks: Sequence[RobertaIntermediate]) -> list[list[nn.Linear]] | None:
-    """The linear layer of each run; None: a block is not transformers' own, or has hooks."""
-    if any(type(block) is not RobertaIntermediate or hooked(block) for block in blocks):
-        return None
-    return [[block.dense] for block in blocks]
-
-
-@dataclass(frozen=True)
-class _End:
-    """What is known of one output block of all runs.
-
-    Attributes:
-        standard: whether each is transformers' own, without hooks.
-        one_norm: whether their dropout and LayerNorm are, too, and the runs share the latter.
-        linears: the linear layer of each run, if they are standard.
-    """
-
-    standard: bool
-    one_norm: bool
-    linears: list[list[nn.Linear]]
-
-
-def _end_of(blocks: Sequence[Output]) -> _End:
-    if not all(map(_standard, blocks)):
-        return _End(False, False, [])
-    one = all(map(_fusible, blocks)) and _shared_norm([block.LayerNorm for block in blocks])
-    return _End(True, one, [[block.dense] for block in blocks])
-
-
-def _standard(block: Output) -> bool:
-    return type(block) in (RobertaSelfOutput, RobertaOutput) and not hooked(block)
-
-
-def _fusible(block: Output) -> bool:
-    return type(block.dropout) in (nn.Dropout, Dropout) and type(block.LayerNorm) is nn.LayerNorm

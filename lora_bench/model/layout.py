@@ -15,40 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .grids import Grid, Group, grouped, padded, round_up
 from .tables import ROWS, Tables, to_device
 
-# The values do not affect results. A CPU compiles its bf16 products for each new shape, which takes
-# longer than a small product: rows are rounded up to a multiple of ROWS, and lengths to one of
-# LENGTHS, so that shapes recur. Halving a grid pays off if it saves SPLIT scores per head. CELLS
-# keeps the scores of a grid at sizes that the allocator reuses.
-LENGTHS = 16
-SPLIT = 12_000
-CELLS = 600_000
-WASTE = 5  # on a GPU, at most a share of 2 to the minus (WASTE - 1) of all rows is unused
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A padded grid of b examples of similar length.
-
-    Attributes:
-        examples: (b,) indices of its examples in the batch.
-        longest: L, number of tokens of the longest example, rounded up.
-        start: index of its first cell among the cells of all grids.
-        bias: (b, 1, 1, L), 0 on real tokens, -inf on padding; None: nothing is padded.
-        parts: (run, part of its examples) pairs; a run draws a mask for each part.
-    """
-
-    examples: np.ndarray
-    longest: int
-    start: int
-    bias: Tensor | None
-    parts: tuple[tuple[int, slice], ...]
-
-    @property
-    def cells(self) -> slice:
-        """The grid's cells among the cells of all grids."""
-        return slice(self.start, self.start + len(self.examples) * self.longest)
+# On a GPU, at most a share of 2 to the minus (WASTE - 1) of a thousand rows or more is unused. The
+# value does not affect results.
+WASTE = 5
 
 
 @dataclass(frozen=True)
@@ -134,7 +106,7 @@ class Layout:
         return Layout(ones, parts, starts_of(ones), self.device, self)
 
     @property
-    def grids(self) -> "tuple[Grid, ...]":
+    def grids(self) -> tuple[Grid, ...]:
         """Each example is in one of them."""
         return self._cells[0]
 
@@ -171,13 +143,12 @@ class Layout:
         return Tables.of(self, self.source or self)
 
     @cached_property
-    def _cells(self) -> "tuple[tuple[Grid, ...], Tensor, Tensor]":
+    def _cells(self) -> tuple[tuple[Grid, ...], Tensor, Tensor]:
         """Grids, rows and cells."""
         grids, rows, start = [], [], 0
-        step = LENGTHS if self.source is None else 1
         for group in self._groups():
             own = self.lengths[group.examples]
-            longest = _round_up(int(own.max()), step)
+            longest = padded(int(own.max())) if self.source is None else 1
             column = np.arange(longest)
             real = column < own[:, None]  # (b, L)
             row = self.starts[group.examples, None] + column
@@ -194,16 +165,11 @@ class Layout:
         row_of, cell_of = (torch.from_numpy(x).to(self.device) for x in (flat, cells[:-1]))
         return tuple(grids), row_of, cell_of
 
-    def _groups(self) -> "list[_Group]":
+    def _groups(self) -> list[Group]:
         """The examples of each grid."""
         if self.source is not None:
-            return [_Group(grid.examples, grid.parts) for grid in self.source.grids]
-        groups = [
-            (run, part.examples.start + group)
-            for run, part in enumerate(self.parts)
-            for group in _groups(self.lengths[part.examples])
-        ]
-        return _merged(groups, self.lengths)
+            return [Group(grid.examples, grid.parts) for grid in self.source.grids]
+        return grouped(self.lengths, [part.examples for part in self.parts])
 
 
 def _parts(lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[Part]:
@@ -211,7 +177,7 @@ def _parts(lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[Part]:
     for stop, size in zip(accumulate(sizes), sizes, strict=True):
         examples = slice(stop - size, stop)
         tokens = int(lengths[examples].sum())
-        rows = slice(row, row + _round_up(tokens, ROWS))
+        rows = slice(row, row + round_up(tokens, ROWS))
         yield Part(examples, rows, tokens)
         row = rows.stop
 
@@ -224,7 +190,7 @@ def _widened(last: Part) -> Part:
     """
     height = last.rows.stop
     step = max(2 * ROWS, 1 << max(0, height.bit_length() - WASTE))
-    return Part(last.examples, slice(last.rows.start, _round_up(height, step)), last.tokens)
+    return Part(last.examples, slice(last.rows.start, round_up(height, step)), last.tokens)
 
 
 def starts_of(lengths: np.ndarray) -> np.ndarray:
@@ -237,67 +203,3 @@ def _numbered(counts: Sequence[int]) -> np.ndarray:
     groups = np.repeat(np.arange(len(counts)), counts)
     numbers = np.concatenate([np.arange(count) for count in counts])
     return np.stack([groups, numbers], 1).astype(np.int32)
-
-
-def _round_up(count: int, step: int) -> int:
-    return -(-count // step) * step
-
-
-@dataclass(frozen=True)
-class _Group:
-    """The examples of a grid, and which of them belong to which run."""
-
-    examples: np.ndarray
-    parts: tuple[tuple[int, slice], ...]
-
-
-def _merged(groups: list[tuple[int, np.ndarray]], lengths: np.ndarray) -> list[_Group]:
-    """Groups merged if their rounded lengths are equal, as far as CELLS allows.
-
-    Args:
-        groups: run, and indices of its examples, longest first.
-        lengths: (B,), lengths of all examples.
-    """
-    by_length: dict[int, list[list[tuple[int, np.ndarray]]]] = {}
-    for run, examples in groups:
-        longest = _round_up(int(lengths[examples[0]]), LENGTHS)
-        found = by_length.setdefault(longest, [[]])
-        cells = (sum(len(e) for _, e in found[-1]) + len(examples)) * longest**2
-        if found[-1] and cells > CELLS:
-            found.append([])
-        found[-1].append((run, examples))
-    return [
-        _joined(joined)
-        for longest in sorted(by_length, reverse=True)
-        for joined in by_length[longest]
-    ]
-
-
-def _joined(groups: list[tuple[int, np.ndarray]]) -> _Group:
-    stops = accumulate(len(examples) for _, examples in groups)
-    parts = tuple(
-        (run, slice(stop - len(examples), stop))
-        for (run, examples), stop in zip(groups, stops, strict=True)
-    )
-    return _Group(np.concatenate([examples for _, examples in groups]), parts)
-
-
-def _groups(lengths: np.ndarray) -> list[np.ndarray]:
-    """Indices of the examples of each grid of one run, longest first.
-
-    A grid is halved if that saves more than SPLIT scores per head, and cut to at most CELLS.
-    """
-    by_length = np.argsort(-lengths, kind="stable")
-    groups = []
-    for part in _split(by_length, lengths[by_length].astype(np.int64) ** 2):
-        most = max(1, CELLS // int(lengths[part[0]]) ** 2)
-        groups += [part[start : start + most] for start in range(0, len(part), most)]
-    return groups
-
-
-def _split(examples: np.ndarray, squares: np.ndarray) -> list[np.ndarray]:
-    """Split examples by similar length; squares (n,) are their squared lengths, descending."""
-    half = len(examples) // 2
-    if half == 0 or (squares[0] - squares[half]) * (len(examples) - half) <= SPLIT:
-        return [examples]
-    return _split(examples[:half], squares[:half]) + _split(examples[half:], squares[half:])

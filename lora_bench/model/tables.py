@@ -10,7 +10,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .layout import Layout
 
-ROWS = 32  # each run starts at a multiple; the value does not affect results
+# The rows of each run are a multiple, so that the shapes of products recur, and a tile of a
+# GPU's product holds the rows of one run. The value does not affect results.
+ROWS = 32
 BLOCKS = (16, 32, 64)  # queries, or keys, of one tile of attention
 
 
