@@ -91,8 +91,8 @@ PEFT: dict[str, Callable[[Workload], float]] = {
 
 
 def systems(work: Workload) -> dict[str, Callable[[Workload], float]]:
-    """The systems that can run a workload: full fine-tuning shares nothing between runs."""
-    together = {work.grouped: grouped} if work.method == "lora" else {}
+    """The systems that can run a workload: a group is not one of full fine-tuning or of one run."""
+    together = {work.grouped: grouped} if work.method == "lora" and work.group > 1 else {}
     return {"lora-bench": ours, **together, **PEFT}
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,9 +99,14 @@ def test_gradient_checkpointing_changes_nothing(tiny_spec, precision):
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
 
 
-def test_a_step_waits_once_for_the_gpu(tiny_spec):
-    specs = [tiny_spec(*RECIPE, "precision=bf16", "device=cuda", f"seed={s}") for s in range(3)]
-    loop = Loop(trainees(specs))
+@pytest.mark.parametrize("task", ["sst2", "squad_v1"])
+def test_a_step_waits_once_for_the_gpu(tiny_spec, task):
+    words = [*RECIPE, f"task={task}", "precision=bf16", "device=cuda"]
+    specs = [tiny_spec(*words, f"seed={seed}") for seed in range(3)]
+    group = trainees(specs)
+    for trainee in group if task == "squad_v1" else []:
+        trainee.data.labels = np.tile([1, 2], (len(trainee.data), 1))
+    loop = Loop(group)
     loop.start_epoch()
     loop.step()
     with warnings.catch_warnings(record=True) as caught:

@@ -11,7 +11,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="Triton comes with PyTorch's CUDA builds")
 
-from lora_bench.model import fused
+from lora_bench.model import fused, tables
 from lora_bench.model.build import SharedEncoder
 from lora_bench.model.dropout import LEVELS, rescale
 from lora_bench.model.fused import SPAN, FusedAttention, Mask, draw_keys, keep_mask, residual_norm
@@ -106,14 +106,14 @@ def test_residual_norm_and_its_gradients_are_those_of_plain_operators(layout, ke
     norm.requires_grad_(trained)
     inputs = [torch.randn(layout.height, width, device=DEVICE, requires_grad=True) for _ in "hr"]
     mask = Mask(keys, 2, p)
-    found = residual_norm(norm, *inputs, layout.places, mask)
+    found = residual_norm(norm, *inputs, layout.owners, mask)
     rows = []
     for run, part in enumerate(layout.parts):
         index = np.arange((part.rows.stop - part.rows.start) * width).reshape(-1, width)
         rows.append(kept(index, keys[run].cpu().numpy(), 2, p))
     keep = torch.from_numpy(np.concatenate(rows)).to(DEVICE)
     if p:
-        assert torch.equal(keep_mask(layout.places, width, mask, torch.bool), keep)
+        assert torch.equal(keep_mask(layout.owners, width, mask, torch.bool), keep)
     h, residual = inputs
     expected = norm(residual + h * keep * rescale(p))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -138,7 +138,7 @@ def test_low_rank_products_are_added_to_each_run_s_own_rows(layout, rank):
         expected = out.clone()
         for part, own in zip(layout.parts, b, strict=True):
             expected[part.rows, width:] += low[part.rows] @ own.t()
-        fused.add_low_rank(out[:, width:], low, b, layout.places)
+        fused.add_low_rank(out[:, width:], low, b, layout.owners)
         torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -150,9 +150,9 @@ def test_a_mask_of_any_shape_starts_with_that_of_fewer_rows():
 
 
 def test_masks_depend_on_the_run_and_the_site_and_have_the_rate(keys):
-    places = torch.tensor([[run, row] for run in range(2) for row in range(500)], device=DEVICE)
-    places = places.to(torch.int32)
-    one, other = (keep_mask(places, 64, Mask(keys, site, P), torch.bool) for site in (0, 1))
+    owners = torch.tensor([[run, row] for run in range(2) for row in range(500)], device=DEVICE)
+    owners = owners.to(torch.int32)
+    one, other = (keep_mask(owners, 64, Mask(keys, site, P), torch.bool) for site in (0, 1))
     for mask in (one, other, one ^ other, one[:500] ^ one[500:]):
         expected = 1 - P if mask is one or mask is other else 2 * P * (1 - P)
         share = mask.double().mean().item()
@@ -166,14 +166,14 @@ def test_a_run_has_the_same_masks_in_a_group_as_alone(keys):
     together = Layout.from_lengths(LENGTHS, DEVICE, SIZES)
     alone = Layout.from_lengths(LENGTHS[2:], DEVICE)
     part, own = together.parts[1], alone.parts[0]  # one may have more unused rows
-    found = keep_mask(together.places, 16, Mask(keys, 0, P), torch.bool)[part.rows]
-    expected = keep_mask(alone.places, 16, Mask(keys[1:], 0, P), torch.bool)
+    found = keep_mask(together.owners, 16, Mask(keys, 0, P), torch.bool)[part.rows]
+    expected = keep_mask(alone.owners, 16, Mask(keys[1:], 0, P), torch.bool)
     assert torch.equal(found[: part.tokens], expected[: own.tokens])
 
 
 @pytest.mark.slow
 def test_a_run_trains_through_the_kernels_in_a_group_as_alone(tiny_spec, monkeypatch):
-    monkeypatch.setattr(fused, "DEVICE", DEVICE)
+    monkeypatch.setattr(tables, "GPU", DEVICE)
     words = ["train.epochs=1", "train.batch_size=3", f"device={DEVICE}"]
     specs = [tiny_spec(*words, f"method.rank={rank}", f"seed={rank}") for rank in (2, 8)]
 

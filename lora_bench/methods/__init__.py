@@ -62,8 +62,9 @@ class Method:
         ignores: paths of settings outside of ``method`` that have no effect on this method.
         grouped: whether runs of this method can be trained in one pass with others: it trains only
             updates of linear layers, biases, LayerNorms, adapters or the head; every other
-            parameter keeps its pretrained value; and the optimizer sees only this run. A subclass
-            does not inherit it.
+            parameter keeps its pretrained value; the optimizer sees only this run; and after
+            ``prepare`` it replaces no module, adds no hook, and neither merges nor unfreezes
+            anything. A subclass does not inherit it.
         stateless: whether parameters and optimizer are all that a stopped run needs to continue. A
             subclass does not inherit it.
         packages: optional packages that it needs, with the extra that installs each.

@@ -56,7 +56,7 @@ class _Affine(torch.autograd.Function):
         *trained: Tensor,
     ) -> Tensor:
         out = product.forward(x, bias)  # (T, N)
-        for rows, own in zip(parts.rows, parts.biases or (), strict=parts.biases is not None):
+        for rows, own in zip(parts.rows, parts.biases or [None] * len(parts.rows), strict=True):
             if own is not None:
                 out[rows] += own
         updates = updates_of(layers, parts, x)

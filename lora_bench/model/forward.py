@@ -127,7 +127,7 @@ class EncoderPass:
         if usable(x):
             site = SITES * len(self.encoders[0].encoder.layer)
             mask = Mask(rows.keys, site, p)
-            kept = keep_mask(rows.layout.token_places, x.shape[1], mask, x.dtype)
+            kept = keep_mask(rows.layout.token_owners, x.shape[1], mask, x.dtype)
         else:
             ends = accumulate(counts)
             own = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
@@ -262,12 +262,21 @@ class EncoderPass:
         site: int,
         run: int | None = None,
     ) -> Tensor:
-        """``LayerNorm(residual + dropout of h)``, for all rows or for those of one run."""
+        """``LayerNorm(residual + dropout of h)``.
+
+        Args:
+            block: its dropout and LayerNorm.
+            h: (n, D), all rows or those of one run.
+            residual: (n, D).
+            rows: all rows.
+            site: number of the dropout mask in the pass.
+            run: the run that the n rows belong to; None: they are all rows.
+        """
         p, norm = rate(block.dropout), block.LayerNorm
         shares = rows.shares if run is None else [rows.shares[run].alone]
         if usable(h):
-            places = rows.layout.places
-            own = places if run is None else places[rows.shares[run].rows]
+            owners = rows.layout.owners
+            own = owners if run is None else owners[rows.shares[run].rows]
             return residual_norm(norm, h, residual, own, Mask(rows.keys, site, p))
         mask = keep(h.shape, p, h, [(share.rows, share.stream) for share in shares])
         return _residual_norm(norm, h, residual, mask, p)

@@ -6,6 +6,7 @@ it, and in float64, the pass uses PyTorch's operators.
 """
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,25 +16,42 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .dropout import LEVELS, DropoutStream, rescale
-from .tables import ROWS, Tables, to_device
+from ..spec import first_line
+from .dropout import DropoutStream, rescale, threshold
+from .tables import ROWS, Tables, on_gpu, to_device
 
 SPAN = 2048  # tokens of the longest example: positions of a mask's row
 TYPES = (torch.bfloat16, torch.float32)
-DEVICE = "cuda"
+CAPABILITY = (8, 0)  # of the oldest GPUs with products in bf16
 COLUMNS = 128  # of the output in one tile of a low-rank product
 FLAT = 1024  # elements of a mask that one program of a kernel computes
 
 
-@cache
-def has_triton() -> bool:
-    """Whether Triton is installed."""
-    return importlib.util.find_spec("triton") is not None
-
-
 def usable(x: Tensor) -> bool:
     """Whether the kernels can compute with a tensor of this type on its device."""
-    return x.device.type == DEVICE and x.dtype in TYPES and has_triton()
+    return on_gpu(x.device) and x.dtype in TYPES and can_launch(x.device)
+
+
+@cache
+def can_launch(device: torch.device) -> bool:
+    """Whether Triton is installed and compiles kernels for a device. If it fails, it says so once.
+
+    Triton compiles its driver with the machine's C compiler, which may be missing.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return False
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < CAPABILITY:
+        return False
+    try:
+        fill_mask(torch.empty(1, device=device), np.zeros(2, dtype=np.int32), 0.5)
+    except Exception as error:  # whatever compilers and drivers may raise
+        warnings.warn(
+            f"device={device}: Triton cannot compile a kernel ({first_line(error)}); PyTorch's "
+            "operators are used, which are slower",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ class Mask:
     @property
     def numbers(self) -> tuple[int, int, float]:
         """Site, threshold of the 16-bit draws, and factor of the kept elements."""
-        return self.site, round(self.p * LEVELS), rescale(self.p)
+        return self.site, threshold(self.p), rescale(self.p)
 
 
 def draw_keys(streams: Sequence[DropoutStream | None], device: torch.device) -> Tensor:
@@ -93,11 +111,13 @@ class FusedAttention(torch.autograd.Function):
         ctx.settings = _settings(tables, heads, scaling, mask, q.shape[1] // heads)
         ctx.tables, ctx.heads = tables, heads
         numbers, options = ctx.settings
-        kernels.attention_forward[len(tables.query_tiles), heads](
-            q, k, v, out, lse, tables.query_tiles, tables.examples, _keys(mask, tables.examples),
-            q.stride(0), k.stride(0), *numbers, **options,
-        )  # fmt: skip
-        ctx.save_for_backward(queries, keys_values, out, lse, _keys(mask, tables.examples))
+        keys = _keys(mask, tables.examples)
+        with torch.cuda.device_of(q):  # Triton launches on the current GPU
+            kernels.attention_forward[len(tables.query_tiles), heads](
+                q, k, v, out, lse, tables.query_tiles, tables.examples, keys,
+                q.stride(0), k.stride(0), *numbers, **options,
+            )  # fmt: skip
+        ctx.save_for_backward(queries, keys_values, out, lse, keys)
         return out
 
     @staticmethod
@@ -113,14 +133,16 @@ class FusedAttention(torch.autograd.Function):
         tables, heads, (numbers, options) = ctx.tables, ctx.heads, ctx.settings
         strides = (q.stride(0), k.stride(0))
         grad, along = grad.contiguous(), torch.empty_like(lse)
-        kernels.attention_backward_q[len(tables.query_tiles), heads](
-            q, k, v, out, grad, grad_q, lse, along, tables.query_tiles, tables.examples, keys,
-            *strides, *numbers, **options,
-        )  # fmt: skip
-        kernels.attention_backward_kv[len(tables.key_tiles), heads](
-            q, k, v, grad, grad_k, grad_v, lse, along, tables.key_tiles, tables.examples, keys,
-            *strides, *numbers, **options,
-        )  # fmt: skip
+        with torch.cuda.device_of(grad):  # Triton launches on the current GPU
+            kernels.attention_backward_q[len(tables.query_tiles), heads](
+                q, k, v, out, grad, grad_q, lse, along, tables.query_tiles, tables.examples, keys,
+                *strides, *numbers, **options,
+            )  # fmt: skip
+        with torch.cuda.device_of(grad):  # Triton launches on the current GPU
+            kernels.attention_backward_kv[len(tables.key_tiles), heads](
+                q, k, v, grad, grad_k, grad_v, lse, along, tables.key_tiles, tables.examples, keys,
+                *strides, *numbers, **options,
+            )  # fmt: skip
         return grad_queries, grad_rest, None, None, None, None
 
 
@@ -135,7 +157,7 @@ def _settings(
     tables: Tables, heads: int, scaling: float, mask: Mask, size: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments that all attention kernels share: by position, and by name."""
-    wide = max(16, 1 << (size - 1).bit_length())  # a tile's product needs 16 columns
+    wide = max(16, _power_of_two(size))  # a tile's product needs 16 columns
     options = {"SIZE": size, "D": wide, "BLOCK": tables.block, "SPAN": SPAN}
     warps = 4 if tables.block == 64 else 2
     numbers = (tables.height, heads, scaling, *mask.numbers)
@@ -144,6 +166,7 @@ def _settings(
 
 def _keys(mask: Mask, other: Tensor) -> Tensor:
     """The keys; any tensor of the device if nothing is dropped and nothing reads them."""
+    assert mask.keys is not None or not mask.drops
     return other if mask.keys is None else mask.keys
 
 
@@ -155,25 +178,26 @@ class FusedResidualNorm(torch.autograd.Function):
         ctx: Any,
         h: Tensor,
         residual: Tensor,
-        places: Tensor,
+        owners: Tensor,
         mask: Mask,
         weight: Tensor,
         bias: Tensor,
         eps: float,
     ) -> Tensor:
-        """h, residual (R, D); places (R, 2) int32; weight, bias (D,) -> (R, D)."""
+        """h, residual (R, D); owners (R, 2) int32; weight, bias (D,) -> (R, D)."""
         from . import kernels
 
         h, residual = h.contiguous(), residual.contiguous()
         out, total = torch.empty_like(h), torch.empty_like(h)
-        mean, rstd = h.new_empty(2, len(h), dtype=torch.float32)
-        block = 1 << (h.shape[1] - 1).bit_length()
-        keys = _keys(mask, places)
-        kernels.residual_norm_forward[(len(h),)](
-            h, residual, out, total, mean, rstd, weight, bias, places, keys,
-            h.shape[1], eps, *mask.numbers, BLOCK=block, DROPOUT=mask.drops,
-        )  # fmt: skip
-        ctx.save_for_backward(total, mean, rstd, weight, bias, places, keys)
+        mean, rstd = (h.new_empty(len(h), dtype=torch.float32) for _ in range(2))
+        block = _power_of_two(h.shape[1])
+        keys = _keys(mask, owners)
+        with torch.cuda.device_of(h):  # Triton launches on the current GPU
+            kernels.residual_norm_forward[(len(h),)](
+                h, residual, out, total, mean, rstd, weight, bias, owners, keys,
+                h.shape[1], eps, *mask.numbers, BLOCK=block, DROPOUT=mask.drops,
+            )  # fmt: skip
+        ctx.save_for_backward(total, mean, rstd, weight, bias, owners, keys)
         ctx.mask, ctx.block = mask, block
         return out
 
@@ -182,14 +206,15 @@ class FusedResidualNorm(torch.autograd.Function):
         """The gradients of h, residual, weight and bias."""
         from . import kernels
 
-        total, mean, rstd, weight, bias, places, keys = ctx.saved_tensors
+        total, mean, rstd, weight, bias, owners, keys = ctx.saved_tensors
         grad = grad.contiguous()
         grad_total = torch.empty_like(total)
         grad_h = torch.empty_like(total) if ctx.mask.drops else grad_total
-        kernels.residual_norm_backward[(len(total),)](
-            grad, grad_h, grad_total, total, mean, rstd, weight, places, keys,
-            total.shape[1], *ctx.mask.numbers, BLOCK=ctx.block, DROPOUT=ctx.mask.drops,
-        )  # fmt: skip
+        with torch.cuda.device_of(grad):  # Triton launches on the current GPU
+            kernels.residual_norm_backward[(len(total),)](
+                grad, grad_h, grad_total, total, mean, rstd, weight, owners, keys,
+                total.shape[1], *ctx.mask.numbers, BLOCK=ctx.block, DROPOUT=ctx.mask.drops,
+            )  # fmt: skip
         wanted = list(ctx.needs_input_grad[4:6])
         of_norm: Sequence[Tensor | None] = (None, None)
         if any(wanted):
@@ -202,29 +227,30 @@ class FusedResidualNorm(torch.autograd.Function):
 
 
 def residual_norm(
-    norm: nn.LayerNorm, h: Tensor, residual: Tensor, places: Tensor, mask: Mask
+    norm: nn.LayerNorm, h: Tensor, residual: Tensor, owners: Tensor, mask: Mask
 ) -> Tensor:
     """``norm(residual + dropout of h)``; all (R, D)."""
-    return FusedResidualNorm.apply(h, residual, places, mask, norm.weight, norm.bias, norm.eps)
+    return FusedResidualNorm.apply(h, residual, owners, mask, norm.weight, norm.bias, norm.eps)
 
 
-def add_low_rank(out: Tensor, low: Tensor, b: Tensor, places: Tensor) -> None:
+def add_low_rank(out: Tensor, low: Tensor, b: Tensor, owners: Tensor) -> None:
     """Add to each run's rows the product of its inner activations and its own B.
 
     Args:
         out: (T, N), of which the columns are adjacent.
         low: (T, r), of which the columns are adjacent.
         b: (runs, N, r).
-        places: (T, 2) int32; each run starts at a multiple of ``ROWS``.
+        owners: (T, 2) int32; each run starts at a multiple of ``ROWS``.
     """
     from . import kernels
 
     width, rank = b.shape[1:]
-    ranks = min(64, max(16, 1 << (rank - 1).bit_length()))  # a tile's product needs 16
-    kernels.add_low_rank[len(out) // ROWS, -(-width // COLUMNS)](
-        out, low, b, places, out.stride(0), low.stride(0), *b.stride(), width, rank,
-        ROWS=ROWS, COLUMNS=COLUMNS, RANKS=ranks,
-    )  # fmt: skip
+    ranks = min(64, max(16, _power_of_two(rank)))  # a tile's product needs 16
+    with torch.cuda.device_of(out):  # Triton launches on the current GPU
+        kernels.add_low_rank[len(out) // ROWS, -(-width // COLUMNS)](
+            out, low, b, owners, out.stride(0), low.stride(0), *b.stride(), width, rank,
+            ROWS=ROWS, COLUMNS=COLUMNS, RANKS=ranks,
+        )  # fmt: skip
 
 
 def fill_mask(out: Tensor, key: np.ndarray, p: float) -> Tensor:
@@ -241,16 +267,17 @@ def fill_mask(out: Tensor, key: np.ndarray, p: float) -> Tensor:
     from . import kernels
 
     low, high = key.tolist()
-    threshold, size = round(p * LEVELS), out.numel()
-    kernels.mask_flat[(-(-size // FLAT),)](out, low, high, size, threshold, BLOCK=FLAT)
+    size = out.numel()
+    with torch.cuda.device_of(out):  # Triton launches on the current GPU
+        kernels.mask_flat[(-(-size // FLAT),)](out, low, high, size, threshold(p), BLOCK=FLAT)
     return out
 
 
-def keep_mask(places: Tensor, width: int, mask: Mask, dtype: torch.dtype) -> Tensor | None:
+def keep_mask(owners: Tensor, width: int, mask: Mask, dtype: torch.dtype) -> Tensor | None:
     """The mask of 0 and 1 that the kernels compute for rows of a width, (R, width).
 
     Args:
-        places: (R, 2) int32, the run of each row, and its place among the rows of its run.
+        owners: (R, 2) int32, the run of each row, and its place among the rows of its run.
         width: number of columns.
         mask: what to compute it from; None is returned if it drops nothing.
         dtype: type of the mask.
@@ -260,8 +287,14 @@ def keep_mask(places: Tensor, width: int, mask: Mask, dtype: torch.dtype) -> Ten
     if not mask.drops:
         return None
     assert mask.keys is not None
-    out = torch.empty(len(places), width, device=places.device, dtype=dtype)
-    site, threshold, _ = mask.numbers
-    block = 1 << (width - 1).bit_length()
-    kernels.mask_rows[(len(places),)](out, places, mask.keys, width, site, threshold, BLOCK=block)
+    out = torch.empty(len(owners), width, device=owners.device, dtype=dtype)
+    site, lowest, _ = mask.numbers
+    block = _power_of_two(width)
+    with torch.cuda.device_of(out):  # Triton launches on the current GPU
+        kernels.mask_rows[(len(owners),)](out, owners, mask.keys, width, site, lowest, BLOCK=block)
     return out
+
+
+def _power_of_two(count: int) -> int:
+    """The lowest power of two that is not below ``count``."""
+    return 1 << (count - 1).bit_length()

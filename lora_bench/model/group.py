@@ -18,7 +18,7 @@ class Group:
     Args:
         models: models with the same task and encoder, in one precision. The modules of several
             models, and which parameters are trained, must not change as long as the group is used.
-        fixed: whether that also holds for a single model, which then needs not be looked at in
+        fixed: whether that also holds for a single model, which then need not be looked at in
             each call. If not, its own forward is called, which a method may have hooked.
     """
 

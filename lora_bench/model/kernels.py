@@ -1,4 +1,5 @@
-"""Triton kernels for GPUs: attention over packed examples, and dropout + residual + LayerNorm.
+"""Triton kernels for GPUs: attention over packed examples, dropout with the residual and LayerNorm,
+low-rank products of several runs, and dropout masks.
 
 A dropout mask is not stored: each kernel computes it from a key of the run, the number of the mask
 in the pass, and the position in the run's own rows. A run that is trained in a group therefore
@@ -11,7 +12,7 @@ Attention is FlashAttention-2 (Dao 2023, arXiv 2307.08691) for short examples. O
 import triton
 import triton.language as tl
 
-# Numbers that change from call to call: no kernel of its own for some of their values.
+# Triton would compile a kernel again for some values of a number; not of these, which vary.
 VARYING = ("site", "threshold", "height")
 
 
@@ -41,7 +42,7 @@ def _kept(index, low, high, site, threshold):
 
 @triton.jit(do_not_specialize=VARYING)
 def residual_norm_forward(
-    h, residual, out, total, mean, rstd, weight, bias, places, keys,
+    h, residual, out, total, mean, rstd, weight, bias, owners, keys,
     width, eps, site, threshold, rescale, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """One row: ``total = residual + c h * keep``, ``out = LayerNorm(total)``; all (R, width)."""
@@ -51,7 +52,7 @@ def residual_norm_forward(
     at = row * width + columns
     x = tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
     if DROPOUT:
-        run, local = tl.load(places + 2 * row), tl.load(places + 2 * row + 1)
+        run, local = tl.load(owners + 2 * row), tl.load(owners + 2 * row + 1)
         low, high = tl.load(keys + 2 * run), tl.load(keys + 2 * run + 1)
         x = tl.where(_kept(local * width + columns, low, high, site, threshold), x * rescale, 0.0)
     x += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
@@ -70,7 +71,7 @@ def residual_norm_forward(
 
 @triton.jit(do_not_specialize=VARYING)
 def residual_norm_backward(
-    grad, grad_h, grad_total, total, mean, rstd, weight, places, keys,
+    grad, grad_h, grad_total, total, mean, rstd, weight, owners, keys,
     width, site, threshold, rescale, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """One row: the gradients of h and of the residual, which is that of the total."""
@@ -87,7 +88,7 @@ def residual_norm_backward(
     g = (g - normal * along - level) * scale
     tl.store(grad_total + at, g.to(grad_total.dtype.element_ty), mask=inside)
     if DROPOUT:
-        run, local = tl.load(places + 2 * row), tl.load(places + 2 * row + 1)
+        run, local = tl.load(owners + 2 * row), tl.load(owners + 2 * row + 1)
         low, high = tl.load(keys + 2 * run), tl.load(keys + 2 * run + 1)
         g = tl.where(_kept(local * width + columns, low, high, site, threshold), g * rescale, 0.0)
         tl.store(grad_h + at, g.to(grad_h.dtype.element_ty), mask=inside)
@@ -241,12 +242,12 @@ def attention_backward_kv(
 
 @triton.jit
 def add_low_rank(
-    out, low, b, places, out_stride, low_stride, run_stride, column_stride, rank_stride,
+    out, low, b, owners, out_stride, low_stride, run_stride, column_stride, rank_stride,
     width, rank, ROWS: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr,
 ):  # fmt: skip
     """One tile, whose rows belong to one run: add ``low b^T``; low (T, rank), b (width, rank)."""
     first = tl.program_id(0) * ROWS
-    run = tl.load(places + 2 * first).to(tl.int64)
+    run = tl.load(owners + 2 * first).to(tl.int64)
     row = (first + tl.arange(0, ROWS)).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     found = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -265,12 +266,12 @@ def add_low_rank(
 
 @triton.jit(do_not_specialize=VARYING)
 def mask_rows(
-    out, places, keys, width, site, threshold, BLOCK: tl.constexpr
+    out, owners, keys, width, site, threshold, BLOCK: tl.constexpr
 ):  # fmt: skip
     """One row of a mask of 0 and 1 (R, width)."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
-    run, local = tl.load(places + 2 * row), tl.load(places + 2 * row + 1)
+    run, local = tl.load(owners + 2 * row), tl.load(owners + 2 * row + 1)
     low, high = tl.load(keys + 2 * run), tl.load(keys + 2 * run + 1)
     keep = _kept(local * width + columns, low, high, site, threshold)
     tl.store(out + row * width + columns, keep.to(out.dtype.element_ty), mask=columns < width)

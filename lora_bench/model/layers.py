@@ -6,7 +6,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-ALIGNED = 8  # a grouped product takes widths and offsets in bf16 that are multiples of this
+ALIGNED = 8  # in bf16, widths and first columns in a grouped product are multiples of this
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,11 @@ class Parts:
         rows: the rows of each run; together they cover every row.
         biases: (N,) the biases of each run, where the runs have different ones; else None.
         ends: (runs,) int32, the row after the last one of each run; None: not on a GPU.
-        places: (T, 2) int32, the run of each row, and its place there; None: not on a GPU, or
+        owners: (T, 2) int32, the run of each row, and its number there; None: not on a GPU, or
             runs do not start at multiples of ``tables.ROWS``.
     """
 
     rows: Sequence[slice]
     biases: Sequence[Tensor | None] | None = None
     ends: Tensor | None = None
-    places: Tensor | None = None
+    owners: Tensor | None = None

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from .grids import Grid, Group, grouped, padded, round_up
-from .tables import ROWS, Tables, to_device
+from .tables import ROWS, Tables, on_gpu, to_device
 
-# On a GPU, at most a share of 2 to the minus (WASTE - 1) of a thousand rows or more is unused. The
+# On a GPU, of 1,024 rows or more, at most a share of 2 to the minus (WASTE - 1) is unused. The
 # value does not affect results.
 WASTE = 5
 
@@ -79,7 +79,7 @@ class Layout:
             sizes: number of examples of each run, one run after the other; None: one run.
         """
         parts = tuple(_parts(lengths, (len(lengths),) if sizes is None else sizes))
-        if torch.device(device).type == "cuda":
+        if on_gpu(device):
             parts = (*parts[:-1], _widened(parts[-1]))
         starts = np.concatenate(
             [part.rows.start + starts_of(lengths[part.examples]) for part in parts]
@@ -127,14 +127,14 @@ class Layout:
         return to_device([stops], self.device)[0]
 
     @cached_property
-    def places(self) -> Tensor:
-        """The run of each row, and its place among the rows of its run: (R, 2) int32."""
+    def owners(self) -> Tensor:
+        """The run of each row, and its number among the rows of its run: (R, 2) int32."""
         counts = [part.rows.stop - part.rows.start for part in self.parts]
         return to_device([_numbered(counts)], self.device)[0]
 
     @cached_property
-    def token_places(self) -> Tensor:
-        """The run of each token, and its place among the tokens of its run: (T, 2) int32."""
+    def token_owners(self) -> Tensor:
+        """The run of each token, and its number among the tokens of its run: (T, 2) int32."""
         return to_device([_numbered([part.tokens for part in self.parts])], self.device)[0]
 
     @cached_property

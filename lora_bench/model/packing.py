@@ -50,7 +50,7 @@ class Batch:
     def cu_seqlens(self) -> Tensor:
         """(B + 1,) example i is tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1."""
         bounds = np.concatenate([[0], np.cumsum(self.lengths)])
-        return torch.from_numpy(bounds).to(self.input_ids.device)
+        return to_device([bounds], self.input_ids.device)[0]
 
     @property
     def first(self) -> Tensor:
@@ -82,10 +82,10 @@ class Batch:
         starts = np.repeat(starts_of(lengths), lengths)
         positions = np.arange(lengths.sum()) - starts + first_position
         tokens, types = (np.concatenate(x).astype(np.int64) for x in (input_ids, token_type_ids))
-        ids, places, kinds = to_device([tokens, positions, types], device)
+        ids, position_ids, kinds = to_device([tokens, positions, types], device)
         return cls(
             input_ids=ids,
-            position_ids=places,
+            position_ids=position_ids,
             token_type_ids=kinds,
             lengths=lengths,
             labels=None if labels is None else to_device([labels], device)[0],

@@ -19,6 +19,7 @@ from .layers import Affine, Layers, Parts
 from .lora import LoraLinear
 from .product import Product
 from .rows import Rows, Share
+from .tables import on_gpu
 
 
 class Projection:
@@ -73,12 +74,12 @@ class Projection:
         product = self._product(runs[0], x.dtype)
         bias = self._bias(runs[0], x.dtype) if plan.one_bias else None
         biases = None if plan.one_bias else [self._bias(own, x.dtype) for own in runs]
-        layout, on_gpu = rows.layout, x.device.type == "cuda"
+        layout, grouped = rows.layout, on_gpu(x.device)
         parts = Parts(
             [share.rows for share in shares],
             biases,
-            layout.ends if on_gpu else None,
-            layout.places if on_gpu and layout.source is None else None,
+            layout.ends if grouped else None,
+            layout.owners if grouped and layout.source is None else None,
         )
         return affine(x, plan.layers, parts, product, bias)
 
@@ -101,7 +102,7 @@ class Projection:
                 all(shared([layer.weight for layer in place]) for place in places),
                 all(shared([layer.bias for layer in place]) for place in places),
             )
-        if not any(_draws(module) for own in modules for module in own):
+        if self.fixed and not any(_draws(module) for own in modules for module in own):
             self._plans[name] = plan
         return plan
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from . import fused
 from .dropout import DropoutStream
 from .layout import Layout
+from .tables import on_gpu
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Rows:
     Attributes:
         layout: where each run's tokens are.
         streams: streams of each run's dropout masks; None: torch's global generator.
-        keys: (runs, 2) keys of the masks that a GPU's kernels compute; None: they drop nothing.
+        keys: (runs, 2) keys of the masks that a GPU's kernels compute; None: on a CPU, or nothing
+            is dropped.
     """
 
     layout: Layout
@@ -49,7 +51,7 @@ class Rows:
             drops: whether dropout masks will be needed.
         """
         device = torch.device(layout.device)
-        by_key = drops and device.type == fused.DEVICE
+        by_key = drops and on_gpu(device)
         return cls(layout, streams, fused.draw_keys(streams, device) if by_key else None)
 
     @cached_property

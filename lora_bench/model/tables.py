@@ -10,9 +10,12 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .layout import Layout
 
-# The rows of each run are a multiple, so that the shapes of products recur, and a tile of a
-# GPU's product holds the rows of one run. The value does not affect results.
+# The rows of each run are a multiple of ROWS, so that the shapes of products recur, and a tile of a
+# GPU's product holds the rows of one run, for which it must be a power of two, 16 or more. The
+# value does not affect results.
 ROWS = 32
+ALIGNMENT = 16  # bytes; Triton compiles a kernel again for tensors with another alignment
+GPU = "cuda"  # the kind of device that the kernels run on
 BLOCKS = (16, 32, 64)  # queries, or keys, of one tile of attention
 
 
@@ -60,6 +63,11 @@ def _count(part: slice) -> int:
     return part.stop - part.start
 
 
+def on_gpu(device: str | torch.device) -> bool:
+    """Whether a device is a GPU on which the kernels may run."""
+    return torch.device(device).type == GPU
+
+
 def to_device(arrays: list[np.ndarray], device: str | torch.device) -> list[Tensor]:
     """Arrays of one type on a device, in one transfer for which the host does not wait.
 
@@ -67,8 +75,12 @@ def to_device(arrays: list[np.ndarray], device: str | torch.device) -> list[Tens
         arrays: arrays of any shape.
         device: device of the tensors.
     """
-    flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
-    if torch.device(device).type == "cuda":
-        flat = flat.pin_memory().to(device, non_blocking=True)
-    pieces = flat.split([array.size for array in arrays])
-    return [piece.view(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
+    step = ALIGNMENT // arrays[0].itemsize
+    sizes = [-(-array.size // step) * step for array in arrays]
+    flat = torch.zeros(sum(sizes), dtype=torch.from_numpy(arrays[0]).dtype)
+    for piece, array in zip(flat.split(sizes), arrays, strict=True):
+        piece.numpy()[: array.size] = array.ravel()
+    if torch.device(device).type == "cuda":  # the host need not wait for pinned memory
+        flat = flat.pin_memory()
+    moved = flat.to(device, non_blocking=True).split(sizes)
+    return [x[: array.size].view(array.shape) for x, array in zip(moved, arrays, strict=True)]

@@ -2,8 +2,9 @@
 
 On a CPU, each run's updates are computed on its own rows, one run after the other. A loop over the
 runs launches a few small kernels for each of them, and a GPU would wait for the host. There,
-``torch.nn.functional.grouped_mm`` multiplies the rows of each run with the run's own matrix in one
-launch; no run's rows meet another run's matrix.
+``torch.nn.functional.grouped_mm``, or a kernel of this project where a product is added in place,
+multiplies the rows of each run with the run's own matrix in one launch; no run's rows meet another
+run's matrix.
 """
 
 from collections.abc import Iterator, Sequence
@@ -111,7 +112,7 @@ class GroupedUpdates:
 
     def __init__(self, layers: Layers, parts: Parts, x: Tensor):
         self.places, self.ends = layers.places, parts.ends
-        self.rows = parts.places if usable(x) else None
+        self.owners = parts.owners if usable(x) else None
         self.a = self._stacked_a(len(layers.runs), x)  # (M, R, in)
         self.b = [_stacked_b(place, x) for place in self.places]  # (M, out, r) each
 
@@ -150,8 +151,8 @@ class GroupedUpdates:
 
     def _add(self, out: Tensor, low: Tensor, b: Tensor) -> None:
         """Add to each run's rows of ``out`` (T, n) its product of low (T, r) and b (M, n, r)."""
-        if self.rows is not None:
-            add_low_rank(out, low, b, self.rows)
+        if self.owners is not None:
+            add_low_rank(out, low, b, self.owners)  # in place: one pass over ``out`` less
         else:
             out += F.grouped_mm(low, b.transpose(1, 2), offs=self.ends)
 

@@ -137,7 +137,7 @@ class Task:
     def split(self, logits: Tensor, batch: Batch) -> list[Tensor]:
         """Logits of each example in float32 on the CPU: (outputs,) or (tokens, outputs)."""
         rows = logits.float().cpu()
-        return list(rows.split(batch.cu_seqlens.diff().tolist()) if self.per_token else rows)
+        return list(rows.split(batch.lengths.tolist()) if self.per_token else rows)
 
     def decode(self, outputs: list[Tensor], rows: list[Row], encoded: Encoded) -> Predictions:
         """The prediction for each row.

@@ -125,7 +125,7 @@ class SpanTask(Task):
         from torch.nn.utils.rnn import pad_sequence
 
         assert batch.labels is not None
-        own = logits.split(batch.cu_seqlens.diff().tolist())
+        own = logits.split(batch.lengths.tolist())
         grid = pad_sequence(own, batch_first=True, padding_value=float("-inf"))  # (B, L, 2 or 3)
         start, end = (F.cross_entropy(grid[:, :, i], batch.labels[:, i]) for i in (0, 1))
         loss = (start + end) / 2  # ()

@@ -157,7 +157,8 @@ class Loop:
             self._attempt(trainee, result, lambda t, loss: t.apply(loss, guarded.get(t)))
         left = [trainee for trainee in losses if trainee in self.trainees]
         for trainee in left:
-            trainee.prefetch()
+            self._attempt(trainee, None, lambda t, _: t.prefetch())
+        left = [trainee for trainee in left if trainee in self.trainees]
         # waits for a GPU, which has had the whole step to do meanwhile
         values = torch.stack([losses[t] for t in left]).tolist() if left else []
         for trainee, value in zip(left, values, strict=True):
@@ -270,7 +271,7 @@ class Loop:
         name = tuple(members)
         if name not in self._groups:
             models = [trainee.model for trainee in members]
-            self._groups[name] = Group(models, fixed=members[0].method.grouped_in(self.spec))
+            self._groups[name] = Group(models, fixed=members[0].method.grouped_in(members[0].spec))
         return self._groups[name]
 
 
