@@ -1,9 +1,7 @@
-"""Writes an encoder of roberta-base's shape with random weights: for timings without a network.
+"""Writes an encoder of roberta-base's shape with random weights: for timings without a network."""
 
-Usage: ``python -m benchmarks.random_encoder FOLDER``.
-"""
-
-import sys
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,8 +11,13 @@ from lora_bench.compose import compose
 from lora_bench.model.encoder import load_tokenizer
 
 
-def main(folder: Path) -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Write weights, config and a byte-level tokenizer, with the sizes of Liu et al. 2019."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.random_encoder", description=__doc__
+    )
+    parser.add_argument("folder", type=Path, help="is created")
+    folder = parser.parse_args(words).folder
     torch.manual_seed(0)
     config = RobertaConfig(
         vocab_size=50_265,
@@ -27,4 +30,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
