@@ -148,10 +148,10 @@ def test_a_mask_of_any_shape_starts_with_that_of_fewer_rows():
 
 
 def test_masks_depend_on_the_run_and_the_site_and_have_the_rate(keys):
-    owners = torch.tensor([[run, row] for run in range(2) for row in range(500)], device=DEVICE)
+    owners = torch.tensor([[run, row] for run in range(2) for row in range(100)], device=DEVICE)
     owners = owners.to(torch.int32)
-    one, other = (keep_mask(owners, 64, Mask(keys, site, P), torch.bool) for site in (0, 1))
-    for mask in (one, other, one ^ other, one[:500] ^ one[500:]):
+    one, other = (keep_mask(owners, 320, Mask(keys, site, P), torch.bool) for site in (0, 1))
+    for mask in (one, other, one ^ other, one[:100] ^ one[100:]):
         expected = 1 - P if mask is one or mask is other else 2 * P * (1 - P)
         share = mask.double().mean().item()
         spread = (expected * (1 - expected) / mask.numel()) ** 0.5
