@@ -84,8 +84,8 @@ def residual_norm_backward(
     normal = tl.where(inside, (x - tl.load(mean + row)) * scale, 0.0)
     g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
     g *= tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-    along, level = tl.sum(normal * g, 0) / width, tl.sum(g, 0) / width
-    g = (g - normal * along - level) * scale
+    of_normal, of_one = tl.sum(normal * g, 0) / width, tl.sum(g, 0) / width
+    g = (g - normal * of_normal - of_one) * scale
     tl.store(grad_total + at, g.to(grad_total.dtype.element_ty), mask=inside)
     if DROPOUT:
         run, local = tl.load(owners + 2 * row), tl.load(owners + 2 * row + 1)
@@ -99,26 +99,26 @@ def _tile(tiles, examples):
     """Where the tile of this program starts, and its example's entries; see ``tables.Tables``."""
     tile = tiles + 2 * tl.program_id(0)
     entry = examples + 6 * tl.load(tile)
-    q_start, asked = tl.load(entry).to(tl.int64), tl.load(entry + 1)
-    k_start, many = tl.load(entry + 2).to(tl.int64), tl.load(entry + 3)
-    return tl.load(tile + 1), q_start, asked, k_start, many, tl.load(entry + 4), tl.load(entry + 5)
+    q_start, q_len = tl.load(entry).to(tl.int64), tl.load(entry + 1)
+    k_start, k_len = tl.load(entry + 2).to(tl.int64), tl.load(entry + 3)
+    return tl.load(tile + 1), q_start, q_len, k_start, k_len, tl.load(entry + 4), tl.load(entry + 5)
 
 
 @triton.jit
 def _weights(
-    q, k, asking, key, head, heads, q_place, run_keys, many, scaling, lse, site, threshold,
+    q, k, q_index, k_index, head, heads, q_place, run_keys, k_len, scaling, lse, site, threshold,
     SPAN: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """Attention weights (M, N) and their mask, in a backward pass.
 
-    q (M, d), k (N, d); asking (M,), key (N,): positions in the example; lse (M,).
+    q (M, d), k (N, d); q_index (M,), k_index (N,): positions in the example; lse (M,).
     """
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scaling
     weights = tl.exp(scores - lse[:, None])
-    weights = tl.where((key < many)[None, :], weights, 0.0)
+    weights = tl.where((k_index < k_len)[None, :], weights, 0.0)
     keep = weights >= 0  # all
     if DROPOUT:
-        index = ((q_place + asking) * heads + head)[:, None] * SPAN + key[None, :]
+        index = ((q_place + q_index) * heads + head)[:, None] * SPAN + k_index[None, :]
         keep = _kept(index, tl.load(run_keys), tl.load(run_keys + 1), site, threshold)
     return weights, keep
 
@@ -131,113 +131,115 @@ def attention_forward(
 ):  # fmt: skip
     """One tile: BLOCK queries of one example, in one head."""
     head = tl.program_id(1)
-    first, q_start, asked, k_start, many, run, q_place = _tile(tiles, examples)
+    first, q_start, q_len, k_start, k_len, run, q_place = _tile(tiles, examples)
     d, n = tl.arange(0, D), tl.arange(0, BLOCK)
-    asking = first + tl.arange(0, BLOCK)
-    wide, asks = d < SIZE, asking < asked
-    q_at = (q_start + asking)[:, None] * q_stride + head * SIZE + d[None, :]
-    x = tl.load(q + q_at, mask=asks[:, None] & wide[None, :], other=0.0)
-    top = tl.full((BLOCK,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK,), tl.float32)
-    mixed = tl.zeros((BLOCK, D), tl.float32)
-    for start in range(0, many, BLOCK):
-        key = start + n
-        at = (k_start + key)[:, None] * kv_stride + head * SIZE + d[None, :]
-        real = (key < many)[:, None] & wide[None, :]
-        scores = tl.dot(x, tl.trans(tl.load(k + at, mask=real, other=0.0)), input_precision="ieee")
-        scores = tl.where((key < many)[None, :], scores * scaling, float("-inf"))
-        higher = tl.maximum(top, tl.max(scores, 1))
-        weights, fade = tl.exp(scores - higher[:, None]), tl.exp(top - higher)
-        total = total * fade + tl.sum(weights, 1)
+    q_index = first + tl.arange(0, BLOCK)
+    d_real, q_real = d < SIZE, q_index < q_len
+    q_at = (q_start + q_index)[:, None] * q_stride + head * SIZE + d[None, :]
+    q_tile = tl.load(q + q_at, mask=q_real[:, None] & d_real[None, :], other=0.0)
+    row_max = tl.full((BLOCK,), float("-inf"), tl.float32)
+    row_sum = tl.zeros((BLOCK,), tl.float32)
+    acc = tl.zeros((BLOCK, D), tl.float32)
+    for start in range(0, k_len, BLOCK):
+        k_index = start + n
+        at = (k_start + k_index)[:, None] * kv_stride + head * SIZE + d[None, :]
+        real = (k_index < k_len)[:, None] & d_real[None, :]
+        scores = tl.dot(
+            q_tile, tl.trans(tl.load(k + at, mask=real, other=0.0)), input_precision="ieee"
+        )
+        scores = tl.where((k_index < k_len)[None, :], scores * scaling, float("-inf"))
+        new_max = tl.maximum(row_max, tl.max(scores, 1))
+        weights, alpha = tl.exp(scores - new_max[:, None]), tl.exp(row_max - new_max)
+        row_sum = row_sum * alpha + tl.sum(weights, 1)
         if DROPOUT:
-            index = ((q_place + asking) * heads + head)[:, None] * SPAN + key[None, :]
+            index = ((q_place + q_index) * heads + head)[:, None] * SPAN + k_index[None, :]
             low, high = tl.load(keys + 2 * run), tl.load(keys + 2 * run + 1)
             weights = tl.where(_kept(index, low, high, site, threshold), weights, 0.0)
-        values = tl.load(v + at, mask=real, other=0.0)
-        mixed *= fade[:, None]
-        mixed += tl.dot(weights.to(values.dtype), values, input_precision="ieee")
-        top = higher
-    mixed *= (rescale / total)[:, None]
-    out_at = (q_start + asking)[:, None] * (heads * SIZE) + head * SIZE + d[None, :]
-    tl.store(out + out_at, mixed.to(out.dtype.element_ty), mask=asks[:, None] & wide[None, :])
-    tl.store(lse + head * height + q_start + asking, top + tl.log(total), mask=asks)
+        v_tile = tl.load(v + at, mask=real, other=0.0)
+        acc *= alpha[:, None]
+        acc += tl.dot(weights.to(v_tile.dtype), v_tile, input_precision="ieee")
+        row_max = new_max
+    acc *= (rescale / row_sum)[:, None]
+    out_at = (q_start + q_index)[:, None] * (heads * SIZE) + head * SIZE + d[None, :]
+    tl.store(out + out_at, acc.to(out.dtype.element_ty), mask=q_real[:, None] & d_real[None, :])
+    tl.store(lse + head * height + q_start + q_index, row_max + tl.log(row_sum), mask=q_real)
 
 
 @triton.jit(do_not_specialize=VARYING)
 def attention_backward_q(
-    q, k, v, out, grad, grad_q, lse, inner, tiles, examples, keys, q_stride, kv_stride, height,
+    q, k, v, out, grad, grad_q, lse, deltas, tiles, examples, keys, q_stride, kv_stride, height,
     heads, scaling, site, threshold, rescale, SIZE: tl.constexpr, D: tl.constexpr,
     BLOCK: tl.constexpr, SPAN: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """One tile: the gradient of BLOCK queries; inner: the products of their grad and out."""
+    """One tile: the gradient of BLOCK queries; deltas: the products of their grad and out."""
     head = tl.program_id(1)
-    first, q_start, asked, k_start, many, run, q_place = _tile(tiles, examples)
+    first, q_start, q_len, k_start, k_len, run, q_place = _tile(tiles, examples)
     d, n = tl.arange(0, D), tl.arange(0, BLOCK)
-    asking = first + tl.arange(0, BLOCK)
-    wide, asks = d < SIZE, asking < asked
-    chosen = asks[:, None] & wide[None, :]
-    q_at = (q_start + asking)[:, None] * q_stride + head * SIZE + d[None, :]
-    out_at = (q_start + asking)[:, None] * (heads * SIZE) + head * SIZE + d[None, :]
-    x = tl.load(q + q_at, mask=chosen, other=0.0)
-    g = tl.load(grad + out_at, mask=chosen, other=0.0)
-    mixed = tl.load(out + out_at, mask=chosen, other=0.0)
-    along = tl.sum(g.to(tl.float32) * mixed.to(tl.float32), 1)
-    tl.store(inner + head * height + q_start + asking, along, mask=asks)
-    level = tl.load(lse + head * height + q_start + asking, mask=asks, other=float("inf"))
-    found = tl.zeros((BLOCK, D), tl.float32)
-    for start in range(0, many, BLOCK):
-        key = start + n
-        at = (k_start + key)[:, None] * kv_stride + head * SIZE + d[None, :]
-        real = (key < many)[:, None] & wide[None, :]
-        y = tl.load(k + at, mask=real, other=0.0)
-        values = tl.load(v + at, mask=real, other=0.0)
+    q_index = first + tl.arange(0, BLOCK)
+    d_real, q_real = d < SIZE, q_index < q_len
+    chosen = q_real[:, None] & d_real[None, :]
+    q_at = (q_start + q_index)[:, None] * q_stride + head * SIZE + d[None, :]
+    out_at = (q_start + q_index)[:, None] * (heads * SIZE) + head * SIZE + d[None, :]
+    q_tile = tl.load(q + q_at, mask=chosen, other=0.0)
+    grad_tile = tl.load(grad + out_at, mask=chosen, other=0.0)
+    out_tile = tl.load(out + out_at, mask=chosen, other=0.0)
+    delta = tl.sum(grad_tile.to(tl.float32) * out_tile.to(tl.float32), 1)
+    tl.store(deltas + head * height + q_start + q_index, delta, mask=q_real)
+    lse_tile = tl.load(lse + head * height + q_start + q_index, mask=q_real, other=float("inf"))
+    acc = tl.zeros((BLOCK, D), tl.float32)
+    for start in range(0, k_len, BLOCK):
+        k_index = start + n
+        at = (k_start + k_index)[:, None] * kv_stride + head * SIZE + d[None, :]
+        real = (k_index < k_len)[:, None] & d_real[None, :]
+        k_tile = tl.load(k + at, mask=real, other=0.0)
+        v_tile = tl.load(v + at, mask=real, other=0.0)
         weights, keep = _weights(
-            x, y, asking, key, head, heads, q_place, keys + 2 * run, many, scaling, level, site,
-            threshold, SPAN, DROPOUT,
+            q_tile, k_tile, q_index, k_index, head, heads, q_place, keys + 2 * run, k_len,
+            scaling, lse_tile, site, threshold, SPAN, DROPOUT,
         )  # fmt: skip
-        change = tl.dot(g, tl.trans(values), input_precision="ieee") * rescale
-        slope = weights * (tl.where(keep, change, 0.0) - along[:, None])
-        found += tl.dot(slope.to(y.dtype), y, input_precision="ieee")
-    tl.store(grad_q + q_at, (found * scaling).to(grad_q.dtype.element_ty), mask=chosen)
+        grad_weights = tl.dot(grad_tile, tl.trans(v_tile), input_precision="ieee") * rescale
+        grad_scores = weights * (tl.where(keep, grad_weights, 0.0) - delta[:, None])
+        acc += tl.dot(grad_scores.to(k_tile.dtype), k_tile, input_precision="ieee")
+    tl.store(grad_q + q_at, (acc * scaling).to(grad_q.dtype.element_ty), mask=chosen)
 
 
 @triton.jit(do_not_specialize=VARYING)
 def attention_backward_kv(
-    q, k, v, grad, grad_k, grad_v, lse, inner, tiles, examples, keys, q_stride, kv_stride, height,
+    q, k, v, grad, grad_k, grad_v, lse, deltas, tiles, examples, keys, q_stride, kv_stride, height,
     heads, scaling, site, threshold, rescale, SIZE: tl.constexpr, D: tl.constexpr,
     BLOCK: tl.constexpr, SPAN: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """One tile: the gradients of BLOCK keys and values."""
     head = tl.program_id(1)
-    first, q_start, asked, k_start, many, run, q_place = _tile(tiles, examples)
+    first, q_start, q_len, k_start, k_len, run, q_place = _tile(tiles, examples)
     d, m = tl.arange(0, D), tl.arange(0, BLOCK)
-    key = first + tl.arange(0, BLOCK)
-    wide = d < SIZE
-    real = (key < many)[:, None] & wide[None, :]
-    at = (k_start + key)[:, None] * kv_stride + head * SIZE + d[None, :]
-    y, values = tl.load(k + at, mask=real, other=0.0), tl.load(v + at, mask=real, other=0.0)
-    found_k, found_v = tl.zeros((BLOCK, D), tl.float32), tl.zeros((BLOCK, D), tl.float32)
-    for start in range(0, asked, BLOCK):
-        asking = start + m
-        asks = asking < asked
-        chosen = asks[:, None] & wide[None, :]
-        q_at = (q_start + asking)[:, None] * q_stride + head * SIZE + d[None, :]
-        out_at = (q_start + asking)[:, None] * (heads * SIZE) + head * SIZE + d[None, :]
-        x = tl.load(q + q_at, mask=chosen, other=0.0)
-        g = tl.load(grad + out_at, mask=chosen, other=0.0)
-        along = tl.load(inner + head * height + q_start + asking, mask=asks, other=0.0)
-        level = tl.load(lse + head * height + q_start + asking, mask=asks, other=float("inf"))
+    k_index = first + tl.arange(0, BLOCK)
+    d_real = d < SIZE
+    real = (k_index < k_len)[:, None] & d_real[None, :]
+    at = (k_start + k_index)[:, None] * kv_stride + head * SIZE + d[None, :]
+    k_tile, v_tile = tl.load(k + at, mask=real, other=0.0), tl.load(v + at, mask=real, other=0.0)
+    acc_k, acc_v = tl.zeros((BLOCK, D), tl.float32), tl.zeros((BLOCK, D), tl.float32)
+    for start in range(0, q_len, BLOCK):
+        q_index = start + m
+        q_real = q_index < q_len
+        chosen = q_real[:, None] & d_real[None, :]
+        q_at = (q_start + q_index)[:, None] * q_stride + head * SIZE + d[None, :]
+        out_at = (q_start + q_index)[:, None] * (heads * SIZE) + head * SIZE + d[None, :]
+        q_tile = tl.load(q + q_at, mask=chosen, other=0.0)
+        grad_tile = tl.load(grad + out_at, mask=chosen, other=0.0)
+        delta = tl.load(deltas + head * height + q_start + q_index, mask=q_real, other=0.0)
+        lse_tile = tl.load(lse + head * height + q_start + q_index, mask=q_real, other=float("inf"))
         weights, keep = _weights(
-            x, y, asking, key, head, heads, q_place, keys + 2 * run, many, scaling, level, site,
-            threshold, SPAN, DROPOUT,
+            q_tile, k_tile, q_index, k_index, head, heads, q_place, keys + 2 * run, k_len,
+            scaling, lse_tile, site, threshold, SPAN, DROPOUT,
         )  # fmt: skip
-        passed = tl.where(keep, weights, 0.0) * rescale
-        found_v += tl.dot(tl.trans(passed.to(g.dtype)), g, input_precision="ieee")
-        change = tl.dot(g, tl.trans(values), input_precision="ieee") * rescale
-        slope = weights * (tl.where(keep, change, 0.0) - along[:, None])
-        found_k += tl.dot(tl.trans(slope.to(x.dtype)), x, input_precision="ieee")
-    tl.store(grad_k + at, (found_k * scaling).to(grad_k.dtype.element_ty), mask=real)
-    tl.store(grad_v + at, found_v.to(grad_v.dtype.element_ty), mask=real)
+        dropped = tl.where(keep, weights, 0.0) * rescale
+        acc_v += tl.dot(tl.trans(dropped.to(grad_tile.dtype)), grad_tile, input_precision="ieee")
+        grad_weights = tl.dot(grad_tile, tl.trans(v_tile), input_precision="ieee") * rescale
+        grad_scores = weights * (tl.where(keep, grad_weights, 0.0) - delta[:, None])
+        acc_k += tl.dot(tl.trans(grad_scores.to(q_tile.dtype)), q_tile, input_precision="ieee")
+    tl.store(grad_k + at, (acc_k * scaling).to(grad_k.dtype.element_ty), mask=real)
+    tl.store(grad_v + at, acc_v.to(grad_v.dtype.element_ty), mask=real)
 
 
 @triton.jit
