@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 from transformers import RobertaModel
@@ -42,7 +43,7 @@ class Blocks:
             [layer.output for layer in layers],
         )
 
-    @property
+    @cached_property
     def standard(self) -> bool:
         """Whether no method has replaced the attention."""
         known = (RobertaSelfAttention, LoraRobertaSelfAttention)

@@ -132,15 +132,14 @@ class FusedAttention(torch.autograd.Function):
         grad_q, grad_k, grad_v = _split(grad_queries, grad_rest)
         tables, heads, (numbers, options) = ctx.tables, ctx.heads, ctx.settings
         strides = (q.stride(0), k.stride(0))
-        grad, along = grad.contiguous(), torch.empty_like(lse)
+        grad, deltas = grad.contiguous(), torch.empty_like(lse)
         with torch.cuda.device_of(grad):  # Triton launches on the current GPU
             kernels.attention_backward_q[len(tables.query_tiles), heads](
-                q, k, v, out, grad, grad_q, lse, along, tables.query_tiles, tables.examples, keys,
+                q, k, v, out, grad, grad_q, lse, deltas, tables.query_tiles, tables.examples, keys,
                 *strides, *numbers, **options,
             )  # fmt: skip
-        with torch.cuda.device_of(grad):  # Triton launches on the current GPU
             kernels.attention_backward_kv[len(tables.key_tiles), heads](
-                q, k, v, grad, grad_k, grad_v, lse, along, tables.key_tiles, tables.examples, keys,
+                q, k, v, grad, grad_k, grad_v, lse, deltas, tables.key_tiles, tables.examples, keys,
                 *strides, *numbers, **options,
             )  # fmt: skip
         return grad_queries, grad_rest, None, None, None, None

@@ -105,6 +105,12 @@ def _tile(tiles, examples):
 
 
 @triton.jit
+def _at(rows, stride, columns):
+    """Where the elements of a tile are in a matrix whose rows are ``stride`` apart."""
+    return rows[:, None] * stride + columns[None, :]
+
+
+@triton.jit
 def _weights(
     q, k, q_index, k_index, head, heads, q_place, run_keys, k_len, scaling, lse, site, threshold,
     SPAN: tl.constexpr, DROPOUT: tl.constexpr,
@@ -135,14 +141,14 @@ def attention_forward(
     d, n = tl.arange(0, D), tl.arange(0, BLOCK)
     q_index = first + tl.arange(0, BLOCK)
     d_real, q_real = d < SIZE, q_index < q_len
-    q_at = (q_start + q_index)[:, None] * q_stride + head * SIZE + d[None, :]
+    q_at = _at(q_start + q_index, q_stride, head * SIZE + d)
     q_tile = tl.load(q + q_at, mask=q_real[:, None] & d_real[None, :], other=0.0)
     row_max = tl.full((BLOCK,), float("-inf"), tl.float32)
     row_sum = tl.zeros((BLOCK,), tl.float32)
     acc = tl.zeros((BLOCK, D), tl.float32)
     for start in range(0, k_len, BLOCK):
         k_index = start + n
-        at = (k_start + k_index)[:, None] * kv_stride + head * SIZE + d[None, :]
+        at = _at(k_start + k_index, kv_stride, head * SIZE + d)
         real = (k_index < k_len)[:, None] & d_real[None, :]
         scores = tl.dot(
             q_tile, tl.trans(tl.load(k + at, mask=real, other=0.0)), input_precision="ieee"
@@ -160,7 +166,7 @@ def attention_forward(
         acc += tl.dot(weights.to(v_tile.dtype), v_tile, input_precision="ieee")
         row_max = new_max
     acc *= (rescale / row_sum)[:, None]
-    out_at = (q_start + q_index)[:, None] * (heads * SIZE) + head * SIZE + d[None, :]
+    out_at = _at(q_start + q_index, heads * SIZE, head * SIZE + d)
     tl.store(out + out_at, acc.to(out.dtype.element_ty), mask=q_real[:, None] & d_real[None, :])
     tl.store(lse + head * height + q_start + q_index, row_max + tl.log(row_sum), mask=q_real)
 
@@ -178,8 +184,8 @@ def attention_backward_q(
     q_index = first + tl.arange(0, BLOCK)
     d_real, q_real = d < SIZE, q_index < q_len
     chosen = q_real[:, None] & d_real[None, :]
-    q_at = (q_start + q_index)[:, None] * q_stride + head * SIZE + d[None, :]
-    out_at = (q_start + q_index)[:, None] * (heads * SIZE) + head * SIZE + d[None, :]
+    q_at = _at(q_start + q_index, q_stride, head * SIZE + d)
+    out_at = _at(q_start + q_index, heads * SIZE, head * SIZE + d)
     q_tile = tl.load(q + q_at, mask=chosen, other=0.0)
     grad_tile = tl.load(grad + out_at, mask=chosen, other=0.0)
     out_tile = tl.load(out + out_at, mask=chosen, other=0.0)
@@ -189,7 +195,7 @@ def attention_backward_q(
     acc = tl.zeros((BLOCK, D), tl.float32)
     for start in range(0, k_len, BLOCK):
         k_index = start + n
-        at = (k_start + k_index)[:, None] * kv_stride + head * SIZE + d[None, :]
+        at = _at(k_start + k_index, kv_stride, head * SIZE + d)
         real = (k_index < k_len)[:, None] & d_real[None, :]
         k_tile = tl.load(k + at, mask=real, other=0.0)
         v_tile = tl.load(v + at, mask=real, other=0.0)
@@ -216,15 +222,15 @@ def attention_backward_kv(
     k_index = first + tl.arange(0, BLOCK)
     d_real = d < SIZE
     real = (k_index < k_len)[:, None] & d_real[None, :]
-    at = (k_start + k_index)[:, None] * kv_stride + head * SIZE + d[None, :]
+    at = _at(k_start + k_index, kv_stride, head * SIZE + d)
     k_tile, v_tile = tl.load(k + at, mask=real, other=0.0), tl.load(v + at, mask=real, other=0.0)
     acc_k, acc_v = tl.zeros((BLOCK, D), tl.float32), tl.zeros((BLOCK, D), tl.float32)
     for start in range(0, q_len, BLOCK):
         q_index = start + m
         q_real = q_index < q_len
         chosen = q_real[:, None] & d_real[None, :]
-        q_at = (q_start + q_index)[:, None] * q_stride + head * SIZE + d[None, :]
-        out_at = (q_start + q_index)[:, None] * (heads * SIZE) + head * SIZE + d[None, :]
+        q_at = _at(q_start + q_index, q_stride, head * SIZE + d)
+        out_at = _at(q_start + q_index, heads * SIZE, head * SIZE + d)
         q_tile = tl.load(q + q_at, mask=chosen, other=0.0)
         grad_tile = tl.load(grad + out_at, mask=chosen, other=0.0)
         delta = tl.load(deltas + head * height + q_start + q_index, mask=q_real, other=0.0)

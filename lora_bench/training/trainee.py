@@ -138,8 +138,7 @@ class Trainee:
 
     def prefetch(self) -> None:
         """Make the batch of the next step while a GPU is still computing this one."""
-        if self._upcoming is None:
-            self._upcoming = next(self._batches, None)
+        self._upcoming = next(self._batches, None)
 
     def apply(self, loss: Tensor, guard: Guard | None) -> None:
         """One optimizer step with the gradients of a batch, if its loss is finite.
