@@ -15,7 +15,7 @@ def main(order: str) -> None:
     """Execute one run.
 
     Args:
-        order: JSON with train (TSV file), validation (TSV file), rows, model, rank, seed, best.
+        order: JSON with train (TSV file), validation (TSV file), rows, model, rank, seed, batch_size, best.
     """
     import pandas as pd
     from datasets import Dataset
@@ -56,7 +56,7 @@ def main(order: str) -> None:
     arguments = TrainingArguments(
         output_dir=given["folder"],
         num_train_epochs=given["epochs"],
-        per_device_train_batch_size=16,
+        per_device_train_batch_size=given["batch_size"],
         per_device_eval_batch_size=64,
         learning_rate=5e-4,
         eval_strategy="epoch",

@@ -23,6 +23,7 @@ from .machine import describe
 from .measurements import Measurements, markdown, spread
 
 RANKS = (4, 8)
+BATCH_SIZE = 16
 OURS = "lora-bench, groups in two processes"
 
 
@@ -75,6 +76,7 @@ def ours(*launching: str) -> Callable[[argparse.Namespace, Path], None]:
             f"data.train_rows={options.rows}",
             f"data.validation_rows={options.validation_rows}",
             f"train.epochs={options.epochs}",
+            f"train.batch_size={BATCH_SIZE}",
             "method.rank=" + ",".join(map(str, RANKS)),
             "seed=" + ",".join(map(str, range(options.seeds))),
             f"out_dir={scratch}/out",
@@ -100,6 +102,7 @@ def scripts(best: bool) -> Callable[[argparse.Namespace, Path], None]:
             "epochs": options.epochs,
             "model": str(locate(spec.model)),
             "best": best,
+            "batch_size": BATCH_SIZE,
         }
         for rank in RANKS:
             for seed in range(options.seeds):
@@ -143,7 +146,7 @@ def report(done: list[dict[str, float]]) -> str:
     runs = len(RANKS) * int(first["seeds"])
     head = (
         f"Measured by `python -m benchmarks.sweep` on: {describe()}.\n\n"
-        f"{runs} runs on SST-2 ({first['rows']} rows, {first['epochs']} epochs, batch 16, MiniLM), "
+        f"{runs} runs on SST-2 ({first['rows']} rows, {first['epochs']} epochs, batch {BATCH_SIZE}, MiniLM), "
         "from the command to the table.\n*Speed-up* is the time of the system over ours in the "
         "same round; range in brackets."
     )
