@@ -146,9 +146,9 @@ def report(done: list[dict[str, float]]) -> str:
     runs = len(RANKS) * int(first["seeds"])
     head = (
         f"Measured by `python -m benchmarks.sweep` on: {describe()}.\n\n"
-        f"{runs} runs on SST-2 ({first['rows']} rows, {first['epochs']} epochs, batch {BATCH_SIZE}, MiniLM), "
-        "from the command to the table.\n*Speed-up* is the time of the system over ours in the "
-        "same round; range in brackets."
+        f"{runs} runs on SST-2 ({first['rows']} rows, {first['epochs']} epochs, batch size "
+        f"{BATCH_SIZE}, MiniLM), from the command to the table.\n*Speed-up* is the time of the "
+        "system over ours in the same round; range in brackets."
     )
     return f"{head}\n\n{markdown(rows)}\n"
 

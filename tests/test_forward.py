@@ -13,7 +13,7 @@ from lora_bench.model.attention import attend
 from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.encoder import load_encoder
 from lora_bench.model.forward import EncoderPass
-from lora_bench.model.functions import DropoutAttention, ResidualNorm
+from lora_bench.model.functions import ResidualNorm
 from lora_bench.model.fused import Mask
 from lora_bench.model.layers import Affine, Layers, Parts
 from lora_bench.model.lora import LoraLinear, inject_lora, lora_layers
@@ -251,26 +251,22 @@ def test_residual_norm_passes_gradcheck(dropped):
     assert torch.autograd.gradcheck(function, inputs)
 
 
-def test_dropout_attention_passes_gradcheck():
-    q, k, v = (torch.randn(2, 1, n, 3).double().requires_grad_() for n in (2, 4, 4))
-    keep = torch.randint(0, 2, (2, 1, 2, 4)).double()
-    bias = torch.tensor([[0, 0, 0, 0], [0, 0, -torch.inf, -torch.inf]]).double()[:, None, None]
-
-    def function(q, k, v):
-        return DropoutAttention.apply(q, k, v, bias, keep, 0.6, 1.5)
-
-    assert torch.autograd.gradcheck(function, (q, k, v))
-
-
-def test_moving_into_grids_and_back_passes_gradcheck():
+@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_attention_passes_gradcheck(p, first_only):
     layout = random_batch([40, 3, 1]).layout
     assert len(layout.grids) == 2 and layout.height == 64
-    qkv = torch.randn(64, 3 * 2, dtype=torch.double, requires_grad=True)
+    heads, width = 2, 4
+    queries = torch.randn(3 if first_only else 64, width * (1 if first_only else 3)).double()
+    keys_values = torch.randn(64, 2 * width).double() if first_only else None
+    inputs = [x.requires_grad_() for x in (queries, keys_values) if x is not None]
+    rows = Rows(layout, [None])
 
-    def function(qkv):
-        return attend(qkv, None, Rows(layout, [None]), 1, 0.5, Mask(None, 0, 0.0))
+    def function(queries, keys_values=None):
+        torch.manual_seed(0)  # the same masks in each call
+        return attend(queries, keys_values, rows, heads, 0.5, Mask(None, 0, p))
 
-    assert torch.autograd.gradcheck(function, (qkv,))
+    assert torch.autograd.gradcheck(function, inputs)
 
 
 def test_dropout_rates_of_every_place():

@@ -94,9 +94,8 @@ def test_layout_of_equal_lengths_needs_no_mask(monkeypatch):
     assert grid.bias is None
     layout = Layout.from_lengths(np.array([3, 1]))
     (grid,) = layout.grids
-    assert grid.bias.shape == (2, 1, 1, 3) and grid.cells == slice(0, 6)
-    assert layout.rows.tolist() == [0, 1, 2, 3, 4, 4]  # 4: a padding cell
-    assert layout.cells.tolist() == [0, 1, 2, 3]
+    assert grid.bias.shape == (2, 1, 1, 3)
+    assert grid.rows.tolist() == [[0, 1, 2], [3, 4, 4]]  # 4: a padding cell
     assert grid.bias.flatten().tolist() == [0, 0, 0, 0, float("-inf"), float("-inf")]
 
 
@@ -106,8 +105,8 @@ def test_layout_of_equal_lengths_needs_no_mask(monkeypatch):
 def test_grids_hold_each_token_once_and_waste_little(lengths):
     layout, tokens = Layout.from_lengths(np.array(lengths)), sum(lengths)
     assert tokens <= layout.height < tokens + ROWS
-    assert layout.rows[layout.cells[:tokens]].tolist() == list(range(tokens))
-    assert (layout.rows == layout.height).sum() == len(layout.rows) - tokens  # padding
+    rows = np.concatenate([grid.rows.ravel() for grid in layout.grids])
+    assert sorted(rows[rows < layout.height]) == list(range(tokens))  # the others are padding
     examples = np.concatenate([grid.examples for grid in layout.grids])
     assert sorted(examples.tolist()) == list(range(len(lengths)))
     for grid in layout.grids:
@@ -125,21 +124,41 @@ def test_grids_of_several_runs_are_those_that_each_has_alone():
     rng = np.random.default_rng(0)
     runs = [rng.integers(1, 130, size) for size in (16, 3, 16, 9)]
     together = Layout.from_lengths(np.concatenate(runs), sizes=[len(run) for run in runs])
-    rows = np.arange(together.height)
     drawn: list[list[tuple[int, int]]] = [[] for _ in runs]
     for grid in together.grids:
         for run, part in grid.parts:
             drawn[run].append((part.stop - part.start, grid.longest))
     for run, lengths in enumerate(runs):
         alone, part = Layout.from_lengths(lengths), together.parts[run]
-        assert part.tokens == lengths.sum() and len(rows[part.rows]) == alone.height
+        assert part.tokens == lengths.sum() and part.rows.stop - part.rows.start == alone.height
         shapes = [(p.stop - p.start, grid.longest) for grid in alone.grids for _, p in grid.parts]
         assert drawn[run] == shapes
         first = together.first_rows[part.examples] - part.rows.start
         assert first.tolist() == alone.first_rows.tolist()
     assert len(together.grids) < sum(len(Layout.from_lengths(run).grids) for run in runs)
-    tokens = np.concatenate([rows[p.rows][: p.tokens] for p in together.parts])
-    assert together.rows[together.cells[tokens]].tolist() == tokens.tolist()
+    rows = np.concatenate([grid.rows.ravel() for grid in together.grids])
+    tokens = [row for p in together.parts for row in range(together.height)[p.rows][: p.tokens]]
+    assert sorted(rows[rows < together.height]) == tokens
+
+
+@pytest.mark.parametrize("first_only", [False, True])
+def test_heads_return_from_the_grids_to_their_rows(first_only):
+    """With zeros in padding cells and in rows without a token, and each head with its example."""
+    whole = Layout.from_lengths(np.array([40, 3, 1, 38]), sizes=[1, 3])
+    layout, parts, heads, size = whole.first if first_only else whole, 3, 2, 5
+    x = torch.randn(layout.height, parts * heads * size)
+    pieces = layout.pieces(parts, heads)
+    grids = pieces.to_grids(x)
+    for grid, found in zip(layout.grids, grids, strict=True):
+        own = torch.cat([x, torch.zeros(1, x.shape[1])])[torch.from_numpy(grid.rows).long()]
+        by_part = own.unflatten(2, (parts, heads, size)).permute(2, 0, 3, 1, 4)
+        assert torch.equal(found, by_part.flatten(1, 2))  # (parts, b * h, L, d)
+    flat, views = pieces.empty(grids[0])
+    for view, found in zip(views, grids, strict=True):
+        view.copy_(found)
+    for part in layout.parts:
+        x[part.spare] = 0
+    assert torch.equal(pieces.to_rows(flat), x)
 
 
 def pack(encoder, ids, types) -> Batch:

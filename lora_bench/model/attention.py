@@ -1,6 +1,7 @@
 """Attention within each packed example, and its registration in transformers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,78 +10,131 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from .dropout import DropoutStream, keep, rescale
-from .functions import DropoutAttention
 from .fused import SPAN, FusedAttention, Mask, usable
-from .layout import Grid, Layout
+from .grids import Grid
+from .layout import Layout
+from .pieces import Pieces
 from .rows import Rows
 
 ATTENTION = "packed"
 
 
-class _ToGrids(torch.autograd.Function):
-    """(R, parts * h * d) -> (b, h, L, d) for each part, grid after grid.
+@dataclass(frozen=True)
+class _Settings:
+    """What attention needs to know besides its inputs.
 
-    A padding cell is zero and passes no gradient back.
+    Attributes:
+        layout: where all tokens are.
+        heads: h.
+        scaling: factor on the scores.
+        rescale: c, what kept weights are multiplied by.
+    """
+
+    layout: Layout
+    heads: int
+    scaling: float
+    rescale: float
+
+    def sources(self, first_only: bool) -> tuple[Pieces, ...]:
+        """The pieces of the inputs, of which the first have the queries."""
+        if first_only:
+            return self.layout.first.pieces(1, self.heads), self.layout.pieces(2, self.heads)
+        return (self.layout.pieces(3, self.heads),)
+
+    def outputs(self, first_only: bool) -> Pieces:
+        """The pieces of the output."""
+        return (self.layout.first if first_only else self.layout).pieces(1, self.heads)
+
+
+class _GridAttention(torch.autograd.Function):
+    """``(c softmax(scaling q k^T + bias) * keep) v`` in padded grids, over n = b * h heads.
+
+    SDPA's fused CPU kernel has no dropout; its fallback draws torch's slow random numbers.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layout: Layout, parts: int, heads: int) -> tuple[Tensor, ...]:
-        ctx.layout, ctx.parts, ctx.width = layout, parts, x.shape[1]
-        cells = _cells(x, layout)  # (C, parts * h * d)
-        outs: list[Tensor] = []
-        for grid in layout.grids:
-            block = cells[grid.cells].view(len(grid.examples), grid.longest, parts, heads, -1)
-            outs += block.permute(2, 0, 3, 1, 4).contiguous().unbind(0)  # parts x (b, h, L, d)
-        return tuple(outs)
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        keys_values: Tensor | None,
+        masks: Sequence[Tensor | None],
+        settings: _Settings,
+    ) -> Tensor:
+        """Inputs and result as those of ``attend``.
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        flat = grads[0].new_empty(len(ctx.layout.rows), ctx.width)
-        for i, grid in enumerate(ctx.layout.grids):
-            block = flat[grid.cells].view(len(grid.examples), grid.longest, ctx.parts, -1)
-            for part, grad in enumerate(grads[ctx.parts * i : ctx.parts * (i + 1)]):
-                out = block[:, :, part].unflatten(-1, (grad.shape[1], grad.shape[3]))
-                out.copy_(grad.transpose(1, 2))  # (b, L, h, d)
-        return _rows(flat, ctx.layout), None, None, None
-
-
-class _FromGrids(torch.autograd.Function):
-    """(b, h, L, d) for each grid -> (R, h * d)."""
-
-    @staticmethod
-    def forward(ctx: Any, layout: Layout, *blocks: Tensor) -> Tensor:
-        ctx.layout, (ctx.heads, _, size) = layout, blocks[0].shape[1:]
-        flat = blocks[0].new_empty(len(layout.rows), ctx.heads * size)
-        for grid, block in zip(layout.grids, blocks, strict=True):
-            b, h, length, d = block.shape
-            flat[grid.cells].view(b, length, h, d).copy_(block.transpose(1, 2))
-        return _rows(flat, layout)
+        Args:
+            ctx: keeps what the backward pass needs.
+            queries: see ``attend``.
+            keys_values: see ``attend``.
+            masks: for each grid the mask of the weights, 0 and 1, (b, h, M, L); None: no dropout.
+            settings: everything else.
+        """
+        inputs = (queries,) if keys_values is None else (queries, keys_values)
+        layout, first_only = settings.layout, keys_values is not None
+        sources, target = settings.sources(first_only), settings.outputs(first_only)
+        moved = [pieces.to_grids(x) for pieces, x in zip(sources, inputs, strict=True)]
+        flat, outs = target.empty(moved[0][0])
+        saved = []
+        for i, (grid, (out,), mask) in enumerate(zip(layout.grids, outs, masks, strict=True)):
+            q, k, v = (part for blocks in moved for part in blocks[i])  # (n, M or L, d)
+            weights = None  # the backward pass computes them
+            if mask is None:
+                out.copy_(_without_dropout(q, k, v, grid, settings))
+            else:
+                weights = _weights(q, k, grid, settings)
+                _bmm(weights * mask.flatten(0, 1), v, settings.rescale, out)
+            saved += [q, k, v, weights, mask]
+        ctx.save_for_backward(*saved)
+        ctx.settings, ctx.first_only = settings, first_only
+        return target.to_rows(flat)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        cells = _cells(grad, ctx.layout)  # (C, h * d)
-        blocks = [
-            cells[grid.cells]
-            .view(len(grid.examples), grid.longest, ctx.heads, -1)
-            .transpose(1, 2)
-            .contiguous()
-            for grid in ctx.layout.grids
-        ]
-        return None, *blocks
+        """The gradients of the tensor inputs."""
+        settings, saved = ctx.settings, ctx.saved_tensors
+        sources = settings.sources(ctx.first_only)
+        grad_outs = settings.outputs(ctx.first_only).to_grids(grad)
+        made = [pieces.empty(saved[0]) for pieces in sources]
+        for i, (grid, (grad_out,)) in enumerate(zip(settings.layout.grids, grad_outs, strict=True)):
+            q, k, v, weights, mask = saved[5 * i : 5 * i + 5]
+            grad_q, grad_k, grad_v = (part for _, blocks in made for part in blocks[i])
+            if mask is None:
+                dropped = weights = _weights(q, k, grid, settings)
+                grad_weights = torch.bmm(grad_out, v.transpose(1, 2))
+            else:
+                mask = mask.flatten(0, 1)
+                grad_out.mul_(settings.rescale)  # (n, M, d)
+                dropped = weights * mask
+                grad_weights = torch.bmm(grad_out, v.transpose(1, 2)).mul_(mask)
+            torch.bmm(dropped.transpose(1, 2), grad_out, out=grad_v)
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            _bmm(grad_scores, k, settings.scaling, grad_q)
+            _bmm(grad_scores.transpose(1, 2), q, settings.scaling, grad_k)
+        grads = [pieces.to_rows(flat) for pieces, (flat, _) in zip(sources, made, strict=True)]
+        return *grads, *[None] * (4 - len(grads))
 
 
-def _rows(cells: Tensor, layout: Layout) -> Tensor:
-    """(C, n) -> (R, n), zeros in rows without a token."""
-    out = cells.index_select(0, layout.cells)
-    for part in layout.parts:
-        out[part.spare] = 0
-    return out
+def _weights(q: Tensor, k: Tensor, grid: Grid, settings: _Settings) -> Tensor:
+    """q (n, M, d); k (n, L, d) -> the attention weights before dropout (n, M, L)."""
+    scores = q.new_empty(len(q), q.shape[1], k.shape[1])
+    _bmm(q, k.transpose(1, 2), settings.scaling, scores)
+    if grid.bias is not None:
+        by_head = scores.view(-1, settings.heads, *scores.shape[1:])  # (b, h, M, L)
+        by_head.add_(grid.bias.to(q.dtype))
+    return scores.softmax(-1)
 
 
-def _cells(x: Tensor, layout: Layout) -> Tensor:
-    """(R, n) -> (C, n), zeros in padding cells."""
-    # Gathering rows takes an eighth of the time of scattering them (index_copy_).
-    return torch.cat([x, x.new_zeros(1, x.shape[1])]).index_select(0, layout.rows)
+def _without_dropout(q: Tensor, k: Tensor, v: Tensor, grid: Grid, settings: _Settings) -> Tensor:
+    """q (n, M, d); k, v (n, L, d) -> (n, M, d)."""
+    bias = None if grid.bias is None else grid.bias.to(q.dtype)
+    q, k, v = (x.unflatten(0, (-1, settings.heads)) for x in (q, k, v))  # (b, h, M or L, d)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=settings.scaling)
+    return out.flatten(0, 1)
+
+
+def _bmm(x: Tensor, y: Tensor, scale: float, out: Tensor) -> None:
+    """Write batched ``scale x y`` to ``out``, with the scale applied before rounding."""
+    torch.baddbmm(out, x, y, beta=0, alpha=scale, out=out)
 
 
 def attend(
@@ -106,36 +160,20 @@ def attend(
     if usable(queries) and layout.lengths.max() <= SPAN:
         tables = layout.tables if keys_values is None else layout.first.tables
         return FusedAttention.apply(queries, keys_values, tables, heads, scaling, mask)
-    if keys_values is None:
-        flat = _ToGrids.apply(queries, layout, 3, heads)
-        triples = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
-    else:
-        flat = _ToGrids.apply(keys_values, layout, 2, heads)
-        asking = _ToGrids.apply(queries, layout.first, 1, heads)
-        triples = list(zip(asking, flat[::2], flat[1::2], strict=True))
-    outs = [
-        _attend(*triple, grid, scaling, mask.p, rows.streams)
-        for triple, grid in zip(triples, layout.grids, strict=True)
-    ]
-    return _FromGrids.apply(layout if keys_values is None else layout.first, *outs)
+    masks = _masks(queries, rows, heads, keys_values is not None, mask.p)
+    settings = _Settings(layout, heads, scaling, rescale(mask.p))
+    return _GridAttention.apply(queries, keys_values, masks, settings)
 
 
-def _attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    grid: Grid,
-    scaling: float,
-    p: float,
-    streams: Sequence[DropoutStream | None],
-) -> Tensor:
-    """q (b, h, M, d); k, v (b, h, L, d) -> (b, h, M, d)."""
-    bias = None if grid.bias is None else grid.bias.to(q.dtype)
-    if p == 0:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scaling)
-    parts = [(part, streams[run]) for run, part in grid.parts]
-    mask = keep(torch.Size([*q.shape[:3], k.shape[2]]), p, q, parts)
-    return DropoutAttention.apply(q, k, v, bias, mask, scaling, rescale(p))
+def _masks(like: Tensor, rows: Rows, heads: int, first_only: bool, p: float) -> list[Tensor | None]:
+    """The mask of each grid's attention weights, from the streams of the runs; see ``keep``."""
+    masks = []
+    for grid in rows.layout.grids:
+        b, longest = grid.rows.shape
+        shape = torch.Size([b, heads, 1 if first_only else longest, longest])
+        parts = [(part, rows.streams[run]) for run, part in grid.parts]
+        masks.append(keep(shape, p, like, parts))
+    return masks
 
 
 def packed_attention(

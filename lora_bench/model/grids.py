@@ -22,22 +22,21 @@ class Grid:
 
     Attributes:
         examples: (b,) indices of its examples in the batch.
-        longest: L, number of tokens of the longest example, rounded up.
-        start: index of its first cell among the cells of all grids.
+        rows: (b, L) int32, the row of each cell, R for a padding cell; L is the number of tokens of
+            the longest example, rounded up.
         bias: (b, 1, 1, L), 0 on real tokens, -inf on padding; None: nothing is padded.
         parts: (run, part of its examples) pairs; a run draws a mask for each part.
     """
 
     examples: np.ndarray
-    longest: int
-    start: int
+    rows: np.ndarray
     bias: Tensor | None
     parts: tuple[tuple[int, slice], ...]
 
     @property
-    def cells(self) -> slice:
-        """The grid's cells among the cells of all grids."""
-        return slice(self.start, self.start + len(self.examples) * self.longest)
+    def longest(self) -> int:
+        """L."""
+        return self.rows.shape[1]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .grids import Grid, Group, grouped, padded, round_up
+from .pieces import Pieces
 from .tables import ROWS, Tables, on_gpu, to_device
 
 # On a GPU, of 1,024 rows or more, at most a share of 2 to the minus (WASTE - 1) is unused. The
@@ -45,7 +46,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where packed tokens are, and their attention grids, with C cells in all.
+    """Where packed tokens are, and their attention grids.
 
     Hidden states have R rows; see ``Part``.
 
@@ -105,20 +106,17 @@ class Layout:
         )
         return Layout(ones, parts, starts_of(ones), self.device, self)
 
-    @property
+    @cached_property
     def grids(self) -> tuple[Grid, ...]:
         """Each example is in one of them."""
-        return self._cells[0]
+        return tuple(map(self._grid, self._groups()))
 
-    @property
-    def rows(self) -> Tensor:
-        """(C,) the row of each cell, R for a padding cell."""
-        return self._cells[1]
-
-    @property
-    def cells(self) -> Tensor:
-        """(R,) the cell of each row, 0 for a row without a token."""
-        return self._cells[2]
+    def pieces(self, parts: int, heads: int) -> Pieces:
+        """Where the heads of rows with this many parts are; see ``Pieces``."""
+        if (parts, heads) not in self._pieces:
+            found = Pieces.of(self.grids, self.height, self.device, parts, heads)
+            self._pieces[parts, heads] = found
+        return self._pieces[parts, heads]
 
     @cached_property
     def ends(self) -> Tensor:
@@ -143,27 +141,21 @@ class Layout:
         return Tables.of(self, self.source or self)
 
     @cached_property
-    def _cells(self) -> tuple[tuple[Grid, ...], Tensor, Tensor]:
-        """Grids, rows and cells."""
-        grids, rows, start = [], [], 0
-        for group in self._groups():
-            own = self.lengths[group.examples]
-            longest = padded(int(own.max())) if self.source is None else 1
-            column = np.arange(longest)
-            real = column < own[:, None]  # (b, L)
-            row = self.starts[group.examples, None] + column
-            rows.append(np.where(real, row, self.height).ravel())
-            bias = None
-            if not real.all():
-                bias = torch.from_numpy(np.where(real, np.float32(0), np.float32("-inf")))
-                bias = bias[:, None, None].to(self.device)
-            grids.append(Grid(group.examples, longest, start, bias, group.parts))
-            start += real.size
-        flat = np.concatenate(rows)
-        cells = np.zeros(self.height + 1, dtype=np.int64)
-        cells[flat] = np.arange(start)
-        row_of, cell_of = (torch.from_numpy(x).to(self.device) for x in (flat, cells[:-1]))
-        return tuple(grids), row_of, cell_of
+    def _pieces(self) -> dict[tuple[int, int], Pieces]:
+        return {}
+
+    def _grid(self, group: Group) -> Grid:
+        lengths = self.lengths[group.examples]
+        longest = padded(int(lengths.max())) if self.source is None else 1
+        column = np.arange(longest)
+        real = column < lengths[:, None]  # (b, L)
+        row = self.starts[group.examples, None] + column
+        rows = np.where(real, row, self.height).astype(np.int32)
+        bias = None
+        if not real.all():
+            bias = torch.from_numpy(np.where(real, np.float32(0), np.float32("-inf")))
+            bias = bias[:, None, None].to(self.device)
+        return Grid(group.examples, rows, bias, group.parts)
 
     def _groups(self) -> list[Group]:
         """The examples of each grid."""

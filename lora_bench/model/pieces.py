@@ -1,0 +1,95 @@
+"""Moving heads between packed rows and attention grids, in one pass over the memory.
+
+A piece is the d numbers of one head in one part (queries, keys or values) of one row. A tensor
+(R, parts * h * d) is a list of R * parts * h pieces, and the grids hold the same pieces in another
+order, (parts, b * h, L, d) for each grid; gathering pieces by number converts one into the other.
+A zero piece behind the last one stands for padding cells and for rows without a token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .grids import Grid
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Where each piece is in packed rows and in grids.
+
+    Attributes:
+        grids: the attention grids.
+        parts: number of parts of a row: 3 for queries, keys and values.
+        heads: h.
+        in_rows: (number of pieces in grids,) int32, the number of each in the rows.
+        in_grids: (number of pieces in rows,) int32, the number of each in the grids.
+    """
+
+    grids: Sequence[Grid]
+    parts: int
+    heads: int
+    in_rows: Tensor
+    in_grids: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        grids: Sequence[Grid],
+        height: int,
+        device: str | torch.device,
+        parts: int,
+        heads: int,
+    ) -> "Pieces":
+        """The pieces of rows with this many parts and heads.
+
+        Args:
+            grids: the attention grids.
+            height: R, the number of rows.
+            device: device of the tensors.
+            parts: see above.
+            heads: see above.
+        """
+        of_row = np.arange(parts * heads, dtype=np.int32).reshape(parts, 1, heads, 1)
+        in_rows, start = [], 0
+        in_grids = np.empty((height + 1, parts, heads), dtype=np.int32)
+        in_grids[:] = parts * heads * sum(grid.rows.size for grid in grids)  # the zero piece
+        for grid in grids:
+            in_rows.append((grid.rows[:, None] * (parts * heads) + of_row).ravel())
+            b, longest = grid.rows.shape
+            stop = start + in_rows[-1].size
+            numbers = np.arange(start, stop, dtype=np.int32).reshape(parts, b, heads, longest)
+            in_grids[grid.rows] = numbers.transpose(1, 3, 0, 2)  # (b, L, parts, h)
+            start = stop
+        tables = np.concatenate(in_rows), in_grids[:-1].ravel()
+        return cls(grids, parts, heads, *(torch.from_numpy(x).to(device) for x in tables))
+
+    def to_grids(self, x: Tensor) -> list[Tensor]:
+        """(R, parts * h * d) -> (parts, b * h, L, d) for each grid."""
+        padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
+        flat = padded.view(-1, x.shape[1] // (self.parts * self.heads))
+        return self._views(flat.index_select(0, self.in_rows))
+
+    def empty(self, like: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Memory for grids: all pieces with the zero piece, and a view of it for each grid.
+
+        Args:
+            like: has the type, the device and, as its last axis, the size d of a piece.
+        """
+        flat = like.new_empty(len(self.in_rows) + 1, like.shape[-1])
+        flat[-1] = 0
+        return flat, self._views(flat[:-1])
+
+    def to_rows(self, flat: Tensor) -> Tensor:
+        """What ``empty`` returned first, its grids filled -> (R, parts * h * d)."""
+        width = self.parts * self.heads * flat.shape[1]
+        return flat.index_select(0, self.in_grids).view(-1, width)
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        counts = [self.parts * self.heads * grid.rows.size for grid in self.grids]
+        return [
+            pieces.view(self.parts, len(grid.rows) * self.heads, grid.longest, -1)
+            for grid, pieces in zip(self.grids, flat.split(counts), strict=True)
+        ]
