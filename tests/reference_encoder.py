@@ -40,16 +40,16 @@ def encode_plainly(
 
 
 def _attend(attention, qkv: tuple[Tensor, ...], batch: Batch, first: bool, stream) -> Tensor:
-    """One example and head after the other; a mask is drawn for each grid of the batch's layout."""
+    """One example and head after the other; a mask is drawn for each draw of the batch's layout."""
     out = torch.empty_like(qkv[0])
     heads, p = attention.num_attention_heads, attention.dropout.p if attention.training else 0.0
-    for grid in batch.layout.grids:
-        asking = 1 if first else grid.longest
-        shape = torch.Size([len(grid.examples), heads, asking, grid.longest])
+    for draw in batch.layout.draws:
+        asking = 1 if first else draw.longest
+        shape = torch.Size([len(draw.examples), heads, asking, draw.longest])
         keep = torch.ones(shape, dtype=out.dtype)
         if p > 0:
             keep = stream.keep(shape, p, out.dtype) * rescale(p)
-        for place, example in enumerate(grid.examples.tolist()):
+        for place, example in enumerate(draw.examples.tolist()):
             start, end = batch.cu_seqlens[example : example + 2].tolist()
             rows = slice(example, example + 1) if first else slice(start, end)
             parts = (qkv[0][rows], qkv[1][start:end], qkv[2][start:end])

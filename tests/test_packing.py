@@ -13,7 +13,7 @@ from lora_bench.model.encoder import (
     load_tokenizer,
     max_tokens,
 )
-from lora_bench.model.grids import CELLS, LENGTHS, SPLIT
+from lora_bench.model.grids import ALONE, CELLS, LENGTHS, TOGETHER
 from lora_bench.model.layout import ROWS, Layout
 from lora_bench.model.packing import Batch
 from lora_bench.model.source import locate
@@ -56,7 +56,7 @@ def test_packed_minilm_equals_the_stock_bert_at_full_length():
 
 
 def test_gradients_of_packed_equal_those_of_padded(tiny_encoder, monkeypatch):
-    monkeypatch.setattr("lora_bench.model.grids.SPLIT", 100)
+    monkeypatch.setattr("lora_bench.model.grids.ALONE", 100)
     tokenizer = load_tokenizer(TINY)
     texts = ("a", "longer text", "the longest text of all, much longer than the others are")
     ids = [tokenizer(t)["input_ids"] for t in texts]
@@ -109,36 +109,44 @@ def test_grids_hold_each_token_once_and_waste_little(lengths):
     assert sorted(rows[rows < layout.height]) == list(range(tokens))  # the others are padding
     examples = np.concatenate([grid.examples for grid in layout.grids])
     assert sorted(examples.tolist()) == list(range(len(lengths)))
+    check_waste(layout, ALONE)
+
+
+def check_waste(layout: Layout, least: int) -> None:
+    """Grids are not too large, and hold parts of draws that are not worth another halving."""
     for grid in layout.grids:
         cells = len(grid.examples) * grid.longest
         assert len(grid.examples) == 1 or cells * grid.longest <= CELLS
-        for _, part in grid.parts:
-            inside = sorted((lengths[i] for i in grid.examples[part]), reverse=True)
+        parts = [layout.draws[number].examples[own] for number, own in grid.parts]
+        assert np.concatenate(parts).tolist() == grid.examples.tolist()
+        for part in parts:
+            inside = sorted(layout.lengths[part].tolist(), reverse=True)
             assert inside[0] <= grid.longest < inside[0] + LENGTHS
             half = len(inside) // 2
-            assert (inside[0] ** 2 - inside[half] ** 2) * (len(inside) - half) <= SPLIT
+            assert (inside[0] ** 2 - inside[half] ** 2) * (len(inside) - half) <= least
 
 
-def test_grids_of_several_runs_are_those_that_each_has_alone():
+def test_several_runs_draw_what_each_draws_alone_and_share_grids():
     """Each run draws masks of the same shapes in the same order; no grid mixes lengths."""
     rng = np.random.default_rng(0)
     runs = [rng.integers(1, 130, size) for size in (16, 3, 16, 9)]
     together = Layout.from_lengths(np.concatenate(runs), sizes=[len(run) for run in runs])
-    drawn: list[list[tuple[int, int]]] = [[] for _ in runs]
-    for grid in together.grids:
-        for run, part in grid.parts:
-            drawn[run].append((part.stop - part.start, grid.longest))
     for run, lengths in enumerate(runs):
         alone, part = Layout.from_lengths(lengths), together.parts[run]
         assert part.tokens == lengths.sum() and part.rows.stop - part.rows.start == alone.height
-        shapes = [(p.stop - p.start, grid.longest) for grid in alone.grids for _, p in grid.parts]
-        assert drawn[run] == shapes
+        own = [draw for draw in together.draws if draw.run == run]
+        assert [draw.longest for draw in own] == [draw.longest for draw in alone.draws]
+        for draw, same in zip(own, alone.draws, strict=True):
+            assert (draw.examples - part.examples.start).tolist() == same.examples.tolist()
         first = together.first_rows[part.examples] - part.rows.start
         assert first.tolist() == alone.first_rows.tolist()
-    assert len(together.grids) < sum(len(Layout.from_lengths(run).grids) for run in runs)
     rows = np.concatenate([grid.rows.ravel() for grid in together.grids])
     tokens = [row for p in together.parts for row in range(together.height)[p.rows][: p.tokens]]
     assert sorted(rows[rows < together.height]) == tokens
+    check_waste(together, TOGETHER)
+    assert any(
+        len({together.draws[number].run for number, _ in g.parts}) > 1 for g in together.grids
+    )
 
 
 @pytest.mark.parametrize("first_only", [False, True])

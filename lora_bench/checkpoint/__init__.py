@@ -165,7 +165,7 @@ def base_fingerprint(model: "LoraWrapperRoberta") -> str | None:
     words = model.encoder.embeddings.word_embeddings.weight
     if words.requires_grad:
         return None
-    return hashlib.sha256(words.detach().cpu().numpy().tobytes()).hexdigest()[:16]
+    return hashlib.sha256(words.detach().cpu().numpy().ravel()).hexdigest()[:16]
 
 
 def load_adapter(folder: Path, model: "LoraWrapperRoberta") -> None:

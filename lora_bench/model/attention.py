@@ -166,13 +166,21 @@ def attend(
 
 
 def _masks(like: Tensor, rows: Rows, heads: int, first_only: bool, p: float) -> list[Tensor | None]:
-    """The mask of each grid's attention weights, from the streams of the runs; see ``keep``."""
-    masks = []
-    for grid in rows.layout.grids:
-        b, longest = grid.rows.shape
-        shape = torch.Size([b, heads, 1 if first_only else longest, longest])
-        parts = [(part, rows.streams[run]) for run, part in grid.parts]
-        masks.append(keep(shape, p, like, parts))
+    """The mask of each grid's attention weights (b, h, M, L), cut from what the runs draw."""
+    layout, drawn = rows.layout, []
+    for draw in layout.draws:
+        queries = 1 if first_only else draw.longest
+        shape = torch.Size([len(draw.examples), heads, queries, draw.longest])
+        drawn.append(keep(shape, p, like, [(slice(None), rows.streams[draw.run])]))
+    masks: list[Tensor | None] = []
+    for grid in layout.grids:
+        parts = [
+            mask[own, :, : grid.longest, : grid.longest]
+            for mask, own in ((drawn[number], own) for number, own in grid.parts)
+            if mask is not None
+        ]
+        whole = torch.cat(parts) if len(parts) > 1 else parts[0].contiguous() if parts else None
+        masks.append(whole)
     return masks
 
 

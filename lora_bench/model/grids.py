@@ -1,19 +1,26 @@
-"""Padded grids for attention: which examples share one, so that little is padded."""
+"""Padded grids for attention: which examples share one, so that little is padded.
+
+A run draws its masks for few large sets of examples. Grids are finer, so that less is padded, and
+hold the examples of several runs; a grid takes its part of the masks that were drawn.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from torch import Tensor
 
-# The values do not affect results. A CPU compiles its bf16 products for each new shape, which takes
-# longer than a small product: lengths are rounded up to a multiple of LENGTHS, so that shapes
-# recur. Halving a grid pays off if it saves SPLIT scores per head. CELLS keeps the scores of a grid
-# at sizes that the allocator reuses.
+# A CPU compiles its bf16 products for each new shape, which takes longer than a small product:
+# lengths are rounded up to a multiple of LENGTHS, so that shapes recur. CELLS keeps the scores of a
+# grid at sizes that the allocator reuses. The examples of a draw are halved if that saves DRAWN
+# scores per head. These three decide which random number an element gets.
 LENGTHS = 16
-SPLIT = 12_000
 CELLS = 600_000
+DRAWN = 12_000
+# The examples of a draw are halved into grids if that saves so many scores per head. In a group,
+# the calls that a grid costs serve several runs. The values do not affect results.
+ALONE = 12_000
+TOGETHER = 3_000
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Grid:
         rows: (b, L) int32, the row of each cell, R for a padding cell; L is the number of tokens of
             the longest example, rounded up.
         bias: (b, 1, 1, L), 0 on real tokens, -inf on padding; None: nothing is padded.
-        parts: (run, part of its examples) pairs; a run draws a mask for each part.
+        parts: (number of a draw, part of the draw's examples) pairs, in the order of the examples.
     """
 
     examples: np.ndarray
@@ -40,78 +47,104 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Draw:
+    """Examples of one run whose masks are drawn at once.
+
+    Attributes:
+        run: number of the run.
+        examples: (b,) indices of the examples in the batch, longest first.
+        longest: number of tokens of the longest example, rounded up.
+    """
+
+    run: int
+    examples: np.ndarray
+    longest: int
+
+
+@dataclass(frozen=True)
 class Group:
-    """The examples of a grid, and which of them belong to which run."""
+    """The examples of a grid, and where they are in the draws; see ``Grid``."""
 
     examples: np.ndarray
     parts: tuple[tuple[int, slice], ...]
 
 
-def grouped(lengths: np.ndarray, runs: Sequence[slice]) -> list[Group]:
-    """The examples of each grid.
+def draws_of(lengths: np.ndarray, runs: Sequence[slice]) -> list[Draw]:
+    """The draws of each run, in their order; they do not depend on the other runs.
 
     Args:
         lengths: (B,), tokens of each example.
         runs: the examples of each run.
     """
-    groups = [
-        (run, part.start + group)
-        for run, part in enumerate(runs)
-        for group in _of_one_run(lengths[part])
-    ]
-    return _merged(groups, lengths)
-
-
-def _merged(groups: list[tuple[int, np.ndarray]], lengths: np.ndarray) -> list[Group]:
-    """Groups merged if their rounded lengths are equal, as far as CELLS allows.
-
-    Args:
-        groups: run, and indices of its examples, longest first.
-        lengths: (B,), lengths of all examples.
-    """
-    by_length: dict[int, list[list[tuple[int, np.ndarray]]]] = {}
-    for run, examples in groups:
-        longest = padded(int(lengths[examples[0]]))
-        found = by_length.setdefault(longest, [[]])
-        cells = (sum(len(e) for _, e in found[-1]) + len(examples)) * longest**2
-        if found[-1] and cells > CELLS:
-            found.append([])
-        found[-1].append((run, examples))
     return [
-        _joined(joined)
-        for longest in sorted(by_length, reverse=True)
-        for joined in by_length[longest]
+        Draw(run, part.start + examples, padded(int(lengths[part][examples[0]])))
+        for run, part in enumerate(runs)
+        for examples in _of_one_run(lengths[part])
     ]
-
-
-def _joined(groups: list[tuple[int, np.ndarray]]) -> Group:
-    stops = accumulate(len(examples) for _, examples in groups)
-    parts = tuple(
-        (run, slice(stop - len(examples), stop))
-        for (run, examples), stop in zip(groups, stops, strict=True)
-    )
-    return Group(np.concatenate([examples for _, examples in groups]), parts)
 
 
 def _of_one_run(lengths: np.ndarray) -> list[np.ndarray]:
-    """Indices of the examples of each grid of one run, longest first.
+    """Indices of the examples of each draw of one run, longest first.
 
-    A grid is halved if that saves more than SPLIT scores per head, and cut to at most CELLS.
+    A draw is halved if that saves more than DRAWN scores per head, and cut to at most CELLS.
     """
     by_length = np.argsort(-lengths, kind="stable")
-    groups = []
-    for part in _split(by_length, lengths[by_length].astype(np.int64) ** 2):
-        most = max(1, CELLS // int(lengths[part[0]]) ** 2)
-        groups += [part[start : start + most] for start in range(0, len(part), most)]
-    return groups
+    draws = []
+    for own in _split(lengths[by_length], DRAWN):
+        most = max(1, CELLS // int(lengths[by_length[own.start]]) ** 2)
+        draws += [
+            by_length[start : min(start + most, own.stop)]
+            for start in range(own.start, own.stop, most)
+        ]
+    return draws
 
 
-def _split(examples: np.ndarray, squares: np.ndarray) -> list[np.ndarray]:
-    """Split examples by similar length; squares (n,) are their squared lengths, descending."""
-    half = len(examples) // 2
-    if half == 0 or (squares[0] - squares[half]) * (len(examples) - half) <= SPLIT:
-        return [examples]
-    return _split(examples[:half], squares[:half]) + _split(examples[half:], squares[half:])
+def groups_of(lengths: np.ndarray, draws: Sequence[Draw]) -> list[Group]:
+    """The examples of each grid: parts of the draws, merged if their rounded lengths are equal.
+
+    Args:
+        lengths: (B,), tokens of each example.
+        draws: the draws of all runs.
+    """
+    least = ALONE if len({draw.run for draw in draws}) == 1 else TOGETHER
+    by_length: dict[int, list[list[tuple[int, slice]]]] = {}
+    for number, draw in enumerate(draws):
+        own = lengths[draw.examples]
+        for part in _split(own, least):
+            longest = padded(int(own[part.start]))
+            found = by_length.setdefault(longest, [[]])
+            examples = sum(p.stop - p.start for _, p in [*found[-1], (number, part)])
+            if found[-1] and examples * longest**2 > CELLS:
+                found.append([])
+            found[-1].append((number, part))
+    return [
+        Group(
+            np.concatenate([draws[number].examples[part] for number, part in parts]), tuple(parts)
+        )
+        for longest in sorted(by_length, reverse=True)
+        for parts in by_length[longest]
+    ]
+
+
+def _split(lengths: np.ndarray, least: int) -> list[slice]:
+    """Slices of lengths (n,), in descending order, that are halved if that saves enough scores.
+
+    Args:
+        lengths: numbers of tokens.
+        least: number of scores per head.
+    """
+
+    def split(part: slice) -> list[slice]:
+        half = part.start + (part.stop - part.start) // 2
+        if half == part.start:
+            return [part]
+        saved = (squares[part.start] - squares[half]) * (part.stop - half)
+        if saved <= least:
+            return [part]
+        return split(slice(part.start, half)) + split(slice(half, part.stop))
+
+    squares = lengths.astype(np.int64) ** 2
+    return split(slice(0, len(lengths)))
 
 
 def padded(length: int) -> int:

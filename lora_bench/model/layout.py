@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .grids import Grid, Group, grouped, padded, round_up
+from .grids import Draw, Grid, Group, draws_of, groups_of, padded, round_up
 from .pieces import Pieces
 from .tables import ROWS, Tables, on_gpu, to_device
 
@@ -107,6 +107,11 @@ class Layout:
         return Layout(ones, parts, starts_of(ones), self.device, self)
 
     @cached_property
+    def draws(self) -> list[Draw]:
+        """Which examples' masks are drawn at once."""
+        return draws_of(self.lengths, [part.examples for part in self.parts])
+
+    @cached_property
     def grids(self) -> tuple[Grid, ...]:
         """Each example is in one of them."""
         return tuple(map(self._grid, self._groups()))
@@ -161,7 +166,7 @@ class Layout:
         """The examples of each grid."""
         if self.source is not None:
             return [Group(grid.examples, grid.parts) for grid in self.source.grids]
-        return grouped(self.lengths, [part.examples for part in self.parts])
+        return groups_of(self.lengths, self.draws)
 
 
 def _parts(lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[Part]:
