@@ -15,8 +15,8 @@ def main(order: str) -> None:
     """Execute one run.
 
     Args:
-        order: JSON with train (TSV file), validation (TSV file), rows, model, rank, seed,
-            batch_size, best.
+        order: JSON with train (TSV file), validation (TSV file), rows, validation_rows, epochs,
+            batch_size, model, rank, seed, best, folder (for output).
     """
     import pandas as pd
     from datasets import Dataset

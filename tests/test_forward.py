@@ -33,7 +33,7 @@ SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(("query", "key",
 @pytest.fixture(autouse=True)
 def _several_grids(monkeypatch):
     """Short examples are worth a grid of their own in these tests."""
-    monkeypatch.setattr("lora_bench.model.grids.ALONE", 100)
+    monkeypatch.setattr("lora_bench.model.grids.DRAWN", 100)
 
 
 def make_encoder(

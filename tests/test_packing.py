@@ -13,7 +13,7 @@ from lora_bench.model.encoder import (
     load_tokenizer,
     max_tokens,
 )
-from lora_bench.model.grids import ALONE, CELLS, LENGTHS, TOGETHER
+from lora_bench.model.grids import CELLS, DRAWN, LENGTHS, SHARED
 from lora_bench.model.layout import ROWS, Layout
 from lora_bench.model.packing import Batch
 from lora_bench.model.source import locate
@@ -56,7 +56,7 @@ def test_packed_minilm_equals_the_stock_bert_at_full_length():
 
 
 def test_gradients_of_packed_equal_those_of_padded(tiny_encoder, monkeypatch):
-    monkeypatch.setattr("lora_bench.model.grids.ALONE", 100)
+    monkeypatch.setattr("lora_bench.model.grids.DRAWN", 100)
     tokenizer = load_tokenizer(TINY)
     texts = ("a", "longer text", "the longest text of all, much longer than the others are")
     ids = [tokenizer(t)["input_ids"] for t in texts]
@@ -109,21 +109,21 @@ def test_grids_hold_each_token_once_and_waste_little(lengths):
     assert sorted(rows[rows < layout.height]) == list(range(tokens))  # the others are padding
     examples = np.concatenate([grid.examples for grid in layout.grids])
     assert sorted(examples.tolist()) == list(range(len(lengths)))
-    check_waste(layout, ALONE)
+    check_waste(layout, DRAWN)
 
 
-def check_waste(layout: Layout, least: int) -> None:
+def check_waste(layout: Layout, limit: int) -> None:
     """Grids are not too large, and hold parts of draws that are not worth another halving."""
     for grid in layout.grids:
         cells = len(grid.examples) * grid.longest
         assert len(grid.examples) == 1 or cells * grid.longest <= CELLS
-        parts = [layout.draws[number].examples[own] for number, own in grid.parts]
+        parts = [layout.draws[number].examples[own] for number, own in grid.cuts]
         assert np.concatenate(parts).tolist() == grid.examples.tolist()
         for part in parts:
             inside = sorted(layout.lengths[part].tolist(), reverse=True)
             assert inside[0] <= grid.longest < inside[0] + LENGTHS
             half = len(inside) // 2
-            assert (inside[0] ** 2 - inside[half] ** 2) * (len(inside) - half) <= least
+            assert (inside[0] ** 2 - inside[half] ** 2) * (len(inside) - half) <= limit
 
 
 def test_several_runs_draw_what_each_draws_alone_and_share_grids():
@@ -143,9 +143,9 @@ def test_several_runs_draw_what_each_draws_alone_and_share_grids():
     rows = np.concatenate([grid.rows.ravel() for grid in together.grids])
     tokens = [row for p in together.parts for row in range(together.height)[p.rows][: p.tokens]]
     assert sorted(rows[rows < together.height]) == tokens
-    check_waste(together, TOGETHER)
+    check_waste(together, SHARED)
     assert any(
-        len({together.draws[number].run for number, _ in g.parts}) > 1 for g in together.grids
+        len({together.draws[number].run for number, _ in g.cuts}) > 1 for g in together.grids
     )
 
 

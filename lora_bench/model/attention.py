@@ -49,7 +49,8 @@ class _Settings:
 class _GridAttention(torch.autograd.Function):
     """``(c softmax(scaling q k^T + bias) * keep) v`` in padded grids, over n = b * h heads.
 
-    SDPA's fused CPU kernel has no dropout; its fallback draws torch's slow random numbers.
+    SDPA's fused CPU kernel has no dropout; its fallback draws torch's slow random numbers. Without
+    dropout the forward pass is SDPA, and the backward pass recomputes the weights.
     """
 
     @staticmethod
@@ -77,7 +78,7 @@ class _GridAttention(torch.autograd.Function):
         saved = []
         for i, (grid, (out,), mask) in enumerate(zip(layout.grids, outs, masks, strict=True)):
             q, k, v = (part for blocks in moved for part in blocks[i])  # (n, M or L, d)
-            weights = None  # the backward pass computes them
+            weights = None
             if mask is None:
                 out.copy_(_without_dropout(q, k, v, grid, settings))
             else:
@@ -167,21 +168,28 @@ def attend(
 
 def _masks(like: Tensor, rows: Rows, heads: int, first_only: bool, p: float) -> list[Tensor | None]:
     """The mask of each grid's attention weights (b, h, M, L), cut from what the runs draw."""
-    layout, drawn = rows.layout, []
+    layout = rows.layout
+    if p == 0:
+        return [None] * len(layout.grids)
+    drawn = []
     for draw in layout.draws:
         queries = 1 if first_only else draw.longest
         shape = torch.Size([len(draw.examples), heads, queries, draw.longest])
-        drawn.append(keep(shape, p, like, [(slice(None), rows.streams[draw.run])]))
+        mask = keep(shape, p, like, [(slice(None), rows.streams[draw.run])])
+        assert mask is not None  # p > 0
+        drawn.append(mask)
     masks: list[Tensor | None] = []
     for grid in layout.grids:
-        parts = [
-            mask[own, :, : grid.longest, : grid.longest]
-            for mask, own in ((drawn[number], own) for number, own in grid.parts)
-            if mask is not None
-        ]
-        whole = torch.cat(parts) if len(parts) > 1 else parts[0].contiguous() if parts else None
-        masks.append(whole)
+        size = grid.longest
+        parts = [drawn[number][own, :, :size, :size] for number, own in grid.cuts]
+        masks.append(torch.cat(parts) if len(parts) > 1 else _own(parts[0]))
     return masks
+
+
+def _own(mask: Tensor) -> Tensor:
+    """A contiguous tensor whose memory is not a part of a larger one's."""
+    whole = mask.untyped_storage().nbytes() == mask.nbytes
+    return mask if whole else mask.clone(memory_format=torch.contiguous_format)
 
 
 def packed_attention(

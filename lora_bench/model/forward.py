@@ -294,10 +294,10 @@ def _restore(streams: Sequence[DropoutStream], states: Sequence[Any]) -> None:
 
 def _with_spare_rows(x: Tensor, layout: Layout) -> Tensor:
     """(T, D) -> (R, D); see ``Layout``."""
-    pieces = x.split([part.tokens for part in layout.parts])
+    tokens = x.split([part.tokens for part in layout.parts])
     padded = [
-        F.pad(piece, (0, 0, 0, part.spare.stop - part.spare.start))
-        for piece, part in zip(pieces, layout.parts, strict=True)
+        F.pad(own, (0, 0, 0, part.spare.stop - part.spare.start))
+        for own, part in zip(tokens, layout.parts, strict=True)
     ]
     return cat(padded)
 

@@ -1,9 +1,9 @@
-"""The differentiable functions of the encoder pass, each with its own backward pass.
+"""The end of both blocks of an encoder layer as one differentiable function.
 
-They exist for what plain autograd does not do: they do not compute unneeded gradients, and keep a
-dropout mask as 0 and 1 in the activations' precision while its scale is applied exactly. The
-functions for linear layers are in :mod:`lora_bench.model.affine`, and attention is in
-:mod:`lora_bench.model.attention`.
+It exists for what plain autograd does not do: it does not compute unneeded gradients, and keeps a
+dropout mask as 0 and 1 in the activations' precision while its scale is applied exactly. So do
+those for linear layers (:mod:`lora_bench.model.affine`) and attention
+(:mod:`lora_bench.model.attention`).
 """
 
 from typing import Any

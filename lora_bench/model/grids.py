@@ -12,15 +12,14 @@ from torch import Tensor
 
 # A CPU compiles its bf16 products for each new shape, which takes longer than a small product:
 # lengths are rounded up to a multiple of LENGTHS, so that shapes recur. CELLS keeps the scores of a
-# grid at sizes that the allocator reuses. The examples of a draw are halved if that saves DRAWN
-# scores per head. These three decide which random number an element gets.
+# grid at sizes that the allocator reuses. The examples of a draw are halved if that saves more than
+# DRAWN scores per head. LENGTHS, CELLS and DRAWN decide which random number an element gets.
 LENGTHS = 16
 CELLS = 600_000
 DRAWN = 12_000
-# The examples of a draw are halved into grids if that saves so many scores per head. In a group,
-# the calls that a grid costs serve several runs. The values do not affect results.
-ALONE = 12_000
-TOGETHER = 3_000
+# In a group, the calls that a grid costs serve several runs, so draws are halved further, if that
+# saves more than SHARED scores per head. The value does not affect results.
+SHARED = 3_000
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,13 @@ class Grid:
         rows: (b, L) int32, the row of each cell, R for a padding cell; L is the number of tokens of
             the longest example, rounded up.
         bias: (b, 1, 1, L), 0 on real tokens, -inf on padding; None: nothing is padded.
-        parts: (number of a draw, part of the draw's examples) pairs, in the order of the examples.
+        cuts: (number of a draw, slice of the draw's examples) pairs, in the order of the examples.
     """
 
     examples: np.ndarray
     rows: np.ndarray
     bias: Tensor | None
-    parts: tuple[tuple[int, slice], ...]
+    cuts: tuple[tuple[int, slice], ...]
 
     @property
     def longest(self) -> int:
@@ -62,11 +61,11 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Group:
+class Members:
     """The examples of a grid, and where they are in the draws; see ``Grid``."""
 
     examples: np.ndarray
-    parts: tuple[tuple[int, slice], ...]
+    cuts: tuple[tuple[int, slice], ...]
 
 
 def draws_of(lengths: np.ndarray, runs: Sequence[slice]) -> list[Draw]:
@@ -86,7 +85,7 @@ def draws_of(lengths: np.ndarray, runs: Sequence[slice]) -> list[Draw]:
 def _of_one_run(lengths: np.ndarray) -> list[np.ndarray]:
     """Indices of the examples of each draw of one run, longest first.
 
-    A draw is halved if that saves more than DRAWN scores per head, and cut to at most CELLS.
+    A draw is halved if that saves more than DRAWN scores per head, and cut to about CELLS.
     """
     by_length = np.argsort(-lengths, kind="stable")
     draws = []
@@ -99,39 +98,39 @@ def _of_one_run(lengths: np.ndarray) -> list[np.ndarray]:
     return draws
 
 
-def groups_of(lengths: np.ndarray, draws: Sequence[Draw]) -> list[Group]:
+def members_of(lengths: np.ndarray, draws: Sequence[Draw]) -> list[Members]:
     """The examples of each grid: parts of the draws, merged if their rounded lengths are equal.
 
     Args:
         lengths: (B,), tokens of each example.
         draws: the draws of all runs.
     """
-    least = ALONE if len({draw.run for draw in draws}) == 1 else TOGETHER
+    one_run = len({draw.run for draw in draws}) == 1
     by_length: dict[int, list[list[tuple[int, slice]]]] = {}
     for number, draw in enumerate(draws):
         own = lengths[draw.examples]
-        for part in _split(own, least):
+        for part in [slice(0, len(own))] if one_run else _split(own, SHARED):
             longest = padded(int(own[part.start]))
             found = by_length.setdefault(longest, [[]])
-            examples = sum(p.stop - p.start for _, p in [*found[-1], (number, part)])
-            if found[-1] and examples * longest**2 > CELLS:
+            count = sum(p.stop - p.start for _, p in [*found[-1], (number, part)])
+            if found[-1] and count * longest**2 > CELLS:
                 found.append([])
             found[-1].append((number, part))
     return [
-        Group(
-            np.concatenate([draws[number].examples[part] for number, part in parts]), tuple(parts)
+        Members(
+            np.concatenate([draws[number].examples[part] for number, part in cuts]), tuple(cuts)
         )
         for longest in sorted(by_length, reverse=True)
-        for parts in by_length[longest]
+        for cuts in by_length[longest]
     ]
 
 
-def _split(lengths: np.ndarray, least: int) -> list[slice]:
-    """Slices of lengths (n,), in descending order, that are halved if that saves enough scores.
+def _split(lengths: np.ndarray, limit: int) -> list[slice]:
+    """Slices of examples with similar lengths.
 
     Args:
-        lengths: numbers of tokens.
-        least: number of scores per head.
+        lengths: (n,), tokens of each example, in descending order.
+        limit: a slice is halved if that saves more than this many scores per head.
     """
 
     def split(part: slice) -> list[slice]:
@@ -139,7 +138,7 @@ def _split(lengths: np.ndarray, least: int) -> list[slice]:
         if half == part.start:
             return [part]
         saved = (squares[part.start] - squares[half]) * (part.stop - half)
-        if saved <= least:
+        if saved <= limit:
             return [part]
         return split(slice(part.start, half)) + split(slice(half, part.stop))
 

@@ -2,8 +2,8 @@
 
 Linear layers, LayerNorms and activations work on rows, one for each real token. For attention the
 tokens are laid out in padded grids of examples of similar length. A batch may hold the examples of
-several runs that are trained in one pass: each run's rows are contiguous, and its grids are the
-same as when it is trained alone, so that it draws the same dropout masks.
+several runs that are trained in one pass: each run's rows are contiguous, and it draws its dropout
+masks for the same examples at once as when it is trained alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .grids import Draw, Grid, Group, draws_of, groups_of, padded, round_up
+from .grids import Draw, Grid, Members, draws_of, members_of, padded, round_up
 from .pieces import Pieces
 from .tables import ROWS, Tables, on_gpu, to_device
 
@@ -114,7 +114,7 @@ class Layout:
     @cached_property
     def grids(self) -> tuple[Grid, ...]:
         """Each example is in one of them."""
-        return tuple(map(self._grid, self._groups()))
+        return tuple(map(self._grid, self._members()))
 
     def pieces(self, parts: int, heads: int) -> Pieces:
         """Where the heads of rows with this many parts are; see ``Pieces``."""
@@ -149,24 +149,24 @@ class Layout:
     def _pieces(self) -> dict[tuple[int, int], Pieces]:
         return {}
 
-    def _grid(self, group: Group) -> Grid:
-        lengths = self.lengths[group.examples]
+    def _grid(self, members: Members) -> Grid:
+        lengths = self.lengths[members.examples]
         longest = padded(int(lengths.max())) if self.source is None else 1
         column = np.arange(longest)
         real = column < lengths[:, None]  # (b, L)
-        row = self.starts[group.examples, None] + column
+        row = self.starts[members.examples, None] + column
         rows = np.where(real, row, self.height).astype(np.int32)
         bias = None
         if not real.all():
             bias = torch.from_numpy(np.where(real, np.float32(0), np.float32("-inf")))
             bias = bias[:, None, None].to(self.device)
-        return Grid(group.examples, rows, bias, group.parts)
+        return Grid(members.examples, rows, bias, members.cuts)
 
-    def _groups(self) -> list[Group]:
+    def _members(self) -> list[Members]:
         """The examples of each grid."""
         if self.source is not None:
-            return [Group(grid.examples, grid.parts) for grid in self.source.grids]
-        return groups_of(self.lengths, self.draws)
+            return [Members(grid.examples, grid.cuts) for grid in self.source.grids]
+        return members_of(self.lengths, self.draws)
 
 
 def _parts(lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[Part]:

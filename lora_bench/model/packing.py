@@ -43,7 +43,7 @@ class Batch:
 
     @cached_property
     def layout(self) -> Layout:
-        """The grids of its attention."""
+        """Where its tokens are, and its attention grids."""
         return Layout.from_lengths(self.lengths, self.input_ids.device, self.sizes)
 
     @cached_property

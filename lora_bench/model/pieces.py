@@ -1,8 +1,8 @@
-"""Moving heads between packed rows and attention grids, in one pass over the memory.
+"""Moving heads between packed rows and attention grids, with one gather.
 
 A piece is the d numbers of one head in one part (queries, keys or values) of one row. A tensor
 (R, parts * h * d) is a list of R * parts * h pieces, and the grids hold the same pieces in another
-order, (parts, b * h, L, d) for each grid; gathering pieces by number converts one into the other.
+order, (parts, b * h, L, d) for each grid; gathering pieces by index converts one into the other.
 A zero piece behind the last one stands for padding cells and for rows without a token.
 """
 
@@ -24,8 +24,8 @@ class Pieces:
         grids: the attention grids.
         parts: number of parts of a row: 3 for queries, keys and values.
         heads: h.
-        in_rows: (number of pieces in grids,) int32, the number of each in the rows.
-        in_grids: (number of pieces in rows,) int32, the number of each in the grids.
+        in_rows: (pieces of the grids,) int32, the index of each in the rows.
+        in_grids: (pieces of the rows,) int32, the index of each in the grids.
     """
 
     grids: Sequence[Grid]
@@ -60,8 +60,8 @@ class Pieces:
             in_rows.append((grid.rows[:, None] * (parts * heads) + of_row).ravel())
             b, longest = grid.rows.shape
             stop = start + in_rows[-1].size
-            numbers = np.arange(start, stop, dtype=np.int32).reshape(parts, b, heads, longest)
-            in_grids[grid.rows] = numbers.transpose(1, 3, 0, 2)  # (b, L, parts, h)
+            indices = np.arange(start, stop, dtype=np.int32).reshape(parts, b, heads, longest)
+            in_grids[grid.rows] = indices.transpose(1, 3, 0, 2)  # (b, L, parts, h)
             start = stop
         tables = np.concatenate(in_rows), in_grids[:-1].ravel()
         return cls(grids, parts, heads, *(torch.from_numpy(x).to(device) for x in tables))
