@@ -13,7 +13,7 @@ from lora_bench.model.encoder import (
     load_tokenizer,
     max_tokens,
 )
-from lora_bench.model.grids import CELLS, DRAWN, LENGTHS, SHARED
+from lora_bench.model.grids import CELLS, LENGTHS, SPLIT
 from lora_bench.model.layout import ROWS, Layout
 from lora_bench.model.packing import Batch
 from lora_bench.model.source import locate
@@ -109,10 +109,10 @@ def test_grids_hold_each_token_once_and_waste_little(lengths):
     assert sorted(rows[rows < layout.height]) == list(range(tokens))  # the others are padding
     examples = np.concatenate([grid.examples for grid in layout.grids])
     assert sorted(examples.tolist()) == list(range(len(lengths)))
-    check_waste(layout, DRAWN)
+    check_waste(layout)
 
 
-def check_waste(layout: Layout, limit: int) -> None:
+def check_waste(layout: Layout) -> None:
     """Grids are not too large, and hold parts of draws that are not worth another halving."""
     for grid in layout.grids:
         cells = len(grid.examples) * grid.longest
@@ -123,7 +123,7 @@ def check_waste(layout: Layout, limit: int) -> None:
             inside = sorted(layout.lengths[part].tolist(), reverse=True)
             assert inside[0] <= grid.longest < inside[0] + LENGTHS
             half = len(inside) // 2
-            assert (inside[0] ** 2 - inside[half] ** 2) * (len(inside) - half) <= limit
+            assert (inside[0] ** 2 - inside[half] ** 2) * (len(inside) - half) <= SPLIT
 
 
 def test_several_runs_draw_what_each_draws_alone_and_share_grids():
@@ -143,7 +143,7 @@ def test_several_runs_draw_what_each_draws_alone_and_share_grids():
     rows = np.concatenate([grid.rows.ravel() for grid in together.grids])
     tokens = [row for p in together.parts for row in range(together.height)[p.rows][: p.tokens]]
     assert sorted(rows[rows < together.height]) == tokens
-    check_waste(together, SHARED)
+    check_waste(together)
     assert any(
         len({together.draws[number].run for number, _ in g.cuts}) > 1 for g in together.grids
     )

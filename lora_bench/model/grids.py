@@ -17,9 +17,9 @@ from torch import Tensor
 LENGTHS = 16
 CELLS = 600_000
 DRAWN = 12_000
-# In a group, the calls that a grid costs serve several runs, so draws are halved further, if that
-# saves more than SHARED scores per head. The value does not affect results.
-SHARED = 3_000
+# Draws are halved into grids if that saves more than SPLIT scores per head, for a single run as for
+# a group, so that rounding is the same. No random number depends on the value.
+SPLIT = 3_000
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,10 @@ def members_of(lengths: np.ndarray, draws: Sequence[Draw]) -> list[Members]:
         lengths: (B,), tokens of each example.
         draws: the draws of all runs.
     """
-    one_run = len({draw.run for draw in draws}) == 1
     by_length: dict[int, list[list[tuple[int, slice]]]] = {}
     for number, draw in enumerate(draws):
         own = lengths[draw.examples]
-        for part in [slice(0, len(own))] if one_run else _split(own, SHARED):
+        for part in _split(own, SPLIT):
             longest = padded(int(own[part.start]))
             found = by_length.setdefault(longest, [[]])
             count = sum(p.stop - p.start for _, p in [*found[-1], (number, part)])
