@@ -22,6 +22,10 @@ DRAWN = 12_000
 SPLIT = 3_000
 
 
+# Where the examples of a grid are: pairs of the number of a draw and a slice of its examples.
+Cuts = tuple[tuple[int, slice], ...]
+
+
 @dataclass(frozen=True)
 class Grid:
     """A padded grid of b examples of similar length.
@@ -31,13 +35,13 @@ class Grid:
         rows: (b, L) int32, the row of each cell, R for a padding cell; L is the number of tokens of
             the longest example, rounded up.
         bias: (b, 1, 1, L), 0 on real tokens, -inf on padding; None: nothing is padded.
-        cuts: (number of a draw, slice of the draw's examples) pairs, in the order of the examples.
+        cuts: where they are in the draws, in their order.
     """
 
     examples: np.ndarray
     rows: np.ndarray
     bias: Tensor | None
-    cuts: tuple[tuple[int, slice], ...]
+    cuts: Cuts
 
     @property
     def longest(self) -> int:
@@ -58,14 +62,6 @@ class Draw:
     run: int
     examples: np.ndarray
     longest: int
-
-
-@dataclass(frozen=True)
-class Members:
-    """The examples of a grid, and where they are in the draws; see ``Grid``."""
-
-    examples: np.ndarray
-    cuts: tuple[tuple[int, slice], ...]
 
 
 def draws_of(lengths: np.ndarray, runs: Sequence[slice]) -> list[Draw]:
@@ -98,8 +94,8 @@ def _of_one_run(lengths: np.ndarray) -> list[np.ndarray]:
     return draws
 
 
-def members_of(lengths: np.ndarray, draws: Sequence[Draw]) -> list[Members]:
-    """The examples of each grid: parts of the draws, merged if their rounded lengths are equal.
+def cuts_of(lengths: np.ndarray, draws: Sequence[Draw]) -> list[Cuts]:
+    """The examples of each grid: slices of the draws, merged if their rounded lengths are equal.
 
     Args:
         lengths: (B,), tokens of each example.
@@ -116,11 +112,7 @@ def members_of(lengths: np.ndarray, draws: Sequence[Draw]) -> list[Members]:
                 found.append([])
             found[-1].append((number, part))
     return [
-        Members(
-            np.concatenate([draws[number].examples[part] for number, part in cuts]), tuple(cuts)
-        )
-        for longest in sorted(by_length, reverse=True)
-        for cuts in by_length[longest]
+        tuple(cuts) for longest in sorted(by_length, reverse=True) for cuts in by_length[longest]
     ]
 
 

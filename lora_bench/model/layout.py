@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .grids import Draw, Grid, Members, draws_of, members_of, padded, round_up
+from .grids import Cuts, Draw, Grid, cuts_of, draws_of, padded, round_up
 from .pieces import Pieces
 from .tables import ROWS, Tables, on_gpu, to_device
 
@@ -109,12 +109,16 @@ class Layout:
     @cached_property
     def draws(self) -> list[Draw]:
         """Which examples' masks are drawn at once."""
+        if self.source is not None:
+            return self.source.draws
         return draws_of(self.lengths, [part.examples for part in self.parts])
 
     @cached_property
     def grids(self) -> tuple[Grid, ...]:
         """Each example is in one of them."""
-        return tuple(map(self._grid, self._members()))
+        if self.source is not None:
+            return tuple(self._grid(grid.cuts) for grid in self.source.grids)
+        return tuple(map(self._grid, cuts_of(self.lengths, self.draws)))
 
     def pieces(self, parts: int, heads: int) -> Pieces:
         """Where the heads of rows with this many parts are; see ``Pieces``."""
@@ -149,24 +153,19 @@ class Layout:
     def _pieces(self) -> dict[tuple[int, int], Pieces]:
         return {}
 
-    def _grid(self, members: Members) -> Grid:
-        lengths = self.lengths[members.examples]
+    def _grid(self, cuts: Cuts) -> Grid:
+        examples = np.concatenate([self.draws[number].examples[own] for number, own in cuts])
+        lengths = self.lengths[examples]
         longest = padded(int(lengths.max())) if self.source is None else 1
         column = np.arange(longest)
         real = column < lengths[:, None]  # (b, L)
-        row = self.starts[members.examples, None] + column
+        row = self.starts[examples, None] + column
         rows = np.where(real, row, self.height).astype(np.int32)
         bias = None
         if not real.all():
             bias = torch.from_numpy(np.where(real, np.float32(0), np.float32("-inf")))
             bias = bias[:, None, None].to(self.device)
-        return Grid(members.examples, rows, bias, members.cuts)
-
-    def _members(self) -> list[Members]:
-        """The examples of each grid."""
-        if self.source is not None:
-            return [Members(grid.examples, grid.cuts) for grid in self.source.grids]
-        return members_of(self.lengths, self.draws)
+        return Grid(examples, rows, bias, cuts)
 
 
 def _parts(lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[Part]:
