@@ -19,8 +19,8 @@ from lora_bench.training.trainee import Trainee
 
 from .workload import SPAN, Workload
 
-# Batches before the clock starts. On a GPU, kernels are compiled or searched for meanwhile.
-WARM_UP = {"cpu": 4, "cuda": 16}
+# Batches before the clock starts, while products are compiled and memory is first touched.
+WARM_UP = 16
 LEARNING_RATE = 5e-4
 REPEATS = 20  # of the products between two looks at the clock, which wait for a GPU
 
@@ -174,7 +174,7 @@ def collator(work: Workload) -> Any:
 
 def _timed(train: Callable[[int], None], work: Workload) -> float:
     """Seconds of ``train`` on all rows, after a warm-up."""
-    train(min(WARM_UP[work.device] * work.batch_size, work.rows))
+    train(min(WARM_UP * work.batch_size, work.rows))
     started = _now(work)
     train(work.rows)
     return _now(work) - started

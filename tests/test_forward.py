@@ -273,13 +273,14 @@ def test_dropout_rates_of_every_place():
     """With one example repeated, the share of attention that is dropped, and each block's mean."""
     encoder = make_encoder(dropout=0.25)
     stream, drawn = DropoutStream(Streams(0)), []
-    fill = stream.fill
+    draw = stream.draw
 
-    def spy(out, p):
-        drawn.append((p, fill(out, p).mean().item(), out.numel()))
-        return out
+    def spy(shape, p, dtype):
+        mask = draw(shape, p, dtype)
+        drawn.append((p, mask.float().mean().item(), mask.numel()))
+        return mask
 
-    stream.fill = spy
+    stream.draw = spy
     single_pass(encoder)(random_batch([20] * 30), stream)
     assert len(drawn) == 7  # embeddings, and of two layers attention and both blocks
     for p, kept, size in drawn:

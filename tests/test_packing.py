@@ -149,16 +149,20 @@ def test_several_runs_draw_what_each_draws_alone_and_share_grids():
     )
 
 
+@pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("first_only", [False, True])
-def test_heads_return_from_the_grids_to_their_rows(first_only):
-    """With zeros in padding cells and in rows without a token, and each head with its example."""
+def test_heads_return_from_the_grids_to_their_rows(first_only, zeros):
+    """With zeros in rows without a token, and nothing of another example in padding cells."""
     whole = Layout.from_lengths(np.array([40, 3, 1, 38]), sizes=[1, 3])
     layout, parts, heads, size = whole.first if first_only else whole, 3, 2, 5
     x = torch.randn(layout.height, parts * heads * size)
-    pieces = layout.pieces(parts, heads)
+    pieces = layout.pieces(parts, heads, zeros=zeros)
     grids = pieces.to_grids(x)
     for grid, found in zip(layout.grids, grids, strict=True):
         own = torch.cat([x, torch.zeros(1, x.shape[1])])[torch.from_numpy(grid.rows).long()]
+        if not zeros:
+            padding = torch.from_numpy(grid.rows == layout.height)[..., None]
+            own = torch.where(padding, own[:, :1], own)
         by_part = own.unflatten(2, (parts, heads, size)).permute(2, 0, 3, 1, 4)
         assert torch.equal(found, by_part.flatten(1, 2))  # (parts, b * h, L, d)
     flat, views = pieces.empty(grids[0])

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from .dropout import DropoutStream, keep, rescale
+from .dropout import DropoutStream, draw_mask, rescale
 from .fused import SPAN, FusedAttention, Mask, usable
-from .grids import Grid
 from .layout import Layout
 from .pieces import Pieces
 from .rows import Rows
@@ -43,7 +42,7 @@ class _Settings:
 
     def outputs(self, first_only: bool) -> Pieces:
         """The pieces of the output."""
-        return (self.layout.first if first_only else self.layout).pieces(1, self.heads)
+        return (self.layout.first if first_only else self.layout).pieces(1, self.heads, zeros=True)
 
 
 class _GridAttention(torch.autograd.Function):
@@ -75,14 +74,15 @@ class _GridAttention(torch.autograd.Function):
         sources, target = settings.sources(first_only), settings.outputs(first_only)
         moved = [pieces.to_grids(x) for pieces, x in zip(sources, inputs, strict=True)]
         flat, outs = target.empty(moved[0][0])
+        biases = layout.biases(settings.heads, queries.dtype)
         saved = []
-        for i, (grid, (out,), mask) in enumerate(zip(layout.grids, outs, masks, strict=True)):
+        for i, ((out,), mask, bias) in enumerate(zip(outs, masks, biases, strict=True)):
             q, k, v = (part for blocks in moved for part in blocks[i])  # (n, M or L, d)
             weights = None
             if mask is None:
-                out.copy_(_without_dropout(q, k, v, grid, settings))
+                out.copy_(_without_dropout(q, k, v, bias, settings))
             else:
-                weights = _weights(q, k, grid, settings)
+                weights = _weights(q, k, bias, settings)
                 _bmm(weights * mask.flatten(0, 1), v, settings.rescale, out)
             saved += [q, k, v, weights, mask]
         ctx.save_for_backward(*saved)
@@ -96,11 +96,12 @@ class _GridAttention(torch.autograd.Function):
         sources = settings.sources(ctx.first_only)
         grad_outs = settings.outputs(ctx.first_only).to_grids(grad)
         made = [pieces.empty(saved[0]) for pieces in sources]
-        for i, (grid, (grad_out,)) in enumerate(zip(settings.layout.grids, grad_outs, strict=True)):
+        biases = settings.layout.biases(settings.heads, grad.dtype)
+        for i, ((grad_out,), bias) in enumerate(zip(grad_outs, biases, strict=True)):
             q, k, v, weights, mask = saved[5 * i : 5 * i + 5]
             grad_q, grad_k, grad_v = (part for _, blocks in made for part in blocks[i])
             if mask is None:
-                dropped = weights = _weights(q, k, grid, settings)
+                dropped = weights = _weights(q, k, bias, settings)
                 grad_weights = torch.bmm(grad_out, v.transpose(1, 2))
             else:
                 mask = mask.flatten(0, 1)
@@ -115,20 +116,23 @@ class _GridAttention(torch.autograd.Function):
         return *grads, *[None] * (4 - len(grads))
 
 
-def _weights(q: Tensor, k: Tensor, grid: Grid, settings: _Settings) -> Tensor:
-    """q (n, M, d); k (n, L, d) -> the attention weights before dropout (n, M, L)."""
+def _weights(q: Tensor, k: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
+    """q (n, M, d); k (n, L, d); bias (n, 1, L) -> the weights before dropout (n, M, L)."""
+    keys = k.transpose(1, 2)
+    if bias is not None:
+        return torch.baddbmm(bias, q, keys, alpha=settings.scaling).softmax(-1)
     scores = q.new_empty(len(q), q.shape[1], k.shape[1])
-    _bmm(q, k.transpose(1, 2), settings.scaling, scores)
-    if grid.bias is not None:
-        by_head = scores.view(-1, settings.heads, *scores.shape[1:])  # (b, h, M, L)
-        by_head.add_(grid.bias.to(q.dtype))
+    _bmm(q, keys, settings.scaling, scores)
     return scores.softmax(-1)
 
 
-def _without_dropout(q: Tensor, k: Tensor, v: Tensor, grid: Grid, settings: _Settings) -> Tensor:
-    """q (n, M, d); k, v (n, L, d) -> (n, M, d)."""
-    bias = None if grid.bias is None else grid.bias.to(q.dtype)
-    q, k, v = (x.unflatten(0, (-1, settings.heads)) for x in (q, k, v))  # (b, h, M or L, d)
+def _without_dropout(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, settings: _Settings
+) -> Tensor:
+    """q (n, M, d); k, v (n, L, d); bias (n, 1, L) -> (n, M, d)."""
+    by_head = (-1, settings.heads)
+    bias = None if bias is None else bias.unflatten(0, by_head)
+    q, k, v = (x.unflatten(0, by_head) for x in (q, k, v))  # (b, h, M or L, d)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=settings.scaling)
     return out.flatten(0, 1)
 
@@ -175,21 +179,14 @@ def _masks(like: Tensor, rows: Rows, heads: int, first_only: bool, p: float) -> 
     for draw in layout.draws:
         queries = 1 if first_only else draw.longest
         shape = torch.Size([len(draw.examples), heads, queries, draw.longest])
-        mask = keep(shape, p, like, [(slice(None), rows.streams[draw.run])])
-        assert mask is not None  # p > 0
-        drawn.append(mask)
+        drawn.append(draw_mask(shape, p, like, rows.streams[draw.run]))
     masks: list[Tensor | None] = []
     for grid in layout.grids:
         size = grid.longest
         parts = [drawn[number][own, :, :size, :size] for number, own in grid.cuts]
-        masks.append(torch.cat(parts) if len(parts) > 1 else _own(parts[0]))
+        mask = like.new_empty(len(grid.examples), *parts[0].shape[1:])
+        masks.append(torch.cat(parts, out=mask))
     return masks
-
-
-def _own(mask: Tensor) -> Tensor:
-    """A contiguous tensor whose memory is not a part of a larger one's."""
-    whole = mask.untyped_storage().nbytes() == mask.nbytes
-    return mask if whole else mask.clone(memory_format=torch.contiguous_format)
 
 
 def packed_attention(

@@ -57,13 +57,18 @@ class DropoutStream:
             if can_launch(out.device):
                 return fill_mask(out, self.key(), p)
             return out.bernoulli_(1 / rescale(p), generator=self._generator)
-        size = out.numel()
-        words = self._words.integers(0, 1 << 64, -(-size // 4), dtype=np.uint64)
+        return out.copy_(self.draw(out.shape, p, out.dtype))
+
+    def draw(self, shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
+        """As ``keep``, but in int16 on a CPU: a cast can then copy only the parts that are used."""
+        if self.device.type != "cpu":
+            return self.keep(shape, p, dtype)
+        size = shape.numel()
+        words = self._words.bit_generator.random_raw(-(-size // 4))  # 4 elements for each word
         draws = torch.from_numpy(words.view(np.int16)[:size])
         # A comparison is vectorised only if its result has the type of its operands: 25
         # against 180 microseconds for 0.8 million elements.
-        kept = torch.ge(draws, threshold(p) - LEVELS // 2, out=torch.empty_like(draws))
-        return out.copy_(kept.view(out.shape))
+        return draws.ge_(threshold(p) - LEVELS // 2).view(shape)
 
     def keep_mask(self, shape: torch.Size, p: float) -> Tensor:
         """A float tensor of any shape: 0 with probability p, else the inverse of 1 - p."""
@@ -103,6 +108,20 @@ def keep(
         else:
             stream.fill(mask[rows], p)
     return mask
+
+
+def draw_mask(shape: torch.Size, p: float, like: Tensor, stream: DropoutStream | None) -> Tensor:
+    """A mask of 0 and 1 from one stream, in the type of ``DropoutStream.draw``.
+
+    Args:
+        shape: shape of the mask.
+        p: probability of 0, above 0.
+        like: has the device, and the type in which the mask will be used.
+        stream: None: torch's global generator.
+    """
+    if stream is None:
+        return like.new_empty(shape).bernoulli_(1 / rescale(p))
+    return stream.draw(shape, p, like.dtype)
 
 
 def dropout(x: Tensor, p: float, stream: DropoutStream | None) -> Tensor:

@@ -120,12 +120,24 @@ class Layout:
             return tuple(self._grid(grid.cuts) for grid in self.source.grids)
         return tuple(map(self._grid, cuts_of(self.lengths, self.draws)))
 
-    def pieces(self, parts: int, heads: int) -> Pieces:
+    def pieces(self, parts: int, heads: int, *, zeros: bool = False) -> Pieces:
         """Where the heads of rows with this many parts are; see ``Pieces``."""
-        if (parts, heads) not in self._pieces:
-            found = Pieces.of(self.grids, self.height, self.device, parts, heads)
-            self._pieces[parts, heads] = found
-        return self._pieces[parts, heads]
+        name = parts, heads, zeros
+        if name not in self._pieces:
+            self._pieces[name] = Pieces.of(self.grids, self.height, self.device, *name)
+        return self._pieces[name]
+
+    def biases(self, heads: int, dtype: torch.dtype) -> Sequence[Tensor | None]:
+        """What is added to the scores of each grid, (b * h, 1, L); None: nothing is padded."""
+        name = heads, dtype
+        if name not in self._biases:
+            self._biases[name] = [
+                None
+                if grid.bias is None
+                else grid.bias.to(dtype).expand(-1, heads, -1, -1).flatten(0, 1)
+                for grid in self.grids
+            ]
+        return self._biases[name]
 
     @cached_property
     def ends(self) -> Tensor:
@@ -150,7 +162,11 @@ class Layout:
         return Tables.of(self, self.source or self)
 
     @cached_property
-    def _pieces(self) -> dict[tuple[int, int], Pieces]:
+    def _pieces(self) -> dict[tuple[int, int, bool], Pieces]:
+        return {}
+
+    @cached_property
+    def _biases(self) -> dict[tuple[int, torch.dtype], Sequence[Tensor | None]]:
         return {}
 
     def _grid(self, cuts: Cuts) -> Grid:

@@ -3,7 +3,9 @@
 A piece is the d numbers of one head in one part (queries, keys or values) of one row. A tensor
 (R, parts * h * d) is a list of R * parts * h pieces, and the grids hold the same pieces in another
 order, (parts, b * h, L, d) for each grid; gathering pieces by index converts one into the other.
-A zero piece behind the last one stands for padding cells and for rows without a token.
+A zero piece behind the last one stands for rows without a token and, in gradients, for padding
+cells. In queries, keys and values a padding cell repeats the first token of its example: what it
+holds has no effect, as long as it is no number of another run.
 """
 
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ class Pieces:
         grids: the attention grids.
         parts: number of parts of a row: 3 for queries, keys and values.
         heads: h.
+        zeros: whether padding cells are zero, rather than copies of their example's first token.
         in_rows: (pieces of the grids,) int32, the index of each in the rows.
         in_grids: (pieces of the rows,) int32, the index of each in the grids.
     """
@@ -31,6 +34,7 @@ class Pieces:
     grids: Sequence[Grid]
     parts: int
     heads: int
+    zeros: bool
     in_rows: Tensor
     in_grids: Tensor
 
@@ -42,6 +46,7 @@ class Pieces:
         device: str | torch.device,
         parts: int,
         heads: int,
+        zeros: bool,
     ) -> "Pieces":
         """The pieces of rows with this many parts and heads.
 
@@ -51,25 +56,31 @@ class Pieces:
             device: device of the tensors.
             parts: see above.
             heads: see above.
+            zeros: see above.
         """
         of_row = np.arange(parts * heads, dtype=np.int32).reshape(parts, 1, heads, 1)
         in_rows, start = [], 0
         in_grids = np.empty((height + 1, parts, heads), dtype=np.int32)
         in_grids[:] = parts * heads * sum(grid.rows.size for grid in grids)  # the zero piece
         for grid in grids:
-            in_rows.append((grid.rows[:, None] * (parts * heads) + of_row).ravel())
             b, longest = grid.rows.shape
+            sources = grid.rows
+            if not zeros:
+                sources = np.where(sources == height, sources[:, :1], sources)
+            in_rows.append((sources[:, None] * (parts * heads) + of_row).ravel())
             stop = start + in_rows[-1].size
             indices = np.arange(start, stop, dtype=np.int32).reshape(parts, b, heads, longest)
             in_grids[grid.rows] = indices.transpose(1, 3, 0, 2)  # (b, L, parts, h)
             start = stop
         tables = np.concatenate(in_rows), in_grids[:-1].ravel()
-        return cls(grids, parts, heads, *(torch.from_numpy(x).to(device) for x in tables))
+        return cls(grids, parts, heads, zeros, *(torch.from_numpy(x).to(device) for x in tables))
 
     def to_grids(self, x: Tensor) -> list[Tensor]:
         """(R, parts * h * d) -> (parts, b * h, L, d) for each grid."""
-        padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
-        flat = padded.view(-1, x.shape[1] // (self.parts * self.heads))
+        size = x.shape[1] // (self.parts * self.heads)
+        if self.zeros:
+            x = torch.cat([x, x.new_zeros(1, x.shape[1])])
+        flat = x.reshape(-1, size)
         return self._views(flat.index_select(0, self.in_rows))
 
     def empty(self, like: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -79,7 +90,7 @@ class Pieces:
             like: has the type, the device and, as its last axis, the size d of a piece.
         """
         flat = like.new_empty(len(self.in_rows) + 1, like.shape[-1])
-        flat[-1] = 0
+        flat[-1].zero_()
         return flat, self._views(flat[:-1])
 
     def to_rows(self, flat: Tensor) -> Tensor:
