@@ -677,9 +677,11 @@ def test_every_command_reports_records_that_it_cannot_read(tmp_path, capsys):
         (tmp_path / name).mkdir()
         (tmp_path / name / FILE).write_text(text)
     for command in ("tables", "plots", "page", "status", "trace", "export"):
-        main([command, "--runs", str(tmp_path)])
+        with pytest.raises(SystemExit, match="error: 2 records could not be read, see above"):
+            main([command, "--runs", str(tmp_path)])
         error = capsys.readouterr().err
         assert "2 records could not be read:" in error and f"{tmp_path / 'y' / FILE}" in error
+    assert (tmp_path / "table_last.md").exists() and (tmp_path / "index.html").exists()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from .commands import COMMANDS
 from .formats import FORMATS
 from .layout import CHOICES, load_layout, renames
 from .pairs import BASELINE
-from .runs import PROTOCOLS, load_records, without_collections
+from .runs import PROTOCOLS, check_complete, read_runs, without_collections
 
 RUNS = Path("outputs")
 SHOWN = ("tables", "best", "curve", "tuning", "compare")  # commands that print tables
@@ -92,13 +92,15 @@ def main(arguments: list[str] | None = None, baseline: str = BASELINE) -> None:
         raise UserError(
             f"--runs {args.runs}: no such folder; train a run first with python -m lora_bench"
         )
-    runs = pd.DataFrame() if args.command in WITHOUT_RUNS else load_records(args.runs)
+    without = args.command in WITHOUT_RUNS
+    runs, problems = (pd.DataFrame(), []) if without else read_runs(args.runs)
     if runs.empty and args.command not in ("status", *WITHOUT_RUNS):
         raise UserError(
             f"--runs {args.runs}: no runs there yet; train one with python -m lora_bench"
         )
     _check_out(args)
     COMMANDS[args.command](args, runs)
+    check_complete(problems)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from .changes import changes_table
 from .formats import guarded, to_block, to_csv, to_latex
 from .layout import as_published, choose
 from .query import export, print_runs, print_status, select
-from .runs import PROTOCOLS, load_records
+from .runs import PROTOCOLS, check_complete, read_runs
 from .selection import best_table
 from .sweeps import sweeps
 from .table import Table
@@ -128,12 +128,15 @@ def _tuning(args: argparse.Namespace, runs: pd.DataFrame) -> None:
 def _compare(args: argparse.Namespace, runs: pd.DataFrame) -> None:
     if len(args.which) != 2:
         raise UserError("compare: needs two folders of results")
-    both = []
+    both, problems = [], []
     for folder in args.which:
-        both.append(load_records(folder))
-        if both[-1].empty:
+        runs, unread = read_runs(folder)
+        if runs.empty:
             raise UserError(f"compare {folder}: no runs there")
+        both.append(runs)
+        problems += unread
     _print_and_write(changes_table(both[0], both[1], args.protocol), args)
+    check_complete(problems)
 
 
 def _print_and_write(table: Table, args: argparse.Namespace) -> None:

@@ -49,7 +49,6 @@ def without_collections() -> Iterator[None]:
             gc.enable()
 
 
-@without_collections()
 def load_records(root: str | Path) -> pd.DataFrame:
     """Every run below ``root``, one row each.
 
@@ -67,6 +66,26 @@ def load_records(root: str | Path) -> pd.DataFrame:
     Raises:
         UserError: two records of one seed of a cell have different scores.
     """
+    return read_runs(root)[0]
+
+
+def check_complete(problems: Sequence[str]) -> None:
+    """End a command with an error, after its work, if records were left out.
+
+    Args:
+        problems: a line for each record that could not be read.
+
+    Raises:
+        UserError: there is one.
+    """
+    if problems:
+        count = counted(len(problems), "record")
+        raise UserError(f"{count} could not be read, see above: the result lacks them")
+
+
+@without_collections()
+def read_runs(root: str | Path) -> tuple[pd.DataFrame, list[str]]:
+    """What ``load_records`` returns, and a line for each record that cannot be read."""
     found, problems = records.read_all(Path(root))
     if problems:
         count = counted(len(problems), "record")
@@ -85,7 +104,8 @@ def load_records(root: str | Path) -> pd.DataFrame:
             }
         )
     kept = pd.DataFrame(_one_for_each_seed(rows, wheres, systems, Path(root)))
-    return _with_settings(kept, wheres, systems, rest) if len(kept) else kept
+    whole = _with_settings(kept, wheres, systems, rest) if len(kept) else kept
+    return whole, problems
 
 
 def identify(part: Mapping[str, str]) -> str:

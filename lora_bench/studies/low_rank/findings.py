@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from ...program import program
-from ...report import load_records
+from ...report.runs import check_complete, read_runs
 from ...report.statistics import EXACT_SEEDS, holm, sign_flip
 from ...spec import UserError, counted
 from .settings import STUDY
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder to write to (default: that of --runs)")
     args = parser.parse_args(arguments)
-    everything = load_records(args.runs)
+    everything, problems = read_runs(args.runs)
     runs = measured(everything, args.runs)
     out = args.out or args.runs
     out.mkdir(parents=True, exist_ok=True)
@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     for path in draw(runs, out):
         print(f"written: {path}", file=sys.stderr)
+    check_complete(problems)
 
 
 def measured(runs: pd.DataFrame, root: Path) -> pd.DataFrame:
