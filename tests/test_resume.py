@@ -137,10 +137,10 @@ def test_a_damaged_checkpoint_is_said_and_the_run_begins_again(tiny_spec, conten
     assert "checkpoint.pt: cannot be read" in capsys.readouterr().err
 
 
-def change_checkpoint(spec, change) -> None:
-    """Stop a run after its second step, and change what it left."""
+def change_checkpoint(spec, change, pauses: int = 1) -> None:
+    """Stop a run, by default after its second step, and change what it left."""
     with pytest.raises(Stopped):
-        execute([prepare(spec)], StopAt(1))
+        execute([prepare(spec)], StopAt(pauses))
     path = prepare(spec).folder / checkpoint.FILE
     state = torch.load(path)
     change(state)
@@ -157,6 +157,22 @@ def test_a_checkpoint_that_does_not_fit_fails_its_run_which_then_begins_again(ti
     capsys.readouterr()
     (outcome,) = execute([prepare(spec)])
     assert outcome.record.status == "ok" and "goes on" not in capsys.readouterr().err
+
+
+def test_the_last_scoring_is_repeated_where_other_hardware_rounds_differently(tiny_spec):
+    def rounded_differently(state):
+        (epoch,) = state["epochs"]
+        epoch["scores"] = {name: score + 1e-3 for name, score in epoch["scores"].items()}
+        outputs = state["best"]["outputs"]["validation"]
+        outputs[0] += 1
+
+    specs = [tiny_spec("task=stsb", "train.lr=1e-2", "train.epochs=1") for _ in range(2)]
+    specs[1].out_dir += "/stopped"
+    execute([prepare(specs[0])])
+    change_checkpoint(specs[1], rounded_differently, pauses=3)
+    (outcome,) = execute([prepare(specs[1])])
+    assert outcome.error is None
+    assert_same(results(specs[1:]), results(specs[:1]))
 
 
 def test_a_checkpoint_of_another_kind_of_device_is_said_and_the_run_begins_again(tiny_spec, capsys):

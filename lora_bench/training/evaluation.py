@@ -136,8 +136,10 @@ class BestEpoch:
         """
         planned = self.planned
         found = score(outputs, planned.prepared)
-        if self.best is None or _first(found) > _first(self.best):
-            self.best, self.outputs, self.index = found, outputs, len(trainee.epochs)
+        epoch = len(trainee.epochs)
+        repeated = epoch == self.index  # the best epoch is scored again in another process
+        if self.best is None or repeated or _first(found) > _first(self.best):
+            self.best, self.outputs, self.index = found, outputs, epoch
             folder = self.folder / BEST_ADAPTER
             save_adapter(folder, trainee.model, planned.spec, planned.identity.cell)
         return found.scores

@@ -205,6 +205,9 @@ class Trainee:
     def restore(self, state: dict[str, Any], prefix: FrozenPrefix | None = None) -> None:
         """Continue from a state.
 
+        The scoring of the last epoch is repeated: what is saved must have the scores of the run,
+        and another process, with other threads for example, may round differently.
+
         Args:
             state: what ``state`` returned for the same run.
             prefix: see ``start_epoch``.
@@ -216,7 +219,8 @@ class Trainee:
         self.method.restore(state["method"])
         restore(self.order, state["order"])
         self.masks.restore(state["masks"])
-        self.epochs, self.costs = state["epochs"], Costs(**state["costs"])
+        self.epochs = state["epochs"][: self.spec.train.epochs - 1]
+        self.costs = Costs(**state["costs"])
         for name, value in state["counts"].items():
             setattr(self, name, value)
         done = self.step_count - len(self.epochs) * self.steps_per_epoch
