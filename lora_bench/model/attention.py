@@ -119,7 +119,7 @@ class _GridAttention(torch.autograd.Function):
 def _weights(q: Tensor, k: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
     """q (n, M, d); k (n, L, d); bias (n, 1, L) -> the weights before dropout (n, M, L)."""
     keys = k.transpose(1, 2)
-    if bias is not None:
+    if bias is not None:  # the product adds it, without another pass over the scores
         return torch.baddbmm(bias, q, keys, alpha=settings.scaling).softmax(-1)
     scores = q.new_empty(len(q), q.shape[1], k.shape[1])
     _bmm(q, keys, settings.scaling, scores)

@@ -4,8 +4,8 @@ A piece is the d numbers of one head in one part (queries, keys or values) of on
 (R, parts * h * d) is a list of R * parts * h pieces, and the grids hold the same pieces in another
 order, (parts, b * h, L, d) for each grid; gathering pieces by index converts one into the other.
 A zero piece behind the last one stands for rows without a token and, in gradients, for padding
-cells. In queries, keys and values a padding cell repeats the first token of its example: what it
-holds has no effect, as long as it is no number of another run.
+cells. In queries, keys and values a padding cell repeats the first token of its example. Its value
+has no effect, but it must be finite, so it must not come from another run, which may diverge.
 """
 
 from collections.abc import Sequence
