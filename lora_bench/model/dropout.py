@@ -47,28 +47,25 @@ class DropoutStream:
 
     def keep(self, shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
         """A tensor of any shape: 0 with probability p, else 1. See :func:`rescale`."""
-        return self.fill(torch.empty(shape, device=self.device, dtype=dtype), p)
-
-    def fill(self, out: Tensor, p: float) -> Tensor:
-        """Fill a contiguous tensor of any shape: 0 with probability p, else 1; returns it."""
-        if self.device.type != "cpu":
-            from .fused import can_launch, fill_mask
-
-            if can_launch(out.device):
-                return fill_mask(out, self.key(), p)
-            return out.bernoulli_(1 / rescale(p), generator=self._generator)
-        return out.copy_(self.draw(out.shape, p, out.dtype))
+        return self.draw(shape, p, dtype).to(dtype)
 
     def draw(self, shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
         """As ``keep``, but in int16 on a CPU: a cast can then copy only the parts that are used."""
         if self.device.type != "cpu":
-            return self.keep(shape, p, dtype)
+            return self._draw_on_device(torch.empty(shape, device=self.device, dtype=dtype), p)
         size = shape.numel()
         words = self._words.bit_generator.random_raw(-(-size // 4))  # 4 elements for each word
         draws = torch.from_numpy(words.view(np.int16)[:size])
         # A comparison is vectorised only if its result has the type of its operands: 25
         # against 180 microseconds for 0.8 million elements.
         return draws.ge_(threshold(p) - LEVELS // 2).view(shape)
+
+    def _draw_on_device(self, out: Tensor, p: float) -> Tensor:
+        from .fused import can_launch, fill_mask
+
+        if can_launch(out.device):
+            return fill_mask(out, self.key(), p)
+        return out.bernoulli_(1 / rescale(p), generator=self._generator)
 
     def keep_mask(self, shape: torch.Size, p: float) -> Tensor:
         """A float tensor of any shape: 0 with probability p, else the inverse of 1 - p."""
@@ -103,10 +100,8 @@ def keep(
         return None
     mask = like.new_empty(shape)
     for rows, stream in parts:
-        if stream is None:
-            mask[rows].bernoulli_(1 / rescale(p))
-        else:
-            stream.fill(mask[rows], p)
+        own = mask[rows]
+        own.copy_(draw_mask(own.shape, p, like, stream))
     return mask
 
 
