@@ -14,6 +14,7 @@ import pytest
 from lora_bench.compose import plan
 from lora_bench.overrides import setting_paths
 from lora_bench.presets import CONF
+from lora_bench.report import power, statistics
 from lora_bench.spec import UserError
 from lora_bench.sweep.plan import expand
 
@@ -206,6 +207,19 @@ def test_the_pages_name_programs_that_exist(monkeypatch):
     }
     assert {"lora_bench", "lora_bench.report", "benchmarks.speed"} <= named
     assert not [module for module in named - OTHERS if f"python -m {module}" not in known]
+
+
+def test_the_page_on_statistics_states_the_constants_of_the_code():
+    page = (ROOT / "docs/concepts/statistics.md").read_text()
+    stated = (
+        f"corrected p is at most {power.SIGNIFICANCE} |",
+        f"{100 * power.SIGNIFICANCE:.0f} % level",
+        f"in {100 * power.POWER:.0f} % of cases",
+        f"BCa, {100 * statistics.CONFIDENCE:.0f} %",
+        f"Beyond {statistics.EXACT_SEEDS} blocks it tries {statistics.SAMPLED_FLIPS:,} random",
+    )
+    assert [text for text in stated if text not in page] == []
+    assert 2 / 2 ** (power.LEAST_SEEDS - 1) > power.SIGNIFICANCE >= 2 / 2**power.LEAST_SEEDS
 
 
 PRESET_COMMANDS = [

@@ -85,7 +85,7 @@ def _row(first: pd.Series, second: pd.Series) -> dict[str, Any]:
         "system": first.label,
         "first": Number(f"{first['mean']:.1f}", mark=str(first.n)),
         "second": Number(f"{second['mean']:.1f}", mark=str(second.n)),
-        "difference": Number(f"{difference:+.2f}"),
+        "difference": Number(f"{difference:+z.2f}"),
         "interval": None if low is None else f"[{low:+.1f}, {high:+.1f}]",
         "seeds": seeds,
         "change": _verdict(difference, low, high),

@@ -17,6 +17,7 @@ from .cells import make_cells
 from .changes import changes_table
 from .formats import guarded, to_block, to_csv, to_latex
 from .layout import as_published, choose
+from .pairs import BOLD
 from .query import export, print_runs, print_status, select
 from .runs import PROTOCOLS, check_complete, read_runs
 from .selection import best_table
@@ -31,16 +32,15 @@ MEANING = {
 }
 READING = """\
 Percent: {statistic} ± standard deviation over seeds; the number of seeds is in the table's title, \
-or after a score with a different number. Bold: better than every other system in the column by a \
-sign-flip test over common seeds (p at most 0.05, which takes at least six seeds); without bold, \
-the best are within noise. A system is named by its method and rank and by the settings that \
-differ between the systems of its method; `recipe` lists settings that differ between all systems, \
-unless they are at their default. `chance` is a constant guess; for generated data, `bag of words` \
-is a linear model on word counts and `ceiling` a perfect model against the noisy labels. \
-Parameters: trained parameters without the head; `trained` includes the head; `file` is the size \
-of the saved file; `train`, `tokens/s` (real tokens of training) and `peak` (memory of the \
-process) are medians. Differences come with a 95 % interval (BCa bootstrap) and the number of \
-common seeds that would show a difference of that size in 80 % of cases."""
+or after a score with a different number. {bold}; without bold, the best are within noise. A \
+system is named by its method and rank and by the settings that differ between the systems of its \
+method; `recipe` lists settings that differ between all systems, unless they are at their default. \
+`chance` is a constant guess; for generated data, `bag of words` is a linear model on word counts \
+and `ceiling` a perfect model against the noisy labels. Parameters: trained parameters without the \
+head; `trained` includes the head; `file` is the size of the saved file; `train`, `tokens/s` (real \
+tokens of training) and `peak` (memory of the process) are medians. Differences come with a 95 % \
+interval (BCa bootstrap) and the number of common seeds that would show a difference of that size \
+in 80 % of cases."""
 
 
 def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
@@ -59,7 +59,7 @@ def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
             found.append(published_table(cells, shown, protocol))
         published = [as_published(table, args.layout) for table in found]
         _write_each(found, published, out / "tables", protocol, args.layout.caption)
-        heading = f"{MEANING[protocol]}. {READING.format(statistic=args.statistic)}"
+        heading = f"{MEANING[protocol]}. {READING.format(statistic=args.statistic, bold=BOLD)}"
         text = "\n\n".join([heading, *(to_block(table, "markdown") for table in published)])
         (out / f"table_{protocol}.md").write_text(f"{text}\n", encoding="utf-8")
         if protocol == args.protocol:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from .pairs import BOLD
 from .table import MISSING, Number, Table, as_text
 
 NEEDS = r"% needs \usepackage{booktabs,tabularx,siunitx}, siunitx 3"
@@ -35,7 +36,6 @@ RAGGED = 0.75  # share of a line that wrapped text fills
 SETUP = r"\sisetup{mode=text,reset-text-series=false,group-minimum-digits=4,group-separator={,}}"
 SCORES = "Percent: mean over seeds{spread}."
 SPREADS = {True: ", standard deviation as subscript", False: " ± standard deviation"}
-BOLD = "Bold: better than every other system of the column (sign-flip test, p at most 0.05)."
 
 
 def to_latex(table: Table) -> str:
@@ -81,7 +81,7 @@ def _caption(table: Table) -> Iterator[str]:
     if any(isinstance(v, Number) and v.spread for v in table.rows.to_numpy().ravel()):
         yield SCORES.format(spread=SPREADS[table.subscript])
     if table.best:
-        yield BOLD
+        yield f"{BOLD}."
     yield from table.notes
 
 

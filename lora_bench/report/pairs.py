@@ -8,11 +8,15 @@ import pandas as pd
 
 from ..spec import UserError, counted
 from .names import defaults
+from .power import LEAST_SEEDS, SIGNIFICANCE
 from .statistics import Paired, compare, compare_all, holm
 from .table import Number, Table
 
 BASELINE = "lora r=8"  # default
-LEVEL = 0.05  # significance level of the test behind bold
+BOLD = (
+    "Bold: better than every other system in the column (sign-flip test over common seeds, p at "
+    f"most {SIGNIFICANCE}, which takes at least {counted(LEAST_SEEDS, 'seed')})"
+)
 FEWEST = 2  # minimum number of common seeds for an interval
 FACTS = ("difference", "interval", "n", "p", "p, Holm", "result", "seeds needed")
 MOST_LISTED = 8  # maximum number of names in a note
@@ -136,7 +140,7 @@ def difference(paired: Paired) -> dict[str, Any]:
     """Difference, interval and n as shown in a table; no interval for one common seed."""
     known = paired.low is not None
     return {
-        "difference": Number(f"{paired.difference:+.2f}"),
+        "difference": Number(f"{paired.difference:+z.2f}"),
         "interval": f"[{paired.low:+.1f}, {paired.high:+.1f}]" if known else None,
         "n": paired.n,
     }
@@ -150,7 +154,7 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
     for family in families.values():
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
             row["p, Holm"] = Number(f"{p:.3f}")
-            if p > LEVEL:
+            if p > SIGNIFICANCE:
                 row["result"] = None
     for row in rows:
         row["p"] = Number(f"{row['p']:.3f}")
@@ -161,15 +165,15 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
         notes.append(
             "p: two-sided sign-flip test over common seeds, which cannot be below "
             f"{', '.join(floors)}; Holm: corrected over the tasks of a system. Result: what a "
-            f"corrected p of at most {LEVEL} shows."
+            f"corrected p of at most {SIGNIFICANCE} shows."
         )
 
 
 def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -> set[int]:
     """Positions of the best systems, if they are better than all others beyond noise.
 
-    Noise: the two-sided sign-flip test over common seeds does not reject at LEVEL, as with fewer
-    than six seeds.
+    Noise: the sign-flip test over common seeds has a p above SIGNIFICANCE, as with fewer than
+    LEAST_SEEDS seeds.
 
     Args:
         values: value of each system, NaN where it has none.
@@ -188,7 +192,7 @@ def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -
     for other in others:  # the strongest first
         for i in best:
             found = compare(scores[i], scores[other])
-            if found is None or found.p > LEVEL or found.difference <= 0:
+            if found is None or found.p > SIGNIFICANCE or found.difference <= 0:
                 return set()
     return set(best)
 

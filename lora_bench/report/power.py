@@ -1,11 +1,14 @@
 """How many seeds a paired t-test needs to show a difference."""
 
+import math
 from functools import cache
 
 import numpy as np
 from scipy import stats
 
-SIGNIFICANCE = 0.05  # level of the two-sided test
+SIGNIFICANCE = 0.05  # level of every test of this project, two-sided
+# seeds with which the smallest p of a sign-flip test, 2 / 2^n, can reach it
+LEAST_SEEDS = math.ceil(1 - math.log2(SIGNIFICANCE))
 POWER = 0.8  # share of cases in which the test should show the difference
 MOST_SEEDS = 1000  # beyond this, "how many seeds" has no useful answer
 # numbers of seeds to try: all up to 100, then 2 % apart
@@ -15,7 +18,7 @@ SEEDS = np.unique(np.r_[2:101, np.geomspace(101, MOST_SEEDS, 120).astype(int)])
 def seeds_needed(difference: float, spread: float) -> int | None:
     """Number of seeds with which a paired t-test would show a difference.
 
-    Two-sided at 5 %, in 80 % of cases.
+    Two-sided at the level SIGNIFICANCE, in a share POWER of cases.
 
     Args:
         difference: difference to detect.

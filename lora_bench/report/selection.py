@@ -98,7 +98,7 @@ def _row(ordered: pd.DataFrame, paths: Sequence[str], statistic: str) -> dict[st
         "score": score(best[statistic], best.sd, best.n, best.failed),
         "tried": ", ".join(sorted(values, key=_in_order)),
         "second": f"{values[1]}: {second[statistic]:.1f}",
-        "difference": compared.get("difference", Number(f"{best['mean'] - second['mean']:+.2f}")),
+        "difference": compared.get("difference", Number(f"{best['mean'] - second['mean']:+z.2f}")),
         "interval": compared.get("interval"),
         "at the end": _at_the_end(values),
     }

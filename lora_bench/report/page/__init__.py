@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..pairs import BOLD
 from .content import content
 
 FOLDER = Path(__file__).parent
@@ -27,6 +28,7 @@ def write_page(runs: pd.DataFrame, path: Path) -> None:
     parts = {
         "/*STYLE*/": (FOLDER / "page.css").read_text(encoding="utf-8"),
         "/*SCRIPT*/": "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        "<!--BOLD-->": BOLD,
         "/*DATA*/": text.replace("<", "\\u003c"),  # last: it may hold any text
     }
     page = (FOLDER / "page.html").read_text(encoding="utf-8")

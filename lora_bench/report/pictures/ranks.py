@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from ...spec import counted
 from ..aggregates import compare_over_tasks, mean_ranks
 from ..overall import Blocks, complete_blocks
-from ..pairs import LEVEL
+from ..power import SIGNIFICANCE
 from ..statistics import EXACT_SEEDS
 from .style import COLOURS, WIDTH, Named, short_names, write_title
 
@@ -33,7 +33,7 @@ def rank_diagram(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
     found = np.array(mean_ranks(blocks.arrays))
     order = np.argsort(found[:, 0], kind="stable")[:MOST_SYSTEMS]
     arrays = [own[order] for own in blocks.arrays]
-    same = compare_over_tasks(arrays) > LEVEL
+    same = compare_over_tasks(arrays) > SIGNIFICANCE
     runs_of_equals = equal_neighbours(same)
     columns = stacked(runs_of_equals)
     side = COLUMN * (max(columns, default=0) + 2)
@@ -102,7 +102,7 @@ def _title(blocks: Blocks, shown: int) -> str:
     return (
         f"mean rank over {counted(len(blocks.places), 'task')}; a bar joins systems without a "
         f"significant difference: {test}, Holm over {counted(shown * (shown - 1) // 2, 'pair')}, "
-        f"{100 * LEVEL:.0f} %"
+        f"{100 * SIGNIFICANCE:.0f} %"
     )
 
 
@@ -118,6 +118,6 @@ def _notes(blocks: Blocks, same: np.ndarray, found: Sequence[Run]) -> str:
     if apart := int((same & ~joined).sum()) // 2:
         pairs = counted(apart, "pair")
         lines.append(f"also without a significant difference, but not adjacent: {pairs}")
-    if size * (size - 1) / 2**count > LEVEL:
+    if size * (size - 1) / 2**count > SIGNIFICANCE:
         lines.append(f"too few for any significant difference: {counted(count, 'block')}")
     return "\n".join(lines)

@@ -14,13 +14,13 @@ import pandas as pd
 from scipy import stats
 
 from ...program import program
+from ...report.power import SIGNIFICANCE
 from ...report.runs import check_complete, read_runs
 from ...report.statistics import EXACT_SEEDS, holm, sign_flip
 from ...spec import UserError, counted
 from .settings import STUDY
 
 MODULE = "lora_bench.studies.low_rank.findings"
-LEVEL = 0.05
 MEASURES = {
     "initial loss": "training loss before training",
     "initial": "accuracy before training",
@@ -166,7 +166,7 @@ def describe(runs: pd.DataFrame, failed: str = "") -> str:
         "Mean difference of the first over common seeds with its 95 % interval (paired t), and the "
         f"p-value of the sign-flip permutation test ({kind}, two-sided), with Holm's correction "
         "over the ranks of a line. n seeds allow no p below 2 / 2^n. A difference counts as "
-        f"significant if p ≤ {LEVEL}.",
+        f"significant if p ≤ {SIGNIFICANCE}.",
     ]
     for question, comparisons in QUESTIONS.items():
         tables = [_tests(runs, *comparison) for comparison in comparisons]
@@ -222,11 +222,11 @@ def _tests(runs: pd.DataFrame, layer: str, rival: str, measure: str) -> pd.DataF
 def _difference(values: pd.Series, decimals: int) -> dict[str, str]:
     mean, half = values.mean(), stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
     low, high = (f"{bound:+.{decimals}f}" for bound in (mean - half, mean + half))
-    return {"difference": f"{mean:+.{decimals}f}", "95 % interval": f"{low} to {high}"}
+    return {"difference": f"{mean:+z.{decimals}f}", "95 % interval": f"{low} to {high}"}
 
 
 def _result(difference: pd.Series, p: float) -> str:
-    if p > LEVEL:
+    if p > SIGNIFICANCE:
         return "–"
     return "higher" if difference.mean() > 0 else "lower"
 
