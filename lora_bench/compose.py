@@ -143,15 +143,16 @@ def from_config(config: DictConfig, overrides: Sequence[str]) -> Spec:
         if "model.revision" not in given:
             spec.model.revision = None
     if untuned:
+        validate(spec)  # completes the settings of its kind of task, for which the rate was found
         spec.train.lr = tuned_rate(spec, cell_behind(spec))
     return spec
 
 
-def check_same(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse two runs with one key but different settings: one of them would be dropped.
+def check_same(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse two sets of settings with one name: one of them would be dropped.
 
     Args:
-        key: key of both runs.
+        name: name of both, as in "the run <key>".
         before: settings of the first by name.
         now: settings of the second by name.
 
@@ -161,8 +162,8 @@ def check_same(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> N
     for path in before:
         if before[path] != now[path]:
             raise UserError(
-                f"{path}={before[path]} and {path}={now[path]}: must be one value; the setting "
-                f"changes no score, so both are the run {key}"
+                f"{path}={before[path]} and {path}={now[path]}: must be one value; both are "
+                f"{name}, which does not depend on it"
             )
 
 

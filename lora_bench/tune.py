@@ -15,11 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 from . import record as records
 from . import tuned
 from .checkpoint import cell_behind
-from .compose import compose, plan
+from .compose import check_same, compose, plan
 from .overrides import command_of, path_of
 from .program import program
 from .record import Record
-from .spec import Spec, UserError
+from .spec import Spec, SpecError, UserError, settings
 from .sweep.plan import Sweep
 from .sweep.session import Session, check_folders, interruptible
 from .training.prepared import DataCache, Run, prepare
@@ -30,17 +30,17 @@ USAGE = f"""\
 Find the learning rate of each system, with one budget for all, and write it to conf/tuned/, from
 where recipe=tuned takes it.
 
-  python -m {PROGRAM} recipe=tuned task=stsb method=lora,full method.rank=4,8
+  python -m {PROGRAM} recipe=tuned task=stsb method=lora,peft_lora method.rank=4,8
 
-Arguments are those of a sweep, and settings of the search:
+Arguments are the settings of a sweep, without presets of +sweep, and those of the search:
 %s
 The rates are trained first, then two more around the best one. The best rate has the highest first
 metric after the last epoch, averaged over the seeds, on rows held out of the training data; a rate
 at which a run fails is never chosen. Run the command again to complete what is missing, or run it
 in several shells at once to divide the work."""
 
-# What the search sets itself, and how to say it instead.
-SET_HERE = {
+# Settings that the search controls, and the option to use instead.
+CONTROLLED = {
     SETTING: "tune.rates",
     "seed": "tune.seeds",
     "data.tuning_rows": "tune.rows",
@@ -165,8 +165,8 @@ def split(words: Sequence[str]) -> tuple[Search, list[str]]:
     own = [word.removeprefix(PREFIX) for word in words if word.startswith(PREFIX)]
     given = [word for word in words if not word.startswith(PREFIX)]
     for word in given:
-        if path_of(word) in SET_HERE:
-            raise UserError(f"{word}: the search sets it; use {SET_HERE[path_of(word)]} instead")
+        if path_of(word) in CONTROLLED:
+            raise UserError(f"{word}: the search sets it; use {CONTROLLED[path_of(word)]} instead")
         if path_of(word).replace("/", ".").startswith(LAUNCHING):
             raise UserError(
                 f"{word}: the search runs in this process; start it in several shells to divide it"
@@ -205,14 +205,19 @@ def systems_of(words: Sequence[str], search: Search) -> list[System]:
     """The distinct systems that a command line names.
 
     Raises:
-        UserError: see ``compose.plan`` and ``System``.
+        UserError: see ``compose.plan`` and ``System``; or two systems would have the same rate.
+        SpecError: a setting that a search with fewer epochs cannot have.
     """
     fixed = [f"data.tuning_rows={search.rows}"]
     found: dict[str, System] = {}
     for own, spec in plan([*words, *fixed, f"{SETTING}=1"], sweep=True):
         kept = [word for word in own if path_of(word) != SETTING]
         system = System(kept, spec)
-        found.setdefault(system.name, system)
+        first = found.setdefault(system.name, system)
+        check_same(f"the rate {system.name}", settings(first.spec), settings(spec))
+        if search.halving and spec.train.patience is not None:
+            allowed = "must be null with tune.halving=true, whose first runs have fewer epochs"
+            raise SpecError("train.patience", spec.train.patience, allowed)
     return list(found.values())
 
 

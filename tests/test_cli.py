@@ -60,7 +60,7 @@ def test_a_real_process_answers_as_main_does():
         (["-m", "hydra.sweep.dir=x"], "out_dir says where the files of a run go"),
         (
             ["-m", "model=tiny", "eval_batch_size=4,8"],
-            "eval_batch_size=4 and eval_batch_size=8: must be one value; the setting changes no",
+            "eval_batch_size=4 and eval_batch_size=8: must be one value; both are the run",
         ),
     ],
 )

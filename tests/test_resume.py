@@ -5,12 +5,16 @@ import random
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import hydra
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from lora_bench import record
+from lora_bench.presets import CONF
+from lora_bench.sweep import search
 from lora_bench.training import checkpoint
 from lora_bench.training.fit import RestoreError
 from lora_bench.training.member import Members
@@ -269,6 +273,27 @@ def test_a_signal_while_a_group_is_being_finished_stops_before_the_next(tmp_path
     assert done.returncode == REQUEUE and "stopped by SIGTERM between two groups" in done.stderr
     assert len(record.read_all(tmp_path / "out")[0]) == 1
     assert command_line(*words).returncode == 0
+
+
+def test_a_sweeper_ends_if_a_signal_arrives_while_a_run_is_being_finished(tmp_path, monkeypatch):
+    words = [
+        "model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1",
+        f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache",
+    ]  # fmt: skip
+    chosen = SimpleNamespace(overrides=SimpleNamespace(task=words))
+    monkeypatch.setattr(search.HydraConfig, "get", lambda: chosen)
+    end = Members.end
+
+    def signalled(self, peak):
+        os.kill(os.getpid(), signal.SIGTERM)
+        end(self, peak)
+
+    monkeypatch.setattr(Members, "end", signalled)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", words)
+    with pytest.raises(Stopped, match="SIGTERM between two runs"):
+        search.Search().job(config)
+    assert [one.status for one in record.read_all(tmp_path / "out")[0]] == ["ok"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 
 import pytest
@@ -91,6 +92,28 @@ def test_the_recipe_takes_the_rate_and_refuses_settings_that_were_not_tuned(sear
             compose([*words, other])
 
 
+@pytest.mark.parametrize("task", sorted(path.stem for path in (CONF / "task").glob("*.yaml")))
+def test_the_recipe_finds_the_rate_of_every_task(monkeypatch, tmp_path, task):
+    """A kind of task may complete its settings only when they are checked, as SQuAD's does."""
+    words = [f"task={task}", "method=lora", "recipe=tuned"]
+    monkeypatch.setattr(tuned, "FOLDERS", (tmp_path,))
+    name = tuned.name_of(compose([*words, "train.lr=1"]), None)
+    (tmp_path / f"{name}.yaml").write_text("lr: 0.025\n")
+    assert compose(words).train.lr == 0.025
+
+
+def test_the_command_in_the_help_is_accepted(capsys):
+    tune.main(["--help"])
+    (command,) = re.findall(r"^  python -m lora_bench.tune (.+)$", capsys.readouterr().out, re.M)
+    searched, words = tune.split(command.split())
+    assert len(tune.systems_of(words, searched)) == 4
+
+
+def test_halving_refuses_early_stopping(search):
+    with pytest.raises(SystemExit, match="train.patience=2: must be null with tune.halving=true"):
+        search("tune.halving=true", "train.patience=2")
+
+
 def test_a_rate_for_one_seed_of_a_start_applies_to_its_other_seeds(search, tmp_path):
     write_random_adapter(tmp_path / "made", compose(["task=mnli", "model=tiny"]))
     for name, cell in (("a", "m"), ("b", "m"), ("c", "n")):  # two seeds of one run, and another run
@@ -168,6 +191,11 @@ def test_a_system_without_a_rate_keeps_that_of_no_other(search, monkeypatch, tmp
         ("tune.rows=60", "data.tuning_rows=60: must be below the 60 rows"),
         ("tune.budget=3", "tune.budget=3: must be a value for one of tune.rates, tune.seeds"),
         ("tune.halving=perhaps", "tune.halving=perhaps: must be of the form tune.halving=False"),
+        (
+            "data.seed=0,1",
+            "data.seed=0 and data.seed=1: must be one value; both are the rate stsb-",
+        ),
+        ("eval_batch_size=4,8", "eval_batch_size=4 and eval_batch_size=8: must be one value"),
         ("method=nosuch", "nosuch"),
         ("+sweep=ranks", "+sweep=ranks: stands for many runs; write the settings of one"),
         ("hydra/launcher=joblib", "hydra/launcher=joblib: the search runs in this process"),

@@ -60,7 +60,7 @@ class Sweep:
         self.runs: dict[str, Planned] = {}
         for run in runs:
             first = self.runs.setdefault(run.key, run.planned)
-            check_same(run.key, settings(first.spec), settings(run.planned.spec))
+            check_same(f"the run {run.key}", settings(first.spec), settings(run.planned.spec))
         self.done: dict[str, Record] = {}
         self.failed: dict[str, Record] = {}
         self.folders: dict[str, Path] = {}  # of the records; that of an older version has its own

@@ -7,7 +7,7 @@ from ..compose import from_config, validate
 from ..overrides import command_of
 from ..training.prepared import DataCache, prepare
 from ..training.run import announce, execute
-from ..training.stop import StopSignals
+from ..training.stop import Stopped, StopSignals
 
 
 class Search:
@@ -24,6 +24,7 @@ class Search:
 
         Raises:
             Exception: why the run failed; the sweeper decides what follows.
+            Stopped: the process was asked to stop.
         """
         words = list(HydraConfig.get().overrides.task)
         run = prepare(validate(from_config(config, words)), self.cache, command_of(words))
@@ -32,5 +33,7 @@ class Search:
         if outcome.error is not None:
             raise outcome.error
         announce(outcome.record, outcome.folder, skipped=not outcome.trained)
+        if stop.received is not None:  # while the run was finishing
+            raise Stopped(f"{stop.received} between two runs")
         assert outcome.record.last is not None
         return next(iter(outcome.record.last["scores"].values()))

@@ -36,7 +36,7 @@ class Command:
         self.runs: dict[str, Run] = {}
         for run in runs:
             first = self.runs.setdefault(run.key, run)
-            check_same(run.key, asdict(first.settings), asdict(run.settings))
+            check_same(f"the run {run.key}", asdict(first.settings), asdict(run.settings))
         self.sweep = sweep
         self.met: set[str] = set()  # full-rank layers recur with each rank
         self.found()  # inside a job, Hydra would print a traceback
