@@ -4,13 +4,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import record as records
+from .checks import SpecError, UserError
 from .compose import completed, plan, with_presets_of
 from .hydra_program import call_hydra, check_launcher, executes_nothing, flags
 from .overrides import command_of, is_search, parsed, path_of
+from .plans import write_plan
 from .presets import CONF
 from .program import program
-from .spec import SpecError, UserError
 from .sweep.plan import Sweep, expand
 from .sweep.search import Search
 from .sweep.session import Session, check_folders, interruptible
@@ -42,7 +42,7 @@ def main() -> None:
     sweep = Sweep(runs)
     if args.multirun:
         command = command_of(["-m", *overrides])
-        records.write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
+        write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
         print(f"sweep: {sweep.progress()}", file=sys.stderr)
     session = Session(sweep, cache, multirun=args.multirun, launched=_launched(overrides))
     session.tell_done()

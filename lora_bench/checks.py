@@ -109,9 +109,8 @@ def _check_sizes(spec: Any) -> None:
     ):
         if value is not None:
             check_count(path, value, low)
-    for path, value in (("train.lr", train.lr), ("train.max_grad_norm", train.max_grad_norm)):
-        if not (value > 0 and math.isfinite(value)):
-            raise SpecError(path, value, "must be a finite number above 0")
+    check_positive("train.lr", train.lr)
+    check_positive("train.max_grad_norm", train.max_grad_norm)
     if train.accumulate > train.batch_size:
         raise SpecError(
             "train.accumulate",
@@ -137,6 +136,20 @@ def _check_sizes(spec: Any) -> None:
         raise SpecError(
             "train.weight_decay", train.weight_decay, "must be a finite number, 0 or more"
         )
+
+
+def check_positive(path: str, value: float) -> None:
+    """Refuse a value that is not a finite number above 0.
+
+    Args:
+        path: dotted name of the setting.
+        value: value of the setting.
+
+    Raises:
+        SpecError: names the setting.
+    """
+    if not (value > 0 and math.isfinite(value)):
+        raise SpecError(path, value, "must be a finite number above 0")
 
 
 def check_count(path: str, value: int, low: int) -> None:
@@ -211,8 +224,8 @@ def _check_method(method: Any) -> None:
         raise SpecError("method.targets", unknown, f"must be among {', '.join(TARGETS)}")
     if method.rank is not None:
         check_count("method.rank", method.rank, 1)
-    if method.alpha is not None and not (method.alpha > 0 and math.isfinite(method.alpha)):
-        raise SpecError("method.alpha", method.alpha, "must be a finite number above 0")
+    if method.alpha is not None:
+        check_positive("method.alpha", method.alpha)
     if method.layers == []:
         raise SpecError("method.layers", [], "must name a layer; null stands for all")
     for layer in method.layers or ():

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from .spec import UserError
+from .checks import UserError
 
 FILE = "claim.json"
 HEARTBEAT = 15.0  # seconds between two touches

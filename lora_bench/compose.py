@@ -18,12 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .checkpoint import cell_behind
+from .checks import SpecError, UserError, one_line
 from .data import check_source
 from .methods import check_method
 from .model.source import check_model, source_name
 from .overrides import check_number, expected, groups, in_dict, parsed, path_of, setting_paths
 from .presets import CONF
-from .spec import Spec, SpecError, UserError, one_line
+from .spec import Spec
 from .tasks import check_task
 from .tuned import SETTING as TUNED_SETTING
 from .tuned import tuned_rate

@@ -11,9 +11,9 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
+from .checks import UserError
 from .compose import hydra_reason
 from .overrides import path_of
-from .spec import UserError
 
 # Flags of Hydra that would make it execute runs other than those that were checked.
 REFUSED_FLAGS = {

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 
 from . import record as records
+from .checks import UserError, counted
 from .program import program
 from .record import Record, suffix_of
 from .report.statistics import CONFIDENCE, RESAMPLES, mcnemar
-from .spec import UserError, counted
 from .tasks import Task, make_task
 
 

@@ -27,8 +27,9 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
+from .checks import UserError, counted, one_line
 from .presets import CONF
-from .spec import NOT_RECORDED, Spec, UserError, counted, one_line
+from .spec import NOT_RECORDED, Spec
 
 MOST_RUNS = 10_000  # in one command: all are composed and checked before the first one starts
 SWEEPER = "hydra.sweeper"

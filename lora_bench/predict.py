@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import argcomplete
 
 from . import record as records
+from .checks import SpecError, UserError
 from .data import DataError, load_split, source_of
 from .program import check_folder, program
-from .spec import DataSpec, Spec, SpecError, UserError
+from .spec import DataSpec, Spec
 from .tasks import check_submission, make_task
 
 if TYPE_CHECKING:

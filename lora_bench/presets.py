@@ -6,7 +6,8 @@ from typing import Any, cast
 import yaml
 from omegaconf import OmegaConf
 
-from .spec import SpecError, TaskSpec, UserError, one_line
+from .checks import SpecError, UserError, one_line
+from .spec import TaskSpec
 
 _PACKAGE = Path(__file__).resolve().parent
 _IN_WHEEL = _PACKAGE / "conf"  # in a wheel; in the repository, presets are beside the package

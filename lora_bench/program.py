@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from .spec import UserError, one_line
+from .checks import UserError, one_line
 
 CLOSED = 141  # exit status of a process that SIGPIPE ended: its output had no reader
 

@@ -1,9 +1,8 @@
 """Record: what one run did and how it went, as one JSON file, written completely or not at all."""
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any, Literal
 from omegaconf import MISSING
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from .checks import UserError, first_line
 from .files import whole_file
 from .record_formats import LONG_NUMBER, fault_of, too_large, upgrade
-from .spec import DIGITS, Identity, Spec, UserError, first_line, settings
+from .spec import DIGITS, Identity, Spec, settings
 
 FORMAT = 2
 FILE = "record.json"
 TAIL = f'"format": {FORMAT}\n}}\n'.encode()  # end of a file that ``write`` wrote
-PLANS = "sweeps"
 
 
 class RecordError(UserError):
@@ -79,22 +78,23 @@ class Record:
         return (self.train_seconds + (self.eval_seconds or 0.0)) * threads
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The runs that a sweep's command asks for."""
-
-    command: str
-    keys: list[str]
-
-
 _schema = TypeAdapter(Record)
-_plan = TypeAdapter(Plan)
 _spec = TypeAdapter(Spec)
 
 
 def suffix_of(split: str) -> str:
     """What a score's name adds for its split: ``_matched`` for ``validation_matched``, else ""."""
     return ("_" + split.removeprefix("validation").strip("_")).rstrip("_")
+
+
+def metrics_of(scores: Mapping[str, float]) -> list[str]:
+    """The names of scores that are one: a threshold (``*_thresh``) is chosen, not scored."""
+    return [name for name in scores if "_thresh" not in name]
+
+
+def scores_text(scores: Mapping[str, float], digits: int) -> str:
+    """Scores in percent, as in "f1 81.2, exact_match 73.4"."""
+    return ", ".join(f"{name} {100 * scores[name]:.{digits}f}" for name in metrics_of(scores))
 
 
 def now() -> str:
@@ -288,38 +288,3 @@ def _changes(record: Record, identity: Identity) -> list[str]:
         for path in sorted(before.keys() | now.keys())
         if before.get(path) != now.get(path)
     ]
-
-
-def write_plan(root: Path, command: str, keys: list[str]) -> None:
-    """Record which runs a sweep's command asks for: only a plan shows which ones are missing.
-
-    Raises:
-        UserError: it cannot be written, for example because a folder has its name.
-    """
-    name = hashlib.sha256(command.encode()).hexdigest()[:10]
-    content = json.dumps({"command": command, "keys": keys}, indent=1)
-    path = root / PLANS / f"{name}.json"
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def read_plans(root: Path) -> tuple[list[Plan], list[str]]:
-    """The plans below ``root``, sorted by command, and a line for each that cannot be read."""
-    plans: list[Plan] = []
-    problems: list[str] = []
-    paths = [
-        Path(folder, name)
-        for folder, names in walk(root, problems)
-        if os.path.basename(folder) == PLANS
-        for name in names
-        if name.endswith(".json")
-    ]
-    for path in sorted(paths):
-        try:
-            plans.append(_plan.validate_json(path.read_bytes()))
-        except (OSError, ValidationError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-            problems.append(f"{path}: is not a sweep plan ({reason}); run the sweep again")
-    return sorted(plans, key=lambda plan: plan.command), problems

@@ -14,14 +14,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from .checks import TARGETS as TARGETS
-from .checks import SpecError as SpecError
-from .checks import UserError as UserError
 from .checks import check
-from .checks import check_count as check_count
-from .checks import counted as counted
-from .checks import first_line as first_line
-from .checks import one_line as one_line
 
 # Raise it when the same settings would train to other numbers than before.
 PROCEDURE = 2

@@ -12,14 +12,15 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from . import record as records
 from . import tuned
 from .checkpoint import cell_behind
+from .checks import SpecError, UserError
 from .compose import check_same, compose, plan
 from .overrides import command_of, path_of
+from .plans import write_plan
 from .program import program
-from .record import Record
-from .spec import Spec, SpecError, UserError, settings
+from .record import Record, write_whole
+from .spec import Spec, settings
 from .sweep.plan import Sweep
 from .sweep.session import Session, check_folders, interruptible
 from .training.prepared import DataCache, Run, prepare
@@ -150,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for system in systems:
             if system.ranked:
                 path = tuned.FOLDERS[0] / f"{system.name}.yaml"
-                records.write_whole(path, content(system, search, command))
+                write_whole(path, content(system, search, command))
                 print(f"{path}\n{table(system)}\n")
         if lost:
             raise UserError(f"{', '.join(lost)}: runs failed at every rate of {search.rates}")
@@ -268,7 +269,7 @@ def _try(
         return
     sweep = Sweep(runs)
     stage = f"{command}  # epochs: {', '.join(sorted({str(epochs) for _, _, epochs in wanted}))}"
-    records.write_plan(Path(runs[0].spec.out_dir), stage, list(sweep.runs))
+    write_plan(Path(runs[0].spec.out_dir), stage, list(sweep.runs))
     print(f"search: {sweep.progress()}", file=sys.stderr)
     Session(sweep, cache, multirun=True).run()
     for system, lr, epochs, own in trials:

@@ -12,8 +12,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from .checks import SpecError
 from .presets import CONF, INSTALLED, load_yaml
-from .spec import Spec, SpecError, chosen, digest
+from .spec import Spec, chosen, digest
 
 SETTING = "train.lr"
 SHIPPED = CONF / "tuned"

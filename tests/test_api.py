@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -27,8 +28,9 @@ from lora_bench import (
     record,
     run_spec,
 )
+from lora_bench.checks import TARGETS, UserError
 from lora_bench.model.encoder import tiny_config
-from lora_bench.spec import TARGETS, UserError
+from lora_bench.tasks import make_task
 
 SMALL = ["model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1"]
 
@@ -175,6 +177,15 @@ def test_a_task_may_name_a_metric_of_the_library_evaluate(tmp_path, monkeypatch)
     assert scores["other"] == pytest.approx(1 - scores["accuracy"])
     with pytest.raises(UserError, match=rf"several values; write one of evaluate:{two}#same, "):
         scored(tmp_path, "task=sst2", f"task.metrics=['evaluate:{two}']")
+
+
+def test_a_metric_that_is_undefined_for_equal_predictions_has_no_chance_level(tmp_path):
+    """As Pearson's correlation has none: it must not end the run."""
+    folder = write_metric(tmp_path, "spread", '{"spread": len(set(predictions)) - 1 or 1e999}')
+    task = make_task(make_spec("task=sst2", f"task.metrics=[accuracy,'evaluate:{folder}']").task)
+    rows = [{"sentence": word, "label": label} for word, label in (("a", 0), ("b", 1))]
+    assert task.reference_points(rows, rows, "validation")["chance"] is None
+    assert task.score(np.array([0, 1]), rows) == {"accuracy": 1.0, "spread": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ import pytest
 from datasets.arrow_writer import ArrowWriter
 from transformers import BertModel
 
+from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.data import DataError, load, load_split
 from lora_bench.model.encoder import load_encoder
 from lora_bench.model.source import locate
-from lora_bench.spec import DataSpec, ModelSpec, TaskSpec, UserError
+from lora_bench.spec import DataSpec, ModelSpec, TaskSpec
 from lora_bench.studies.low_rank.data import load as load_images
 from lora_bench.studies.low_rank.settings import Settings
 from lora_bench.tasks import make_task

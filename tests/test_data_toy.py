@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from lora_bench.checks import SpecError
 from lora_bench.compose import compose
 from lora_bench.data import load, load_split, toy
 from lora_bench.record_formats import fingerprint_of
-from lora_bench.spec import SpecError
 from lora_bench.tasks import make_task
 
 from .helpers import every, mostly_slow

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from lora_bench.checks import UserError
 from lora_bench.compose import plan
 from lora_bench.overrides import setting_paths
 from lora_bench.presets import CONF
 from lora_bench.report import power, statistics
-from lora_bench.spec import UserError
 from lora_bench.sweep.plan import expand
 
 from .helpers import TASKS, command_line, write_official

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, GPT2Config, RobertaModel
 
+from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.model.attention import ATTENTION
 from lora_bench.model.encoder import (
@@ -22,7 +23,7 @@ from lora_bench.model.encoder import (
     tiny_config,
 )
 from lora_bench.model.source import fingerprint, locate, of_hub
-from lora_bench.spec import ModelSpec, UserError
+from lora_bench.spec import ModelSpec
 
 from .conftest import MINILM
 from .helpers import every

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from lora_bench.checks import TARGETS
 from lora_bench.model.affine import affine, stacked_bias
 from lora_bench.model.attention import attend
 from lora_bench.model.dropout import DropoutStream
@@ -20,7 +21,6 @@ from lora_bench.model.lora import LoraLinear, inject_lora, lora_layers
 from lora_bench.model.product import Product
 from lora_bench.model.rows import Rows
 from lora_bench.model.streams import Streams
-from lora_bench.spec import TARGETS
 
 from .conftest import MINILM, TINY
 from .helpers import random_batch

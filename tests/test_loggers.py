@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from lora_bench.spec import UserError
+from lora_bench.checks import UserError
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 

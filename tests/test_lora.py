@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from lora_bench.checks import TARGETS
 from lora_bench.model.lora import (
     LoraLinear,
     LoraRobertaSelfAttention,
@@ -13,7 +14,6 @@ from lora_bench.model.lora import (
     inject_lora,
     lora_layers,
 )
-from lora_bench.spec import TARGETS
 
 from .helpers import encode, random_batch, randomize_b
 

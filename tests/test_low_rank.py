@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import math
+import shlex
 import shutil
 import struct
 from pathlib import Path
@@ -15,9 +16,11 @@ import torch
 from torch import nn
 
 from lora_bench import load_records, record
+from lora_bench.checks import UserError
+from lora_bench.plans import read_plans
 from lora_bench.report.__main__ import main as report
 from lora_bench.report.commands import COMMANDS
-from lora_bench.spec import Identity, UserError, part_of
+from lora_bench.spec import Identity, part_of
 from lora_bench.studies.low_rank import findings, tune
 from lora_bench.studies.low_rank.__main__ import show
 from lora_bench.studies.low_rank.compose import CONF, compose, plan
@@ -278,8 +281,8 @@ def test_a_sweep_trains_full_rank_once_resumes_and_ends_in_tables_and_pictures(t
     second = cli(*words, "seed=0,1,2")
     assert "sweep: 9 runs" in second.stderr and second.stderr.count("already done") == 6
     assert all(path.stat().st_mtime_ns == before for path, before in times.items())
-    assert sorted(len(p.keys) for p in record.read_plans(tmp_path)[0]) == [6, 9]
-    assert all(str(tmp_path) not in p.command for p in record.read_plans(tmp_path)[0])
+    assert sorted(len(p.keys) for p in read_plans(tmp_path)[0]) == [6, 9]
+    assert all(str(tmp_path) not in p.command for p in read_plans(tmp_path)[0])
 
 
 @pytest.mark.slow
@@ -602,6 +605,12 @@ def test_tuning_gives_every_layer_the_same_budget_and_writes_the_best_rate(
     assert [path.name for path in written] == ["full_adam.yaml", "low_rank_adam.yaml"]
     assert all("\nlr: 0.01\n" in path.read_text() for path in written)
     runs = load_records(tmp_path / "out")
+    for run in runs.itertuples():  # its command states every setting, with another's folder
+        words = shlex.split(run.command)[3:]
+        again = compose(words)
+        again = dataclasses.replace(again, out_dir=str(tmp_path / "out"))
+        (same,) = prepare([again])
+        assert same.key == run.key
     assert len(runs) == 2 * 2 + 2 * 2 * 2 and {tuple(v) for v in runs["task.validation"]} == {
         ("held_out",)
     }

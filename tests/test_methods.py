@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from lora_bench.checkpoint import load_adapter, save_adapter
+from lora_bench.checks import SpecError, UserError
 from lora_bench.compose import validate
-from lora_bench.methods import arguments, get_method
+from lora_bench.methods import arguments, get_method, method_class
 from lora_bench.methods.adapter import Adapter
 from lora_bench.methods.peft_adalora import _add_orthogonality
 from lora_bench.model.bottleneck import Bottleneck
@@ -18,7 +19,7 @@ from lora_bench.model.lora import adapter_parameters, lora_layers
 from lora_bench.model.parameters import parameter_counts
 from lora_bench.model.streams import Streams
 from lora_bench.model.wrapper import LoraWrapperRoberta
-from lora_bench.spec import MethodSpec, Spec, SpecError, UserError
+from lora_bench.spec import MethodSpec, Spec
 from lora_bench.tasks import make_task
 from lora_bench.training.fit import fit
 from lora_bench.training.run import run
@@ -173,6 +174,19 @@ def test_an_adapter_is_its_formula(placement, tiny_spec):
 
     expected = dense + total_in + update(dense if placement == "houlsby" else plain)
     torch.testing.assert_close(layer.output(hidden, total_in), norm(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted({*OURS, *PEFT}))
+def test_a_layer_that_the_encoder_lacks_is_named(name, tiny_spec):
+    more = TINY_ARGS.get(name, ())
+    if "layers" not in method_class(tiny_spec(f"method={name}", *more).method).reads:
+        return
+    spec = tiny_spec(f"method={name}", *more, "method.layers=[99]")
+    if spec.method.file == "peft" and not spec.method.targets:
+        return  # PEFT finds its layers by name
+    with pytest.raises(SpecError, match=r"^method.layers=\[99\]: layers=\[99\]: this encoder has "):
+        model, method = built(spec)
+        method.optimizer(model, spec)
 
 
 def test_galores_first_step_is_adams_in_the_projection(tiny_spec):

@@ -7,13 +7,13 @@ import peft
 import pytest
 import torch
 
+from lora_bench.checks import TARGETS, SpecError, UserError
 from lora_bench.compose import compose
 from lora_bench.methods._peft_source import config_fields, peft_types
 from lora_bench.methods.peft import PLAIN, SEEDS, TRANSLATED
 from lora_bench.model.dropout import Dropout
 from lora_bench.model.lora import LoraLinear
 from lora_bench.model.parameters import parameter_counts
-from lora_bench.spec import TARGETS, SpecError, UserError
 from lora_bench.tasks import make_task
 from lora_bench.training.fit import Loop
 from lora_bench.training.run import run

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from lora_bench.checkpoint import __main__ as adapters
 from lora_bench.checkpoint.facts import file_hash
+from lora_bench.checks import UserError
 from lora_bench.predict import EVERY_FILE, main, write_submission
-from lora_bench.spec import UserError
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from lora_bench import program, record
+from lora_bench.checks import counted
 from lora_bench.cli import COMMANDS
 from lora_bench.report.__main__ import READERS
-from lora_bench.spec import counted
 
 from .helpers import command_line, mostly_slow
 from .report_records import made_up

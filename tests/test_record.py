@@ -9,19 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lora_bench import record
+from lora_bench import plans, record
+from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.record import Record, RecordError
-from lora_bench.spec import (
-    NOT_IN_IDENTITY,
-    PROCEDURE,
-    Identity,
-    Spec,
-    Start,
-    UserError,
-    part_of,
-    settings,
-)
+from lora_bench.spec import NOT_IN_IDENTITY, PROCEDURE, Identity, Spec, Start, part_of, settings
 
 from .helpers import every
 
@@ -349,7 +341,7 @@ def test_a_whole_number_that_no_array_takes_is_refused_wherever_it_stands(tmp_pa
 
 def test_runs_behind_symbolic_links_are_read_once_and_circles_end(tmp_path):
     record.write(tmp_path / "disk" / "run", record_of(compose([])))
-    record.write_plan(tmp_path / "disk", "command", ["key"])
+    plans.write_plan(tmp_path / "disk", "command", ["key"])
     root = tmp_path / "results"
     root.mkdir()
     (root / "moved").symlink_to(tmp_path / "disk")
@@ -357,22 +349,27 @@ def test_runs_behind_symbolic_links_are_read_once_and_circles_end(tmp_path):
     (tmp_path / "disk" / "circle").symlink_to(root)
     found, problems = record.read_all(root)
     assert len(found) == 1 and not problems
-    assert len(record.read_plans(root)[0]) == 1
+    assert len(plans.read_plans(root)[0]) == 1
 
 
 def test_a_plan_that_cannot_be_written_is_one_line_that_names_it(tmp_path):
-    record.write_plan(tmp_path, "command", ["key"])
-    (plan,) = (tmp_path / record.PLANS).glob("*.json")
+    plans.write_plan(tmp_path, "command", ["key"])
+    (plan,) = (tmp_path / plans.FOLDER).glob("*.json")
     plan.unlink()
     plan.mkdir()
     with pytest.raises(UserError, match=f"^{re.escape(str(plan))}: cannot be written"):
-        record.write_plan(tmp_path, "command", ["key"])
+        plans.write_plan(tmp_path, "command", ["key"])
 
 
 def test_a_damaged_plan_is_one_line_and_the_others_are_read(tmp_path):
-    record.write_plan(tmp_path, "command", ["key"])
+    plans.write_plan(tmp_path, "command", ["key"])
     for name, text in (("a", "{"), ("b", '{"command": "c"}'), ("c", '{"command": 1, "keys": 2}')):
-        (tmp_path / record.PLANS / f"{name}.json").write_text(text)
-    plans, problems = record.read_plans(tmp_path)
-    assert [plan.keys for plan in plans] == [["key"]] and len(problems) == 3
+        (tmp_path / plans.FOLDER / f"{name}.json").write_text(text)
+    found, problems = plans.read_plans(tmp_path)
+    assert [plan.keys for plan in found] == [["key"]] and len(problems) == 3
     assert all("is not a sweep plan" in p and "\n" not in p for p in problems)
+
+
+def test_a_threshold_is_no_score():
+    scores = {"f1": 0.5, "best_f1": 0.613, "best_f1_thresh": -3.0, "chosen_thresh": 2.0}
+    assert record.scores_text(scores, digits=1) == "f1 50.0, best_f1 61.3"

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lora_bench.record import FILE, read_all, write, write_plan
+from lora_bench.checks import UserError
+from lora_bench.plans import write_plan
+from lora_bench.record import FILE, read_all, write
 from lora_bench.report import load_records, pictures
 from lora_bench.report.__main__ import main
 from lora_bench.report.build import Choices, all_tables
@@ -27,7 +29,7 @@ from lora_bench.report.query import export
 from lora_bench.report.readme import PICTURE, README, comparisons, headline, update_readme
 from lora_bench.report.sweeps import sweeps
 from lora_bench.report.table import Number, Table
-from lora_bench.spec import PROCEDURE, Identity, Spec, Start, UserError, part_of, settings
+from lora_bench.spec import PROCEDURE, Identity, Spec, Start, part_of, settings
 from tests.report_records import composed, grid, made_of, made_up, seeded, tables_of
 
 from .helpers import every
@@ -429,6 +431,15 @@ def test_control_characters_of_records_and_plans_are_not_printed(tmp_path, capsy
     main(["trace", "task=cola", "--runs", str(tmp_path)])
     text = capsys.readouterr().out
     assert "\x1b" not in text and text.count("a [2Jb c") == 3
+
+
+def test_status_ends_with_an_error_if_a_plan_cannot_be_read(tmp_path, capsys):
+    made_up(tmp_path)
+    write_plan(tmp_path, "command", ["key"])
+    (tmp_path / "sweeps" / "a.json").write_text("{")
+    with pytest.raises(SystemExit, match="^error: 1 sweep plan could not be read, see above"):
+        main(["status", "--runs", str(tmp_path)])
+    assert "1 run: 0 done, 0 failed, 1 missing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"compare", "tuning"}))

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from lora_bench import spec
+from lora_bench.plans import write_plan
 from lora_bench.presets import CONF, task_presets
-from lora_bench.record import FILE, suffix_of, write_plan
+from lora_bench.record import FILE, suffix_of
 from lora_bench.report.__main__ import main
 from lora_bench.report.commands import COMMANDS
 from lora_bench.report.formats import to_csv, to_latex, to_markdown, to_terminal
@@ -198,6 +199,10 @@ def test_compare_finds_what_changed_beyond_noise(tmp_path):
     assert rows.loc["lora r=8", "difference"] == pytest.approx(10, abs=0.3)
     assert "Only in the first: bitfit (cola matthews)." in text
     assert "Only in the second: lora r=8 (rte accuracy)." in text
+    assert "full" not in printed(*words, "--methods", "lora", "--tasks", "cola,rte")
+    assert "Ours" in printed(*words, "--rename", "full=Ours")
+    with pytest.raises(SystemExit, match="^error: rename: nonsense: must be one of "):
+        printed(*words, "--rename", "nonsense=Ours")
     same = printed("compare", str(tmp_path / "a"), str(tmp_path / "a"), "--format", "csv")
     assert "0 of 3 common cells changed" in same and "differs between" not in same
 

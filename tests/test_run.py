@@ -17,8 +17,8 @@ from scipy import stats
 
 from lora_bench import checkpoint, claims, record
 from lora_bench.checkpoint.restore import load_model
+from lora_bench.checks import UserError
 from lora_bench.methods.lora import Lora
-from lora_bench.spec import UserError
 from lora_bench.training.evaluation import evaluate
 from lora_bench.training.memory import PeakMemory
 from lora_bench.training.prepared import DataCache, prepare

@@ -18,13 +18,14 @@ import torch
 from transformers import RobertaModel
 
 import lora_bench.model.build as build_module
+from lora_bench.checks import SpecError
 from lora_bench.compose import compose, validate
 from lora_bench.methods import get_method
 from lora_bench.methods.peft import TRANSLATED
 from lora_bench.model.build import build
 from lora_bench.model.encoder import load_encoder, tiny_config
 from lora_bench.model.streams import Streams
-from lora_bench.spec import MethodSpec, ModelSpec, Spec, SpecError
+from lora_bench.spec import MethodSpec, ModelSpec, Spec
 from lora_bench.tasks import make_task
 from lora_bench.training.fit import fit
 from lora_bench.training.trainee import Trainee

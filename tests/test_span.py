@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from transformers import RobertaForQuestionAnswering
 
+from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.data import HELD_OUT, DataError, load, load_split
 from lora_bench.model.encoder import load_tokenizer, tiny_config
 from lora_bench.model.heads import TokenHead
-from lora_bench.spec import UserError
 from lora_bench.tasks import make_task
 from lora_bench.tasks.answers import Answer, best_spans
 from lora_bench.tasks.metrics import exact_match, normalize_answer, token_f1

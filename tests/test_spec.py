@@ -10,10 +10,11 @@ from pathlib import Path
 import hydra
 import pytest
 
+from lora_bench.checks import SpecError, UserError
 from lora_bench.compose import completed, compose, from_config, plan, validate
 from lora_bench.overrides import in_dict, setting_paths
 from lora_bench.presets import CONF
-from lora_bench.spec import Spec, SpecError, UserError, settings
+from lora_bench.spec import Spec, settings
 from lora_bench.sweep.plan import expand
 
 from .conftest import composed

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from lora_bench import record
+from lora_bench.checks import UserError
 from lora_bench.model.encoder import load_encoder
+from lora_bench.plans import read_plans
 from lora_bench.record import Record
 from lora_bench.report import load_records
-from lora_bench.spec import UserError
 from lora_bench.sweep.groups import groups, most
 from lora_bench.sweep.plan import Sweep, duration, expand
 from lora_bench.sweep.session import Session
@@ -184,7 +185,7 @@ def test_extending_a_sweep_runs_the_difference(tmp_path):
     assert "sweep: 2 of 6 runs done, 4 to do, about" in second.stderr
     assert len(list(tmp_path.rglob(record.FILE))) == 6
     assert all(path.stat().st_mtime_ns == mtime for path, mtime in before.items())
-    plans, problems = record.read_plans(tmp_path)
+    plans, problems = read_plans(tmp_path)
     assert sorted(len(plan.keys) for plan in plans) == [2, 6] and not problems
     assert all(str(tmp_path) not in plan.command for plan in plans)
 

@@ -12,9 +12,10 @@ import pytest
 from lora_bench import data, tasks
 from lora_bench.checkpoint import AdapterError
 from lora_bench.checkpoint.restore import stock_of
+from lora_bench.checks import SpecError, UserError
 from lora_bench.compose import compose, validate
 from lora_bench.presets import task_presets
-from lora_bench.spec import HubLayout, LocalLayout, SpecError, TaskSpec, UserError
+from lora_bench.spec import HubLayout, LocalLayout, TaskSpec
 from lora_bench.tasks import Task, make_task
 from lora_bench.tasks.answers import Answer
 from lora_bench.tasks.span import SpanArgs
@@ -119,6 +120,14 @@ def test_an_optional_split_of_a_span_task_has_metrics_of_its_own():
 )
 def test_a_setting_that_has_an_effect_is_accepted(words):
     assert compose(words)
+
+
+def test_the_articles_head_is_refused_for_targets_beyond_its_range():
+    assert compose(["task=stsb", "head=article"])
+    with pytest.raises(
+        UserError, match=r"^head=article: gives values in .*\[0.0, 5.0\]; this task"
+    ):
+        compose(["task=stsb", "head=article", "task.value_range=[0,100]"])
 
 
 def test_checks_load_neither_torch_nor_data():

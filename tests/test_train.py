@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from lora_bench.checkpoint import AdapterError, load_adapter, save_adapter
+from lora_bench.checks import SpecError
 from lora_bench.methods import get_method
 from lora_bench.model.build import build
 from lora_bench.model.group import Group
 from lora_bench.model.streams import Streams
 from lora_bench.model.wrapper import LoraWrapperRoberta
-from lora_bench.spec import Spec, SpecError
+from lora_bench.spec import Spec
 from lora_bench.tasks import make_task
 from lora_bench.tasks.encoding import cached
 from lora_bench.training.evaluation import predict

@@ -11,11 +11,12 @@ import yaml
 
 from lora_bench import provenance, tune, tuned
 from lora_bench.checkpoint import FACTS
+from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.data import load
 from lora_bench.presets import CONF
 from lora_bench.record import read_all
-from lora_bench.spec import Spec, UserError, part_of, settings
+from lora_bench.spec import Spec, part_of, settings
 from lora_bench.tasks import make_task
 
 from .helpers import write_random_adapter

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checks import SpecError
 from ..files import whole_folder
 from ..provenance import provenance
-from ..spec import Spec, SpecError
+from ..spec import Spec
 from .facts import FACTS as FACTS
 from .facts import TASK_FACTS, WEIGHTS, file_hash, read_facts
 from .facts import AdapterError as AdapterError

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import argcomplete
 
+from ..checks import UserError, counted
 from ..files import try_folder
 from ..model.source import source_name
 from ..presets import task_preset
 from ..program import program, reason_of
-from ..spec import ModelSpec, UserError, counted
+from ..spec import ModelSpec
 from . import EPOCHS, adapter_of, check_hash
 from .facts import WEIGHTS, read_facts
 

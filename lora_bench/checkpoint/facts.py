@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from ..checks import UserError, first_line
 from ..files import parse_json
-from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, TrainSpec, UserError, first_line
+from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, TrainSpec
 from .formats import FORMAT, upgrade
 
 WEIGHTS = "adapter.safetensors"

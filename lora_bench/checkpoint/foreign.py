@@ -13,11 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ..checks import TARGETS
 from ..model.encoder import layer_count
 from ..model.lora import MODULES
 from ..model.source import source_name
 from ..model.wrapper import TASK_TYPES
-from ..spec import TARGETS, MethodSpec, ModelSpec, Spec, TaskSpec
+from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec
 from ..tasks import make_task
 from . import base_fingerprint, fit, load_adapter, write
 from .facts import AdapterError, partial_spec

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from ..checks import first_line
 from ..files import parse_json
-from ..spec import first_line
 from .facts import AdapterError
 
 CONFIG = "adapter_config.json"

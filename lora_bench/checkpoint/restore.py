@@ -8,12 +8,13 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel, RobertaModel
 
+from ..checks import SpecError, first_line
 from ..methods import Method, check_method, get_method
 from ..model.build import build
 from ..model.lora import LoraLinear
 from ..model.streams import Streams
 from ..model.wrapper import LoraWrapperRoberta
-from ..spec import Spec, SpecError, TaskSpec, first_line
+from ..spec import Spec, TaskSpec
 from ..tasks import Stock, make_task
 from . import load_adapter
 from .facts import FACTS, WEIGHTS, AdapterError, spec_of

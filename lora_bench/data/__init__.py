@@ -16,7 +16,8 @@ import random
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..spec import DataSpec, Spec, SpecError, TaskSpec, UserError, counted
+from ..checks import SpecError, UserError, counted
+from ..spec import DataSpec, Spec, TaskSpec
 
 if TYPE_CHECKING:
     from ..tasks import Task

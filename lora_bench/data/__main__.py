@@ -16,12 +16,13 @@ import argcomplete
 import numpy as np
 import pandas as pd
 
+from ..checks import UserError
 from ..model.encoder import load_tokenizer
 from ..presets import task_presets
 from ..program import program
 from ..report.formats import to_markdown
 from ..report.table import Table
-from ..spec import DataSpec, ModelSpec, TaskSpec, UserError
+from ..spec import DataSpec, ModelSpec, TaskSpec
 from ..tasks import Task, make_task
 from . import DataError
 from .local import file_of, load

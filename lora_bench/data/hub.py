@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..checks import first_line
 from ..network import hub_reachable
-from ..spec import DataSpec, TaskSpec, first_line
+from ..spec import DataSpec, TaskSpec
 from . import DataError, Rows
 
 if TYPE_CHECKING:

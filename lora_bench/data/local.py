@@ -36,8 +36,8 @@ def file_of(task: TaskSpec, root: Path, split: str) -> Path:
         DataError: there is no such split, folder or file.
     """
     if not os.path.isdir(root):
-        content = task.local.folder or "the official files"
-        raise DataError(f"data.root={root}: no such folder; must hold {content}/")
+        content = f"{task.local.folder}/" if task.local.folder else "the official files"
+        raise DataError(f"data.root={root}: no such folder; must hold {content}")
     if split not in task.local.files:
         known = ", ".join(task.local.files) or "none: conf/task gives no local files"
         raise DataError(f"task={task.name} has no local split {split}; it has {known}")

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..checks import counted
 from ..files import parse_json
-from ..spec import counted
 from . import DataError, Rows
 from .files import decoded, no_surrogate, shown
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..checks import SpecError, counted
 from ..files import parse_json
-from ..spec import LocalLayout, SpecError, TaskSpec, counted
+from ..spec import LocalLayout, TaskSpec
 from . import DataError, Rows
 from .files import decoded, no_surrogate, shown
 

@@ -27,12 +27,12 @@ import pkgutil
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..spec import MethodSpec, Spec, SpecError
+from ..checks import SpecError
+from ..spec import MethodSpec, Spec
+from ._checks import adapted_modules as adapted_modules
 from ._checks import arguments as arguments
-from ._checks import at_least as at_least
 from ._checks import check_installed, check_read
 from ._checks import one_of as one_of
-from ._checks import positive as positive
 from ._checks import require as require
 
 if TYPE_CHECKING:

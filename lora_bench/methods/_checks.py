@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..spec import MethodSpec, Spec, SpecError, UserError, first_line, settings
+from ..checks import SpecError, UserError, first_line
+from ..spec import MethodSpec, Spec, settings
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from ..model.wrapper import LoraWrapperRoberta
 
 T = TypeVar("T")
 
@@ -70,24 +72,18 @@ def arguments(spec: Spec, schema: type[T]) -> T:
         raise SpecError(f"method.args.{name}", given[name], first_line(error)) from None
 
 
-def at_least(path: str, value: float, low: int) -> None:
-    """Refuse a value below ``low``.
+def adapted_modules(model: LoraWrapperRoberta, spec: Spec) -> list[str]:
+    """Full names of the encoder's linear layers behind ``method.targets`` and ``method.layers``.
 
     Raises:
-        SpecError: names the setting.
+        SpecError: this encoder does not have a layer.
     """
-    if value < low:
-        raise SpecError(path, value, f"must be {low} or more")
+    from ..model.lora import target_modules
 
-
-def positive(path: str, value: float) -> None:
-    """Refuse a value that is not a finite number above 0.
-
-    Raises:
-        SpecError: names the setting.
-    """
-    if not (value > 0 and math.isfinite(value)):
-        raise SpecError(path, value, "must be a finite number above 0")
+    try:
+        return target_modules(model.encoder, spec.method.targets, spec.method.layers)
+    except ValueError as error:
+        raise SpecError("method.layers", spec.method.layers, str(error)) from None
 
 
 def one_of(path: str, value: Any, allowed: tuple[Any, ...]) -> None:

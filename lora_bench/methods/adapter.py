@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..checks import check_count
 from ..spec import Spec
-from . import Method, arguments, at_least, one_of
+from . import Method, arguments, one_of
 
 if TYPE_CHECKING:
     from ..model.wrapper import LoraWrapperRoberta
@@ -35,7 +36,7 @@ class Adapter(Method):
         """See ``Method.check``."""
         super().check(spec)
         args = arguments(spec, AdapterArgs)
-        at_least("method.args.bottleneck", args.bottleneck, 1)
+        check_count("method.args.bottleneck", args.bottleneck, 1)
         one_of("method.args.placement", args.placement, ("houlsby", "pfeiffer"))
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ..checks import check_count
 from ..spec import Spec
-from . import arguments, at_least, require
+from . import adapted_modules, arguments, require
 from .full import Full
 
 if TYPE_CHECKING:
@@ -39,15 +40,13 @@ class GaLore(Full):
     def check(cls, spec: Spec) -> None:
         """See ``Method.check``."""
         super().check(spec)
-        at_least("method.args.update_gap", arguments(spec, GaloreArgs).update_gap, 1)
+        check_count("method.args.update_gap", arguments(spec, GaloreArgs).update_gap, 1)
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
         """AdamW over a low-rank projection of the targets' gradients (paper, algorithm 2)."""
-        from ..model.lora import target_modules
-
         package = require("galore_torch", "galore", "method=galore")
         m, decay = spec.method, spec.train.weight_decay
-        paths = target_modules(model.encoder, m.targets, m.layers)
+        paths = adapted_modules(model, spec)
         projected = [model.encoder.get_submodule(path).weight for path in paths]
         chosen = {id(p) for p in projected}
         rest = [p for p in model.parameters() if id(p) not in chosen]

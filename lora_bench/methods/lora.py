@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..spec import Spec, SpecError
+from ..checks import SpecError
+from ..spec import Spec
 from . import POLICY, Method
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..checks import check_positive
 from ..spec import Spec
-from . import arguments, positive
+from . import arguments
 from .lora import Lora
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class LoraPlus(Lora):
     def check(cls, spec: Spec) -> None:
         """See ``Method.check``."""
         super().check(spec)
-        positive("method.args.lr_ratio", arguments(spec, LoraPlusArgs).lr_ratio)
+        check_positive("method.args.lr_ratio", arguments(spec, LoraPlusArgs).lr_ratio)
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
         """AdamW with the B matrices in a group of their own."""

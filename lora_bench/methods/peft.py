@@ -11,8 +11,9 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..spec import Spec, SpecError, one_line
-from . import POLICY, Method, one_of, require
+from ..checks import SpecError, one_line
+from ..spec import Spec
+from . import POLICY, Method, adapted_modules, one_of, require
 from ._peft_modules import check_modules
 from ._peft_source import config_fields, peft_types
 
@@ -229,15 +230,10 @@ class Peft(Method):
         """
         from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
-        from ..model.lora import target_modules
-
         m = spec.method
         chosen: dict[str, Any] = {}
-        try:
-            if m.targets:
-                chosen["target_modules"] = target_modules(model.encoder, m.targets, m.layers)
-        except ValueError as error:
-            raise SpecError("method.layers", m.layers, str(error)) from None
+        if m.targets:
+            chosen["target_modules"] = adapted_modules(model, spec)
         for name, theirs in TRANSLATED.get(str(m.peft_type), {}).items():
             chosen[theirs] = getattr(m, name)
         for name in self._seeds(spec):

@@ -11,8 +11,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..spec import Spec, SpecError
-from . import at_least
+from ..checks import SpecError, check_count
+from ..spec import Spec
 from .peft import ADAPTER, Peft
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class AdaLora(Peft):
             reason = f"must be below 1 together with method.args.tinit={args['tinit']}"
             raise SpecError("method.args.tfinal", args["tfinal"], reason)
         for name, low in (("target_r", 1), ("init_r", args["target_r"]), ("deltaT", 1)):
-            at_least(f"method.args.{name}", args[name], low)
+            check_count(f"method.args.{name}", args[name], low)
 
     def config_arguments(self, spec: Spec) -> dict[str, Any]:
         """PEFT needs step counts, which are known later: placeholders until ``optimizer``."""

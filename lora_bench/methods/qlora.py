@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ..spec import Spec, UserError
+from ..checks import UserError
+from ..spec import Spec
 from . import require
 from .lora import Lora
 

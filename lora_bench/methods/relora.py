@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..checks import check_count
 from ..spec import Spec
-from . import arguments, at_least
+from . import arguments
 from .lora import Lora
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class Relora(Lora):
         """See ``Method.check``."""
         super().check(spec)
         args = arguments(spec, ReloraArgs)
-        at_least("method.args.every", args.every, 1)
-        at_least("method.args.warmup", args.warmup, 0)
+        check_count("method.args.every", args.every, 1)
+        check_count("method.args.warmup", args.warmup, 0)
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Inject LoRA whose base weights belong to the adapter."""

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from transformers import RobertaModel
 
-from ..spec import Spec, SpecError, counted
+from ..checks import SpecError, counted
+from ..spec import Spec
 from .dropout import DropoutStream
 from .encoder import load_encoder, max_tokens
 from .streams import Streams

@@ -17,7 +17,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..spec import ModelSpec, UserError, counted, first_line
+from ..checks import UserError, counted, first_line
+from ..spec import ModelSpec
 from .attention import ATTENTION
 from .source import OFFLINE, TINY, locate
 

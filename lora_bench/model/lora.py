@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import BertModel, PreTrainedModel, RobertaConfig, RobertaModel
 from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
 
-from ..spec import TARGETS
+from ..checks import TARGETS
 from .dropout import Dropout
 
 ATTENTION_TARGETS = ("query", "key", "value")

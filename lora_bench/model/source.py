@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from ..checks import LONGEST_NAME
+from ..checks import LONGEST_NAME, SpecError, UserError, first_line
 from ..network import hub_reachable
-from ..spec import ModelSpec, Spec, SpecError, UserError, first_line
+from ..spec import ModelSpec, Spec
 
 TINY = "random:tiny"
 FORMS = f"a folder, a hub id, package:<Python package> or {TINY}"

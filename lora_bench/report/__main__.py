@@ -9,8 +9,8 @@ from typing import Any
 import argcomplete
 import pandas as pd
 
+from ..checks import UserError
 from ..program import check_folder, program
-from ..spec import UserError
 from .commands import COMMANDS
 from .formats import FORMATS
 from .layout import CHOICES, load_layout, renames
@@ -35,8 +35,7 @@ READERS = {
     "statistic": ("tables", "best", "curve"),
     "format": SHOWN,
     "out": (*SHOWN, "plots", "page", "export"),
-    **dict.fromkeys(("layout", "rename", "spread"), SHOWN),
-    **dict.fromkeys(("tasks", "methods"), ("tables", "best", "curve", "tuning")),
+    **dict.fromkeys(("layout", "rename", "spread", "tasks", "methods"), SHOWN),
     **dict.fromkeys(("columns", "sort", "best"), ("tables",)),
 }
 EXAMPLES = """\

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from .. import record as records
 from .names import conditions, system_names
 from .statistics import Summary, summarize_all
 
@@ -69,8 +70,7 @@ def _rows_of(group: list[Any], protocol: str) -> list[dict[str, Any]]:
     }
     if not done:
         return [{**common, "metric": None, "first": True, "n": 0, "scores": {}}]
-    # a threshold is chosen, not scored
-    metrics = [name for name in getattr(done[0], protocol) if "_thresh" not in name]
+    metrics = records.metrics_of(getattr(done[0], protocol))
     return [
         {
             **common,

@@ -7,24 +7,23 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..spec import counted
-from .cells import make_cells
+from ..checks import counted
 from .names import show, texts
 from .pairs import FEWEST
 from .runs import identify
 from .statistics import CONFIDENCE
 from .table import Number, Table
 
-# settings that may differ between two revisions or machines in otherwise equal cells
 TESTS = (
     "Noise: the 95 % interval contains 0 (Student t over common seeds; Welch's t if fewer than "
     "two seeds are common)."
 )
 SAME = 1e-9  # points: float noise
+# settings that may differ between two revisions or machines in otherwise equal cells
 APART = ("procedure", "model.fingerprint")
 
 
-def changes_table(first: pd.DataFrame, second: pd.DataFrame, protocol: str) -> Table:
+def changes_table(first: pd.DataFrame, second: pd.DataFrame) -> Table:
     """Every common cell, by the first metric, the largest difference first.
 
     Cells are the same if all settings are equal, except the procedure and the encoder's
@@ -32,11 +31,10 @@ def changes_table(first: pd.DataFrame, second: pd.DataFrame, protocol: str) -> T
     otherwise the means of both are compared.
 
     Args:
-        first: runs from ``load_records``.
-        second: runs of the second folder.
-        protocol: ``last`` or ``best``.
+        first: cells from ``make_cells``.
+        second: cells of the second folder.
     """
-    a, b = (_by_identity(make_cells(runs, protocol)) for runs in (first, second))
+    a, b = _by_identity(first), _by_identity(second)
     both = [identity for identity in a if identity in b]
     rows = [_row(a[identity], b[identity]) for identity in both]
     order = sorted(range(len(rows)), key=lambda i: -abs(float(rows[i]["difference"].value)))
@@ -117,5 +115,5 @@ def _verdict(difference: float, low: float | None, high: float | None) -> str:
     if abs(difference) < SAME:
         return "none"
     if low is None or high is None:
-        return "one seed: noise unknown"
+        return "noise unknown"
     return "within noise" if low <= 0 <= high else "beyond noise"

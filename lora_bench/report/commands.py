@@ -11,12 +11,12 @@ from pathlib import Path
 import pandas as pd
 
 from .. import tuned
-from ..spec import UserError, counted
+from ..checks import UserError, counted
 from .build import Choices, all_tables
 from .cells import make_cells
 from .changes import changes_table
 from .formats import guarded, to_block, to_csv, to_latex
-from .layout import as_published, choose
+from .layout import as_published, check_names, choose, shown_cells
 from .pairs import BOLD
 from .query import export, print_runs, print_status, select
 from .runs import PROTOCOLS, check_complete, read_runs
@@ -32,15 +32,15 @@ MEANING = {
 }
 READING = """\
 Percent: {statistic} ± standard deviation over seeds; the number of seeds is in the table's title, \
-or after a score with a different number. {bold}; without bold, the best are within noise. A \
-system is named by its method and rank and by the settings that differ between the systems of its \
-method; `recipe` lists settings that differ between all systems, unless they are at their default. \
-`chance` is a constant guess; for generated data, `bag of words` is a linear model on word counts \
-and `ceiling` a perfect model against the noisy labels. Parameters: trained parameters without the \
-head; `trained` includes the head; `file` is the size of the saved file; `train`, `tokens/s` (real \
-tokens of training) and `peak` (memory of the process) are medians. Differences come with a 95 % \
-interval (BCa bootstrap) and the number of common seeds that would show a difference of that size \
-in 80 % of cases."""
+or after a score with a different number. {bold}; without bold, no system is shown to be better \
+than all others. A system is named by its method and rank and by the settings that differ between \
+the systems of its method; `recipe` lists settings that differ between all systems, unless they \
+are at their default. `chance` is a constant guess; for generated data, `bag of words` is a linear \
+model on word counts and `ceiling` a perfect model against the noisy labels. Parameters: trained \
+parameters without the head; `trained` includes the head; `file` is the size of the saved file; \
+`train`, `tokens/s` (real tokens of training) and `peak` (memory of the process) are medians. \
+Differences come with a 95 % interval (BCa bootstrap) and the number of common seeds with which a \
+paired t-test would show a difference of that size in 80 % of cases."""
 
 
 def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:
@@ -135,7 +135,10 @@ def _compare(args: argparse.Namespace, runs: pd.DataFrame) -> None:
             raise UserError(f"compare {folder}: no runs there")
         both.append(runs)
         problems += unread
-    _print_and_write(changes_table(both[0], both[1], args.protocol), args)
+    first, second = (make_cells(runs, args.protocol) for runs in both)
+    check_names(pd.concat([first, second]), args.layout)
+    changes = changes_table(shown_cells(first, args.layout), shown_cells(second, args.layout))
+    _print_and_write(changes, args)
     check_complete(problems)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from ..spec import UserError, counted, one_line
+from ..checks import UserError, counted, one_line
 from .cells import IDS
 from .table import Number, Table, mapped
 
@@ -100,6 +100,20 @@ def choose(
     Raises:
         UserError: it names a task, a system or another name that does not exist.
     """
+    check_names(cells, layout)
+    cells = shown_cells(cells, layout)
+    if layout.tasks or layout.methods:
+        ids = set(zip(*(cells[name] for name in IDS), strict=True))
+        runs = runs[[pair in ids for pair in zip(*(runs[name] for name in IDS), strict=True)]]
+    return cells, runs
+
+
+def check_names(cells: pd.DataFrame, layout: Layout) -> None:
+    """Refuse a task, a system or another name that does not exist.
+
+    Raises:
+        UserError: names the first one.
+    """
     labels, tasks = list(dict.fromkeys(cells.label)), list(dict.fromkeys(cells.task))
     metrics = [metric for metric in cells.metric.unique() if isinstance(metric, str)]
     for task in layout.tasks:
@@ -112,15 +126,16 @@ def choose(
     for name in layout.rename:
         if name not in known:
             raise UserError(f"rename: {name}: must be one of {'; '.join(sorted(known))}")
+
+
+def shown_cells(cells: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """The cells of the tasks and methods that a layout shows."""
     if layout.tasks:
         cells = cells[cells.task.isin(layout.tasks)]
     if layout.methods:
         chosen = [any(fits(entry, label) for entry in layout.methods) for label in cells.label]
         cells = cells[chosen]
-    if layout.tasks or layout.methods:
-        ids = set(zip(*(cells[name] for name in IDS), strict=True))
-        runs = runs[[pair in ids for pair in zip(*(runs[name] for name in IDS), strict=True)]]
-    return cells.reset_index(drop=True), runs
+    return cells.reset_index(drop=True)
 
 
 def fits(entry: str, label: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..spec import UserError, counted
+from ..checks import UserError, counted
 from .names import defaults
 from .power import LEAST_SEEDS, SIGNIFICANCE
 from .statistics import Paired, compare, compare_all, holm

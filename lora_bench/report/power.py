@@ -12,11 +12,11 @@ LEAST_SEEDS = math.ceil(1 - math.log2(SIGNIFICANCE))
 POWER = 0.8  # share of cases in which the test should show the difference
 MOST_SEEDS = 1000  # beyond this, "how many seeds" has no useful answer
 # numbers of seeds to try: all up to 100, then 2 % apart
-SEEDS = np.unique(np.r_[2:101, np.geomspace(101, MOST_SEEDS, 120).astype(int)])
+SEEDS = np.unique(np.r_[LEAST_SEEDS:101, np.geomspace(101, MOST_SEEDS, 120).astype(int)])
 
 
 def seeds_needed(difference: float, spread: float) -> int | None:
-    """Number of seeds with which a paired t-test would show a difference.
+    """Number of seeds with which a paired t-test would show a difference, at least LEAST_SEEDS.
 
     Two-sided at the level SIGNIFICANCE, in a share POWER of cases.
 

@@ -8,22 +8,27 @@ from typing import Any
 import pandas as pd
 
 from .. import record as records
+from ..checks import UserError, counted
+from ..plans import read_plans
 from ..program import reason_of
-from ..spec import UserError, counted
 from .formats import guarded
 from .names import short_names, show
-from .runs import NESTED, PROTOCOLS
+from .runs import NESTED, PROTOCOLS, check_complete
 from .table import as_text
 
 STATES = {"ok": "done", "failed": "failed", "missing": "missing"}
 
 
 def print_status(runs: pd.DataFrame, root: Path) -> None:
-    """Print the status of every planned sweep, then the runs outside of sweeps."""
+    """Print the status of every planned sweep, then the runs outside of sweeps.
+
+    Raises:
+        UserError: after the rest, if a plan could not be read.
+    """
     found = dict(zip(runs.key, runs.status, strict=True)) if len(runs) else {}
     errors = dict(zip(runs.key, runs.error, strict=True)) if len(runs) else {}
     planned: set[str] = set()
-    plans, problems = records.read_plans(root)
+    plans, problems = read_plans(root)
     for problem in problems:
         print(problem, file=sys.stderr)
     for plan in plans:
@@ -41,6 +46,7 @@ def print_status(runs: pd.DataFrame, root: Path) -> None:
     if len(runs) and runs.core_seconds.notna().any():
         hours, timed = runs.core_seconds.sum() / 3600, int(runs.core_seconds.notna().sum())
         print(f"{hours:,.2f} core hours of training and scoring, in {counted(timed, 'run')}")
+    check_complete(problems, "sweep plan")
 
 
 def select(runs: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
@@ -85,7 +91,7 @@ def print_runs(runs: pd.DataFrame, protocol: str) -> None:
     """Print key, scores, command and commit of each run."""
     for run in runs.itertuples():
         scores = getattr(run, protocol) or {}
-        shown = ", ".join(f"{name} {100 * value:.2f}" for name, value in scores.items())
+        shown = records.scores_text(scores, digits=2)
         outcome = shown or f"{run.status}: {run.error}"
         lines = [run.key, f"  {outcome}", f"  {run.command}", f"  commit {run.commit}"]
         print("\n".join(["", *map(as_text, lines)]))

@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 
 from .. import record as records
+from ..checks import UserError, counted
 from ..record import Record
 from ..record_formats import REFERENCES as REFERENCES
-from ..spec import UserError, counted, part_of
+from ..spec import part_of
 from .names import defaults, texts
 
 PROTOCOLS = ("last", "best")
@@ -69,17 +70,18 @@ def load_records(root: str | Path) -> pd.DataFrame:
     return read_runs(root)[0]
 
 
-def check_complete(problems: Sequence[str]) -> None:
-    """End a command with an error, after its work, if records were left out.
+def check_complete(problems: Sequence[str], kind: str = "record") -> None:
+    """End a command with an error, after its work, if files were left out.
 
     Args:
-        problems: a line for each record that could not be read.
+        problems: a line for each file that could not be read.
+        kind: what the files are, in the singular.
 
     Raises:
         UserError: there is one.
     """
     if problems:
-        count = counted(len(problems), "record")
+        count = counted(len(problems), kind)
         raise UserError(f"{count} could not be read, see above: the result lacks them")
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..spec import UserError, part_of
+from ..checks import UserError
+from ..spec import part_of
 from .names import conditions, describe, short_names, show, system_names, texts
 from .pairs import difference
 from .statistics import compare

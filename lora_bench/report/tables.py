@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..spec import PROCEDURE, counted
+from ..checks import counted
+from ..spec import PROCEDURE
 from .cells import places
 from .pairs import clear_best
 from .sweeps import Sweep, grids, sweeps

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ..spec import PROCEDURE, UserError, one_line, part_of
+from ..checks import UserError, one_line
+from ..spec import PROCEDURE, part_of
 from ..tuned import SETTING, Trial
 from .cells import IDS, places
 from .layout import Layout, choose

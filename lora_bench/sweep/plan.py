@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import record as records
+from ..checks import UserError, counted
 from ..compose import check_same
 from ..presets import CONF, load_yaml
 from ..record import Record
-from ..spec import UserError, counted, settings
+from ..spec import settings
 from ..training.prepared import Planned, Run
 from .groups import groups
 

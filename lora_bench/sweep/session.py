@@ -10,11 +10,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from ..checks import UserError, counted
 from ..claims import FILE as CLAIM
 from ..claims import Claimed, holder_of
 from ..compose import completed, hydra_reason
 from ..program import check_folder
-from ..spec import Spec, UserError, counted
+from ..spec import Spec
 from ..training.prepared import DataCache, Planned, prepare
 from ..training.run import Outcome, announce, execute
 from ..training.stop import REQUEUE, Stopped, StopSignals

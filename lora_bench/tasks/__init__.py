@@ -13,8 +13,9 @@ import pkgutil
 from dataclasses import asdict
 from pathlib import Path
 
+from ..checks import SpecError
 from ..data import HELD_OUT, draws_rows, table
-from ..spec import Spec, SpecError, TaskSpec, settings
+from ..spec import Spec, TaskSpec, settings
 from .base import Stock as Stock
 from .base import Task as Task
 from .base import arguments, check_distinct

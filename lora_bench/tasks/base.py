@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from ..checks import SpecError
 from ..data import Rows
-from ..spec import DataSpec, Spec, SpecError, TaskSpec
+from ..spec import DataSpec, Spec, TaskSpec
 
 if TYPE_CHECKING:
     import pandas as pd

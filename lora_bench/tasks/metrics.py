@@ -16,7 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ..spec import SpecError, UserError, one_line
+from ..checks import SpecError, UserError, one_line
+
+
+class UndefinedScore(UserError):
+    """A metric of ``evaluate`` gives no finite number for these predictions."""
 
 
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
@@ -96,7 +100,8 @@ def compute(metric: str, predictions: np.ndarray, references: np.ndarray) -> flo
     """Compute a metric of this module by name, or one of ``evaluate``, whose code is then run.
 
     Raises:
-        UserError: the metric cannot be loaded, or gives no finite number.
+        UserError: the metric cannot be loaded, or gives several values.
+        UndefinedScore: it gives no finite number.
     """
     if not metric.startswith(EVALUATE):
         return METRICS[metric](predictions, references)
@@ -114,7 +119,7 @@ def compute(metric: str, predictions: np.ndarray, references: np.ndarray) -> flo
         raise UserError(f"task.metrics={metric}: gives several values; write one of {named}")
     score = found[value]
     if not isinstance(score, int | float | np.number) or not math.isfinite(score):
-        raise UserError(f"task.metrics={metric}: {value} is {score}, must be a finite number")
+        raise UndefinedScore(f"task.metrics={metric}: {value} is {score}, must be a finite number")
     return float(score)
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import SpecError
 from ..data import HELD_OUT, Rows, squad
 from ..data.toy import reading
-from ..spec import DataSpec, Spec, SpecError, TaskSpec
+from ..spec import DataSpec, Spec, TaskSpec
 from . import windows
 from .answers import Answer, best_spans, merge, write_files
 from .base import Row, Scores, Stock, Task

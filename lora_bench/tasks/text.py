@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import SpecError
 from ..data import Rows, table
 from ..data.toy import texts
-from ..spec import DataSpec, Spec, SpecError, TaskSpec
+from ..spec import DataSpec, Spec, TaskSpec
 from .base import Row, Scores, Stock, Task, check_distinct
 from .encoding import Encoded
-from .metrics import CLASSIFICATION, REGRESSION, compute, score_name
+from .metrics import CLASSIFICATION, REGRESSION, UndefinedScore, compute, score_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..model.packing import Batch
+
+ARTICLE_RANGE = [0.0, 5.0]  # of head=article for a regression (model/heads.py)
 
 
 class TextTask(Task):
@@ -50,6 +53,9 @@ class TextTask(Task):
         rising = len(low_high) == 2 and low_high[0] < low_high[1]
         if low_high and not (rising and all(map(math.isfinite, low_high))):
             raise SpecError("task.value_range", low_high, "must be the lowest and highest target")
+        if low_high and spec.head == "article" and low_high != ARTICLE_RANGE:
+            reason = f"gives values in task.value_range={ARTICLE_RANGE}; this task has {low_high}"
+            raise SpecError("head", spec.head, reason)
         if task.labels and not 1 < len(task.labels) == len(set(task.labels)):
             raise SpecError("task.labels", task.labels, "must be two or more different names")
         table.check_layout(task)
@@ -126,10 +132,17 @@ class TextTask(Task):
     def reference_points(
         self, train: list[Row], rows: list[Row], split: str
     ) -> dict[str, Scores | None]:
-        """``chance`` predicts the most common training label, or the mean training value."""
+        """``chance`` predicts the most common training label, or the mean training value.
+
+        It is None if a metric of ``evaluate`` is undefined for equal predictions.
+        """
         labels = self.references(train)
         guess = labels.mean() if self.regression else np.bincount(labels).argmax()
-        chance = self.score(np.full(len(rows), guess), rows, split)
+        chance: Scores | None
+        try:
+            chance = self.score(np.full(len(rows), guess), rows, split)
+        except UndefinedScore:
+            chance = None
         points = {**super().reference_points(train, rows, split), "chance": chance}
         if "clean_label" in rows[0]:
             points["ceiling"] = self.score(self.references(rows, "clean_label"), rows, split)

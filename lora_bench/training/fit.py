@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import one_line
 from ..model.bf16 import bf16_products
 from ..model.group import Group
 from ..model.packing import Batch
-from ..spec import one_line
 from .guard import guards
 from .memory import is_out_of_memory
 from .prefix import FrozenPrefix

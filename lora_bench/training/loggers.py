@@ -4,7 +4,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from ..spec import Spec, UserError
+from ..checks import UserError
+from ..spec import Spec
 
 
 class Logger:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import start_behind
+from ..checks import counted
 from ..data import HELD_OUT, Rows, load
 from ..model import source
 from ..record import folder_of
 from ..record_formats import fingerprint_of
-from ..spec import Identity, Spec, Start, counted
+from ..spec import Identity, Spec, Start
 from ..tasks import Task, make_task
 from ..tasks.encoding import Encoded, cached
 from .progress import stage

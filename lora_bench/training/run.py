@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from .. import record as records
 from ..checkpoint import ADAPTER
+from ..checks import UserError, one_line
 from ..claims import Claimed, claims
 from ..compose import validate
 from ..record import Record
-from ..spec import NOT_RECORDED, Spec, UserError, one_line
+from ..spec import NOT_RECORDED, Spec
 from .compatible import shared_settings
 from .prepared import DataCache, Run, prepare
 from .progress import stage
@@ -225,7 +226,7 @@ def _begun(planned: Run) -> Record:
 def announce(record: Record, folder: Path, *, skipped: bool) -> None:
     """Print one line: the run, its scores, its folder."""
     assert record.last is not None
-    scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in record.last["scores"].items())
+    scores = records.scores_text(record.last["scores"], digits=1)
     how = "already done" if skipped else f"trained in {record.train_seconds:.0f} s"
     if record.group is not None and not skipped:
         how += f", its share of a group of {record.group['size']}"

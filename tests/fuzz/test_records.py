@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_bench import record
+from lora_bench import plans, record
 
 from .harness import (
     VALUE_FAULTS,
@@ -95,8 +95,8 @@ def one_of(originals: Path, kind: str, rng: random.Random) -> Path:
     found = sorted((originals / "out").rglob(record.FILE))
     failed = [p for p in found if json.loads(p.read_text())["status"] == "failed"]
     good = [path for path in found if path not in failed]
-    plans = sorted((originals / "out").rglob(f"{record.PLANS}/*.json"))
-    return rng.choice({"record": good, "failed record": failed, "plan": plans}[kind])
+    planned = sorted((originals / "out").rglob(f"{plans.FOLDER}/*.json"))
+    return rng.choice({"record": good, "failed record": failed, "plan": planned}[kind])
 
 
 @cases(["record"], [*VALUE_FAULTS, "bytes", "place"], 5)

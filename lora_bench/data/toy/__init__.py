@@ -7,7 +7,8 @@ task (``Task.generate``); ``texts.py`` and ``reading.py`` hold the generators of
 
 from typing import TYPE_CHECKING
 
-from ...spec import DataSpec, SpecError, TaskSpec
+from ...checks import SpecError
+from ...spec import DataSpec, TaskSpec
 from .. import Rows
 from .sizes import NOISE as NOISE
 from .sizes import sizes

@@ -4,7 +4,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from ...spec import DataSpec, SpecError, TaskSpec
+from ...checks import SpecError
+from ...spec import DataSpec, TaskSpec
 from . import acceptability, answer, coreference, inference, paraphrase, sentiment, similarity
 from .sizes import NOISE, sizes
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ...spec import counted
+from ...checks import counted
 from ..cells import IDS, median_costs
 from ..costs import MIB
 from ..sweeps import grids

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from ...spec import counted
+from ...checks import counted
 from .style import (
     COLOURS,
     LABEL_POINTS,

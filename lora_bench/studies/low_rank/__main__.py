@@ -8,12 +8,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ... import record as records
+from ...checks import counted
 from ...compose import check_same, with_presets_of
 from ...hydra_program import call_hydra, executes_nothing, flags
 from ...overrides import command_of
+from ...plans import write_plan
 from ...program import program
 from ...record import Record
-from ...spec import counted
 from .compose import CONF, MODULE, command, from_config, plan, without_rank
 from .run import Run, execute, prepare
 
@@ -79,7 +80,7 @@ def main() -> None:
     if args.multirun:
         text = command_of(["-m", *words], MODULE)
         for out_dir in {run.out_dir for run in doing.runs.values()}:
-            records.write_plan(out_dir, text, list(doing.runs))
+            write_plan(out_dir, text, list(doing.runs))
         print(f"sweep: {counted(len(doing.runs), 'run')}", file=sys.stderr)
     try:
         call_hydra(doing.job, ["-m", *words] if args.multirun else words, CONF)

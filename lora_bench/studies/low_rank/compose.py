@@ -13,10 +13,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from ...checks import UserError
 from ...compose import check_searchpath, hydra_reason
 from ...hydra_program import check_launcher
 from ...overrides import check_number, checked, command_of, is_search
-from ...spec import UserError
 from .settings import Settings
 
 CONF = Path(__file__).resolve().parent / "conf"

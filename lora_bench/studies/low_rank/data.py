@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ...checks import UserError, counted, first_line
 from ...network import hub_reachable
 from ...record_formats import fingerprint_of
-from ...spec import UserError, counted, first_line
 from .settings import CLASSES, Settings
 
 HELD_OUT = 0.2  # share of the images to score if the data has no split of its own

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ...checks import UserError, counted
 from ...program import program
 from ...report.power import SIGNIFICANCE
 from ...report.runs import check_complete, read_runs
 from ...report.statistics import EXACT_SEEDS, holm, sign_flip
-from ...spec import UserError, counted
 from .settings import STUDY
 
 MODULE = "lora_bench.studies.low_rank.findings"

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import record as records
+from ...checks import SpecError, one_line
 from ...provenance import provenance
 from ...record import Record
-from ...spec import Identity, SpecError, one_line
+from ...spec import Identity
 from .data import Images, Splits, load
 from .settings import Settings
 

@@ -4,13 +4,13 @@ A default value is written here or nowhere; the presets under ``conf/`` hold cho
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import MISSING
 
-from ...spec import Identity, SpecError, check_count, part_of
+from ...checks import SpecError, check_count, check_positive
+from ...spec import Identity, part_of
 
 # Raise it when the same settings would train to other numbers than before.
 PROCEDURE = 1
@@ -138,9 +138,7 @@ def _check_numbers(settings: Settings) -> None:
     for name in ("seed", "data_seed"):
         check_count(name, getattr(settings, name), 0)
     for name in ("lr", "lr_ratio"):
-        value = getattr(settings, name)
-        if not (value > 0 and math.isfinite(value)):
-            raise SpecError(name, value, "must be a finite number above 0")
+        check_positive(name, getattr(settings, name))
 
 
 def _check_effect(settings: Settings) -> None:

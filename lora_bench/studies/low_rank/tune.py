@@ -10,16 +10,20 @@ import argparse
 import pandas as pd
 from tqdm import tqdm
 
-from ... import record as records
+from ...checks import UserError
 from ...hydra_program import is_of_launcher
 from ...overrides import command_of
+from ...plans import write_plan
+from ...presets import INSTALLED
 from ...program import program
-from ...spec import UserError
 from .compose import CONF, command, plan
 from .run import Run, execute, prepare
+from .settings import FOLDERS, Settings
 
 MODULE = "lora_bench.studies.low_rank.tune"
 RATES = {"adam": "3e-4,1e-3,3e-3,1e-2,3e-2", "sgd": "1e-2,3e-2,1e-1,3e-1,1"}
+# Not in the command of a run: the kind follows from the layer, and ``command`` adds the rate.
+NOT_IN_COMMAND = {*FOLDERS, "kind", "lr"}
 DEFAULTS = {
     "layer": ",".join(sorted(path.stem for path in CONF.glob("layer/*.yaml"))),
     "rank": "1,2,4,8,16,32,64",
@@ -43,12 +47,14 @@ def main(arguments: list[str] | None = None) -> None:
         "--write", action="store_true", help="make the best rates the presets of the study"
     )
     args = parser.parse_intermixed_args(arguments)
+    if args.write and INSTALLED:
+        raise UserError("--write: an installed package is not written to; use a clone")
     words = complete(args.words)
     runs = {run.key: run for run in prepare(plan(words, sweep=True))}
     scores = measure(list(runs.values()))
     text = command_of(args.words, MODULE)
     out_dir = next(iter(runs.values())).out_dir
-    records.write_plan(out_dir, text, list(runs))
+    write_plan(out_dir, text, list(runs))
     (optimizer,) = scores.optimizer.unique()
     best = choose(scores)
     shown = describe(scores, best, text)
@@ -84,9 +90,9 @@ def measure(runs: list[Run]) -> pd.DataFrame:
     """
     rows = []
     for run in tqdm(runs, unit="run", leave=False):
-        s = run.settings
-        words = [f"layer={s.layer}", f"rank={s.rank}", f"optimizer={s.optimizer}"]
-        words += [f"split={s.split}", f"seed={s.seed}"]
+        s, default = run.settings, vars(Settings())
+        changed = {name: v for name, v in vars(s).items() if v != default[name]}
+        words = [f"{name}={v}" for name, v in changed.items() if name not in NOT_IN_COMMAND]
         record = execute(run, command(words, s))
         accuracy = record.last["scores"]["accuracy"] if record.last else 0.0
         rows.append((s.layer, s.rank or 0, s.lr, s.seed, s.optimizer, accuracy))
