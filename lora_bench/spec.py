@@ -252,9 +252,14 @@ class Identity:
         return [chosen(self.where), chosen(self.system), self.seed, self.start]
 
     def _stem(self) -> str:
-        rank = self.system.get("method.rank")
-        names = (self.where["task.name"], self.where["model.name"], self.system["method.name"])
-        return "-".join(names) + ("" if rank is None else f"-r{rank}")
+        where, system = self.where, self.system
+        method, rank = system["method.name"], system.get("method.rank")
+        return stem_of(where["task.name"], where["model.name"], method, rank)
+
+
+def stem_of(task: str, model: str, method: str, rank: int | None) -> str:
+    """The readable start of a name, as in ``cola-minilm-lora-r8``."""
+    return f"{task}-{model}-{method}" + ("" if rank is None else f"-r{rank}")
 
 
 def _from_dict(kind: Any, nested: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from .checks import SpecError
 from .presets import CONF, INSTALLED, load_yaml
-from .spec import Spec, chosen, digest
+from .spec import Spec, chosen, digest, stem_of
 
 SETTING = "train.lr"
 SHIPPED = CONF / "tuned"
@@ -68,8 +68,7 @@ def name_of(spec: Spec, start: str | None) -> str:
         spec: settings of the run.
         start: as in :func:`settings_behind`.
     """
-    rank = "" if spec.method.rank is None else f"-r{spec.method.rank}"
-    stem = f"{spec.task.name}-{spec.model.name}-{spec.method.name}{rank}"
+    stem = stem_of(spec.task.name, spec.model.name, spec.method.name, spec.method.rank)
     return f"{stem}-{digest(settings_behind(spec, start))}"
 
 

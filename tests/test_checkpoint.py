@@ -363,7 +363,7 @@ def test_what_cannot_be_done_is_one_line(adapter, tmp_path, overrides, command, 
         (["convert", "--to", "peft"], "a 4-bit base is not a plain model"),
     ],
 )
-def test_a_quantised_base_is_refused(adapter, tmp_path, command, message):
+def test_a_quantized_base_is_refused(adapter, tmp_path, command, message):
     pytest.importorskip("bitsandbytes")
     folder = adapter("task=cola", "method=qlora", model="model=minilm")
     with pytest.raises(SystemExit, match=message):

@@ -92,7 +92,7 @@ def test_what_is_imported_computes_what_peft_computes(theirs, name):
 
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])
-def test_an_initialisation_that_changes_the_base_model_is_refused(theirs, init):
+def test_an_initialization_that_changes_the_base_model_is_refused(theirs, init):
     folder, _ = theirs(init_lora_weights=init)
     assert f"init_lora_weights={init}: changes the base model" in refused(folder)
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "lora_bench"
 # From the bottom to the top: a unit imports only units of earlier lines. A unit is a folder or a
 # module beside them; every __main__ belongs to the command line.
 ORDER = [
-    "checks", "files", "spec", "program", "record_formats", "record", "provenance", "claims",
+    "checks", "files", "spec", "program", "record_formats", "record", "plans", "provenance", "claims",
     "network", "presets", "tuned",
     "data", "model", "tasks", "methods", "checkpoint", "overrides", "compose",
     "hydra_program", "training", "sweep",
@@ -56,15 +56,24 @@ def test_imports_between_folders_go_one_way():
 
 def test_the_report_knows_records_specs_and_tuned_rates_alone():
     for path in (PACKAGE / "report").rglob("*.py"):
-        allowed = {"report", "record", "record_formats", "spec", "program", "tuned"}
+        allowed = {
+            "report",
+            "checks",
+            "record",
+            "record_formats",
+            "plans",
+            "spec",
+            "program",
+            "tuned",
+        }
         outside = {unit(found) for found in imports(path)} - allowed
         assert not outside, f"{path.name} imports {sorted(outside)}"
 
 
 def test_studies_share_records_and_reports_alone():
     shared = {
-        "studies", "spec", "program", "record", "record_formats", "provenance", "overrides",
-        "compose", "hydra_program", "network", "report",
+        "studies", "checks", "spec", "program", "presets", "record", "record_formats", "plans",
+        "provenance", "overrides", "compose", "hydra_program", "network", "report",
     }  # fmt: skip
     for path in (PACKAGE / "studies").rglob("*.py"):
         outside = {found[0] for found in imports(path)} - shared

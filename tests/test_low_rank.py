@@ -120,7 +120,7 @@ def test_the_variance_of_the_product_is_the_derived_one(rank, init, variance):
     assert products.var().item() == pytest.approx(variance / 200, rel=0.15)
 
 
-def test_a_full_rank_layer_is_initialised_as_pytorch_does():
+def test_a_full_rank_layer_is_initialized_as_pytorch_does():
     ours, theirs = FullRank(50, 400, draws()), nn.Linear(50, 400)
     for name in ("weight", "bias"):
         a, b = (dict(layer.named_parameters())[name].detach() for layer in (ours, theirs))
@@ -146,7 +146,7 @@ def test_an_autoencoder_is_two_linear_layers():
 
 
 @pytest.mark.parametrize("rank", [1, 3, 5])
-def test_the_spectral_initialisation_is_the_best_approximation_of_a_full_rank_draw(rank):
+def test_the_spectral_initialization_is_the_best_approximation_of_a_full_rank_draw(rank):
     full, layer = FullRank(6, 5, draws()), LowRank(6, 5, rank, "spectral", draws())
     values = torch.linalg.svdvals(full.weight)
     missed = (full.weight - layer.a @ layer.b).norm()

@@ -213,7 +213,7 @@ def test_galores_first_step_is_adams_in_the_projection(tiny_spec):
     assert optimizer.state[weight]["exp_avg"].shape == (64, 3)
 
 
-def test_qlora_is_lora_over_the_dequantised_base(tiny_spec):
+def test_qlora_is_lora_over_the_dequantized_base(tiny_spec):
     functional = pytest.importorskip("bitsandbytes").functional
     model, _ = built(tiny_spec("method=qlora", "model=minilm"))
     plain, _ = built(tiny_spec("method=lora_linear", "model=minilm"))
@@ -242,7 +242,7 @@ def test_qlora_is_lora_over_the_dequantised_base(tiny_spec):
     assert parameter_counts(model) == parameter_counts(
         plain
     )  # two weights in a byte are still two weights
-    with pytest.raises(RuntimeError, match="merge into the unquantised model"):
+    with pytest.raises(RuntimeError, match="merge into the unquantized model"):
         next(lora_layers(model)).merge()
     with pytest.raises(UserError, match="is 32 wide; must be a multiple of 64"):
         built(tiny_spec("method=qlora"))

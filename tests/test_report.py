@@ -154,7 +154,7 @@ def test_systems_over_tasks_are_compared_where_nothing_is_missing(tmp_path):
         "Tasks left out because a score is missing: mrpc accuracy.",
         "Seeds left out because a system lacks them: 1 of cola matthews.",
     ]
-    assert "without normalising" in table.notes[4] and "2 tasks" in table.title
+    assert "without normalizing" in table.notes[4] and "2 tasks" in table.title
 
 
 @pytest.mark.parametrize("seeds", [((0, 1), (2, 3)), ((0,), ())])

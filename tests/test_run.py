@@ -19,7 +19,8 @@ from lora_bench import checkpoint, claims, record
 from lora_bench.checkpoint.restore import load_model
 from lora_bench.checks import UserError
 from lora_bench.methods.lora import Lora
-from lora_bench.training.evaluation import evaluate
+from lora_bench.model.group import Group
+from lora_bench.training.evaluation import outputs_of, score
 from lora_bench.training.memory import PeakMemory
 from lora_bench.training.prepared import DataCache, prepare
 from lora_bench.training.run import execute, run
@@ -221,7 +222,8 @@ def test_best_and_last_adapters_are_saved_with_their_predictions(tiny_spec):
         assert found == pytest.approx(epoch["scores"]["pearson"], abs=1e-6)
     for name, epoch in (("adapter", done.last), ("adapter_best", done.best)):
         model, _, _ = load_model(planned.folder / name)
-        scores = evaluate(model, planned.prepared, spec).scores
+        (outputs,) = outputs_of(Group([model]), planned.prepared, spec)
+        scores = score(outputs, planned.prepared).scores
         assert scores == pytest.approx(epoch["scores"], abs=1e-6)
 
 

@@ -18,7 +18,7 @@ from lora_bench.report.statistics import (
     holm,
     mcnemar,
     sign_flip,
-    summarize,
+    summarize_all,
 )
 
 
@@ -40,7 +40,7 @@ def test_summaries_agree_with_numpy_and_a_second_bootstrap():
     rng = np.random.default_rng(0)
     for n in (5, 10, 30):
         values = rng.gamma(2.0, 2.0, n)  # skewed: percentiles would give another interval
-        found = summarize(values)
+        found = summarize_all([values])[0]
         assert (found.n, found.mean, found.median) == (
             n,
             pytest.approx(np.mean(values)),
@@ -52,9 +52,10 @@ def test_summaries_agree_with_numpy_and_a_second_bootstrap():
         assert found.low == pytest.approx(low, abs=error)
         assert found.high == pytest.approx(high, abs=error)
         assert bootstrap(values[None]) == bootstrap(values[None]) == [(found.low, found.high)]
-    assert summarize([3.0]).sd is None and summarize([2.0, 2.0]).low == 2.0
+    one, two = summarize_all([[3.0], [2.0, 2.0]])
+    assert one.sd is None and two.low == 2.0
     with pytest.raises(ValueError, match="no values"):
-        summarize([])
+        summarize_all([[]])
 
 
 @pytest.mark.parametrize("n", [2, 3])

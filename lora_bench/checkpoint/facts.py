@@ -10,7 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..checks import UserError, first_line
 from ..files import parse_json
-from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, TrainSpec
+from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, TrainSpec, stem_of
 from .formats import FORMAT, upgrade
 
 WEIGHTS = "adapter.safetensors"
@@ -144,5 +144,6 @@ def file_hash(path: Path) -> str:
 def _stem(facts: dict[str, Any]) -> str:
     """Readable start of a cell's name, as in the cell of a run."""
     method = facts["method"]
-    names = (facts["task"]["name"], facts["base_model"]["name"], method["name"])
-    return "-".join(names) + ("" if method["rank"] is None else f"-r{method['rank']}")
+    return stem_of(
+        facts["task"]["name"], facts["base_model"]["name"], method["name"], method["rank"]
+    )

@@ -18,7 +18,7 @@ from .facts import AdapterError
 
 CONFIG = "adapter_config.json"
 BIASES = {"none": "none", "lora_only": "adapted", "all": "all"}  # PEFT's name -> method.biases
-# Initialisations that leave the base model as it is. The others change its weights (PiSSA, OLoRA,
+# Initializations that leave the base model as it is. The others change its weights (PiSSA, OLoRA,
 # LoftQ, CorDA, LoRA-GA) or the ranks of modules (EVA): their A and B belong to another base.
 PLAIN_INIT = (True, False, "gaussian", "orthogonal")
 # Keys that never change what a loaded adapter computes.

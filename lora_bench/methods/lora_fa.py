@@ -1,4 +1,4 @@
-"""LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): A stays as it was initialised, B is trained."""
+"""LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): A stays as it was initialized, B is trained."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ UNDERSTOOD: dict[str, frozenset[str]] = {
     "ADALORA": _MODULES
     | {"beta1", "beta2", "deltaT", "init_r", "orth_reg_weight", "target_r", "tfinal", "tinit"},
 }
-# Initialisations of LoRA that need only the weights.
+# Initializations of LoRA that need only the weights.
 INITS = re.compile("gaussian|orthogonal|olora|pissa(_niter_[1-9][0-9]*)?")
 # What PEFT raises, or warns about and ignores, if a value does not fit.
 REFUSALS = (AttributeError, KeyError, TypeError, ValueError, Warning, re.error)

@@ -23,7 +23,7 @@ class QLora(Lora):
     packages: ClassVar[dict[str, str]] = {"bitsandbytes": "qlora"}
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
-        """Inject LoRA, then quantise.
+        """Inject LoRA, then quantize.
 
         Raises:
             UserError: the width of the encoder does not fit the 4-bit format.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .layers import Affine, Layers, Parts
-from .product import Product, stacked
+from .product import Product, cat
 from .updates import Gradients, updates_of
 
 
@@ -26,7 +26,7 @@ def stacked_bias(layers: Sequence[Affine], dtype: torch.dtype) -> Tensor | None:
         layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
         for layer in layers
     ]
-    return stacked(filled).to(dtype)
+    return cat(filled).to(dtype)
 
 
 def affine(

@@ -67,7 +67,7 @@ def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
             output_loading_info=True,
             **rates,
         )
-    if missing := sorted(found["missing_keys"]):  # transformers would initialise them at random
+    if missing := sorted(found["missing_keys"]):  # transformers would initialize them at random
         raise UserError(
             f"model.source={model.source}: its weights lack {counted(len(missing), 'tensor')}: "
             f"{', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}"

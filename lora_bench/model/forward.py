@@ -34,7 +34,8 @@ from .fused import Mask, keep_mask, residual_norm, usable
 from .layout import Layout
 from .lora import ATTENTION_TARGETS
 from .packing import Batch
-from .projection import Projection, cat, each, rate
+from .product import cat
+from .projection import Projection, each, rate
 from .rows import Rows
 
 SITES = 3  # dropout masks of a layer: attention weights, and the ends of both blocks

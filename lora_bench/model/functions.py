@@ -1,9 +1,8 @@
 """The end of both blocks of an encoder layer as one differentiable function.
 
-It exists for what plain autograd does not do: it does not compute unneeded gradients, and keeps a
-dropout mask as 0 and 1 in the activations' precision while its scale is applied exactly. So do
-those for linear layers (:mod:`lora_bench.model.affine`) and attention
-(:mod:`lora_bench.model.attention`).
+Unlike plain autograd, it computes no gradient that is not needed, and it keeps a dropout mask as 0
+and 1 in the activations' precision while its scale is applied exactly. The functions for linear
+layers (:mod:`lora_bench.model.affine`) and attention (:mod:`lora_bench.model.attention`) do so too.
 """
 
 from typing import Any

@@ -6,6 +6,8 @@ from functools import cached_property
 
 from torch import Tensor
 
+from .grids import round_up
+
 ALIGNED = 8  # in bf16, widths and first columns in a grouped product are multiples of this
 
 
@@ -141,7 +143,7 @@ class Layers:
         for number, (layers, width) in enumerate(columns):
             highest = max(layer.rank for layer in layers)
             if highest:
-                stop = rank + -(-highest // ALIGNED) * ALIGNED
+                stop = rank + round_up(highest, ALIGNED)
                 yield Place(layers, number, slice(column, column + width), slice(rank, stop))
                 rank = stop
             column += width

@@ -37,7 +37,7 @@ class LoraLinear(nn.Linear):
         rank: r, number of columns of B.
         alpha: numerator of the scaling, no unit.
         dropout: dropout probability on the input of the low-rank branch only.
-        init: how A is initialised. ``kaiming``: uniform with a = sqrt(5), as in loralib and PEFT;
+        init: how A is initialized. ``kaiming``: uniform with a = sqrt(5), as in loralib and PEFT;
             ``gaussian``: N(0, 1), as in the article; ``gaussian_rank``: N(0, 1/rank), which makes
             the size of ``B A`` independent of the rank.
         rank_stabilized: scaling alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732) instead
@@ -94,7 +94,7 @@ class LoraLinear(nn.Linear):
         return layer.train(linear.training)
 
     def reset_lora(self, generator: torch.Generator | None = None) -> None:
-        """Initialise A at random and set B to zero.
+        """Initialize A at random and set B to zero.
 
         Args:
             generator: source of the random numbers; None: torch's global generator.

@@ -24,7 +24,7 @@ class Product:
     @torch.no_grad()
     def __init__(self, weights: Sequence[Tensor], dtype: torch.dtype, frozen: bool = False):
         self.widths = [len(weight) for weight in weights]
-        weight = stacked(weights).to(dtype)  # (N, in)
+        weight = cat(weights).to(dtype)  # (N, in)
         self.packed = frozen and _can_pack(weight)
         if self.packed:
             self._forward = _packed(weight)
@@ -45,12 +45,12 @@ class Product:
         return grad @ self._backward
 
 
-def stacked(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors concatenated along their first axis; a single one is returned unchanged."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+def cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """``torch.cat`` that returns a single tensor without a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
-PACKED_FOR = 512  # rows of the input for which the layout is optimised; no effect on results
+PACKED_FOR = 512  # rows of the input for which the layout is optimized; no effect on results
 
 
 def _can_pack(weight: Tensor) -> bool:

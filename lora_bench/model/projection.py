@@ -17,7 +17,7 @@ from .affine import affine, stacked_bias
 from .dropout import DropoutStream, keep, rescale
 from .layers import Affine, Layers, Parts
 from .lora import LoraLinear
-from .product import Product
+from .product import Product, cat
 from .rows import Rows, Share
 from .tables import on_gpu
 
@@ -166,11 +166,6 @@ def each(
     """The output of each run's own module for its rows, one run after the other."""
     pairs = zip(modules, shares, strict=True)
     return cat([function(module, share.rows) for module, share in pairs])
-
-
-def cat(pieces: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """``torch.cat`` that returns a single piece without a copy."""
-    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim)
 
 
 def shared(parameters: Sequence[Tensor | None]) -> bool:

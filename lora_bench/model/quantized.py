@@ -28,7 +28,7 @@ class LoraLinear4bit(LoraLinear):
             RuntimeError: always; a 4-bit weight is too coarse to hold an update.
         """
         raise RuntimeError(
-            "a 4-bit weight cannot take the update: merge into the unquantised model instead"
+            "a 4-bit weight cannot take the update: merge into the unquantized model instead"
         )
 
 
@@ -48,12 +48,12 @@ def quantize(encoder: RobertaModel) -> None:
         if layer.in_features % BLOCK:
             raise ValueError(f"{path} is {layer.in_features} wide; must be a multiple of {BLOCK}")
         weight: Any = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
-        weight = weight.to(layer.weight.device)  # quantises
+        weight = weight.to(layer.weight.device)  # quantizes
         if isinstance(layer, LoraLinear):
             layer.weight, layer.__class__ = weight, LoraLinear4bit
         else:
-            quantised = Linear4bit(
+            quantized = Linear4bit(
                 layer.in_features, layer.out_features, device="meta", quant_type="nf4"
             )
-            quantised.weight, quantised.bias = weight, layer.bias
-            encoder.encoder.set_submodule(path, quantised)
+            quantized.weight, quantized.bias = weight, layer.bias
+            encoder.encoder.set_submodule(path, quantized)

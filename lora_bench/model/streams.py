@@ -19,7 +19,7 @@ class Streams:
     """The streams of one run.
 
     ``init`` draws what a method adds (LoRA's A), ``head`` the task head, ``order`` the order of the
-    training examples, ``dropout`` the masks, ``restart`` what ReLoRA reinitialises and ``forward``
+    training examples, ``dropout`` the masks, ``restart`` what ReLoRA reinitializes and ``forward``
     what the layers of other libraries draw in a forward pass. ``used`` lists the purposes that were
     requested.
     """

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .fused import add_low_rank, usable
 from .layers import Affine, Layers, Parts, Place
-from .product import stacked
+from .product import cat
 
 CAPABILITY = (9, 0)  # of the oldest GPUs that have grouped products
 
@@ -206,7 +206,7 @@ def _stacked_updates(
             torch.mul(layer.b.t(), layer.scaling, out=block)
         rank, column = rank + layer.rank, column + width
     rows = [layer.a.to(x.dtype) for layer in layers if layer.a is not None]
-    return stacked(rows), b
+    return cat(rows), b
 
 
 def _reduced(x: Tensor, layers: Sequence[Affine], a: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ FEWEST = 2  # minimum number of systems and of tasks
 COLUMNS = ["method", "average", "IQM", "IQM interval", "mean rank", "rank interval"]
 MEANING = (
     "Average: mean over tasks of the mean over seeds. IQM: interquartile mean of all scores. Both "
-    "use scores in percent without normalising them by task, so the IQM drops scores of the "
+    "use scores in percent without normalizing them by task, so the IQM drops scores of the "
     "hardest and the easiest tasks first. Mean rank: rank within each task by the mean over seeds "
     "(1 is the best), averaged over tasks. 95 % intervals: bootstrap of the seeds within each "
     "task; the tasks are fixed."

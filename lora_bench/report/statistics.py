@@ -57,15 +57,6 @@ class Paired:
     seeds_needed: int | None
 
 
-def summarize(values: Sequence[float]) -> Summary:
-    """Summary of one sample.
-
-    Raises:
-        ValueError: no values.
-    """
-    return summarize_all([values])[0]
-
-
 def summarize_all(samples: Sequence[Sequence[float]]) -> list[Summary]:
     """Summary of each sample; samples of equal size are bootstrapped together.
 
@@ -177,6 +168,13 @@ def _compared(differences: np.ndarray) -> list[Paired]:
         )
         for row, (low, high), p in zip(differences, intervals, p_values, strict=True)
     ]
+
+
+def won(first: Mapping[int, float], second: Mapping[int, float]) -> float:
+    """Number of common seeds in which the first is better; a tie counts as half."""
+    return sum(
+        0.5 + np.sign(first[seed] - second[seed]) / 2 for seed in first.keys() & second.keys()
+    )
 
 
 def sign_flip(differences: np.ndarray) -> np.ndarray:

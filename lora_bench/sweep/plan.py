@@ -7,6 +7,7 @@ from pathlib import Path
 from .. import record as records
 from ..checks import UserError, counted
 from ..compose import check_same
+from ..overrides import path_of
 from ..presets import CONF, load_yaml
 from ..record import Record
 from ..spec import settings
@@ -25,10 +26,10 @@ def expand(arguments: list[str], *, sweep: bool) -> list[str]:
         UserError: there is no preset of that name, or the command is not a sweep.
     """
     presets = {path.stem: path for path in sorted(CONF.glob("sweep/*.yaml"))}
-    given = {_name(argument) for argument in arguments}
+    given = {path_of(argument) for argument in arguments}
     expanded = []
     for argument in arguments:
-        if _name(argument) != "sweep":
+        if path_of(argument) != "sweep":
             expanded.append(argument)
             continue
         name = argument.partition("=")[2]
@@ -39,10 +40,6 @@ def expand(arguments: list[str], *, sweep: bool) -> list[str]:
         params = load_yaml(presets[name]).hydra.sweeper.params
         expanded += [f"{path}={value}" for path, value in params.items() if path not in given]
     return expanded
-
-
-def _name(argument: str) -> str:
-    return argument.lstrip("+~").partition("=")[0]
 
 
 class Sweep:

@@ -22,7 +22,7 @@ from .progress import bar
 from .trainee import Trainee, batches
 
 if TYPE_CHECKING:
-    from ..model.wrapper import LoraWrapperRoberta
+    pass
 
 PREDICTIONS = "predictions"
 
@@ -103,12 +103,6 @@ def score(outputs: Outputs, prepared: Prepared) -> Evaluation:
         for name, value in task.score(found, splits[split].rows, split, threshold).items()
     }
     return Evaluation(scores, predictions, threshold)
-
-
-def evaluate(model: "LoraWrapperRoberta", prepared: Prepared, spec: Spec) -> Evaluation:
-    """Predict and score every split that a run reports on; arguments as above."""
-    (outputs,) = outputs_of(Group([model]), prepared, spec)
-    return score(outputs, prepared)
 
 
 class BestEpoch:

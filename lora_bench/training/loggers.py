@@ -65,7 +65,7 @@ class WandB(Logger):
         self.run.finish()
 
 
-LOGGERS: dict[str, Any] = {"none": Logger, "tensorboard": TensorBoard, "wandb": WandB}
+LOGGERS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
 def make_logger(spec: Spec, key: str, folder: Path) -> Logger:

@@ -18,7 +18,7 @@ from ..methods_table import TASK_ORDER
 from ..pairs import clear_best
 from ..published import NONE, published_pairs
 from ..runs import PROTOCOLS, REFERENCES
-from ..statistics import Paired, compare_all
+from ..statistics import Paired, compare_all, won
 from ..sweeps import sweeps
 
 COSTS = ("trained_parameters", "adapter_bytes", "train_seconds", "peak_memory_bytes")
@@ -266,16 +266,10 @@ def _described_pairs(cells: Sequence[Any], found: Sequence[Paired | None]) -> li
             *(_number(value, DIGITS) for value in (pair.difference, pair.low, pair.high)),
             *(_number(value, 4) for value in (pair.p, pair.floor)),
             pair.n,
-            _number(_won(a.scores, b.scores), 1),
+            _number(won(a.scores, b.scores), 1),
         ]
         for pair, (a, b) in zip(found, combinations(cells, 2), strict=True)
     ]
-
-
-def _won(first: Mapping[int, float], second: Mapping[int, float]) -> float:
-    return sum(
-        0.5 + np.sign(first[seed] - second[seed]) / 2 for seed in first.keys() & second.keys()
-    )
 
 
 def _number(value: Any, digits: int) -> float | None:

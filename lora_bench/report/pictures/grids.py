@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from ...checks import counted
 from ..cells import IDS, median_costs
 from ..costs import MIB
+from ..statistics import won
 from ..sweeps import grids
 from .style import COLOURS, WIDTH, Named, by_place, set_title, short_names, slug
 
@@ -79,12 +80,12 @@ def _wins(scores: list[Mapping[int, float]]) -> tuple[np.ndarray, np.ndarray]:
     shares = np.full((size, size), np.nan)
     texts = np.full((size, size), "", dtype=object)
     for i, j in itertools.permutations(range(size), 2):
-        seeds = sorted(scores[i].keys() & scores[j].keys())
-        if len(seeds) < 2:
+        seeds = len(scores[i].keys() & scores[j].keys())
+        if seeds < 2:
             continue
-        won = sum(np.sign(scores[i][seed] - scores[j][seed]) / 2 + 0.5 for seed in seeds)
-        shares[i, j] = won / len(seeds)
-        texts[i, j] = f"{won:g}/{len(seeds)}"
+        wins = won(scores[i], scores[j])
+        shares[i, j] = wins / seeds
+        texts[i, j] = f"{wins:g}/{seeds}"
     return shares, texts
 
 

@@ -31,13 +31,13 @@ MEASURES = {
 DECIMALS = {name: 3 if name == "initial loss" else 1 for name in MEASURES}
 # question -> what is compared: a layer type, its rival, a measure
 QUESTIONS = {
-    "Does the default initialisation start lower, and converge later, than full rank?": (
+    "Does the default initialization start lower, and converge later, than full rank?": (
         ("autoencoder", "full", "initial loss"),
         ("autoencoder", "full", "initial"),
         ("autoencoder", "full", "first"),
         ("autoencoder", "full", "mean"),
     ),
-    "Does the rank-aware initialisation start near full rank?": (
+    "Does the rank-aware initialization start near full rank?": (
         ("low_rank", "full", "initial loss"),
         ("low_rank", "full", "initial"),
         ("low_rank", "full", "first"),
@@ -50,7 +50,7 @@ QUESTIONS = {
         ("low_rank", "full", "last"),
         ("autoencoder", "full", "last"),
     ),
-    "What does the initialisation alone contribute, without the second bias of an autoencoder?": (
+    "What does the initialization alone contribute, without the second bias of an autoencoder?": (
         ("low_rank", "low_rank_default", "mean"),
         ("low_rank", "low_rank_default", "last"),
     ),
@@ -58,7 +58,7 @@ QUESTIONS = {
         ("low_rank_plus", "low_rank", "mean"),
         ("low_rank_plus", "low_rank", "last"),
     ),
-    "Is a spectral initialisation better?": (
+    "Is a spectral initialization better?": (
         ("low_rank_spectral", "low_rank", "mean"),
         ("low_rank_spectral", "low_rank", "last"),
     ),

@@ -3,7 +3,7 @@ r"""The layers that the study compares, and the classifier that is built from th
 A hidden layer maps x (N, in) to (N, out) before its ReLU. W (out, in) stands for its matrix, A
 (out, r) for the outer and B (r, in) for the inner factor.
 
-**Why the initialisation depends on the rank.** ``nn.Linear`` draws W from U(-1/sqrt(in),
+**Why the initialization depends on the rank.** ``nn.Linear`` draws W from U(-1/sqrt(in),
 1/sqrt(in)). A uniform number on (-c, c) has variance c^2 / 3, so an entry of W has the variance
 1 / (3 in). Entries of the product of two independent factors with mean 0 are sums of r products:
 
@@ -36,7 +36,7 @@ from .settings import CLASSES, Settings
 
 
 class FullRank(nn.Module):
-    """``W x + b``, initialised as ``nn.Linear``.
+    """``W x + b``, initialized as ``nn.Linear``.
 
     Args:
         in_features: width of the input.
@@ -62,7 +62,7 @@ class LowRank(nn.Module):
         in_features: width of the input.
         out_features: width of the output.
         rank: r, number of columns of A and of rows of B.
-        init: how A and B are initialised. ``rank_aware``: the product has the variance of a
+        init: how A and B are initialized. ``rank_aware``: the product has the variance of a
             full-rank layer (see the module). ``default``: what ``nn.Linear`` would draw for each
             factor. ``spectral``: the best rank-r approximation of a full-rank draw (truncated SVD,
             Eckart and Young 1936), its singular values shared equally.
@@ -116,7 +116,7 @@ class LowRank(nn.Module):
 class Autoencoder(nn.Module):
     """``Layer2(Layer1(x))``: two full-rank layers with a bottleneck between them.
 
-    Both have a bias and PyTorch's default initialisation.
+    Both have a bias and PyTorch's default initialization.
 
     Args:
         in_features: width of the input.
