@@ -7,11 +7,11 @@ from typing import Any
 
 from omegaconf import MISSING
 
-LARGEST = 2**31 - 1  # the largest count that the arrays and seeds of every library accept
-LONGEST = 1500  # characters of a message
+MAX_COUNT = 2**31 - 1  # the largest count that the arrays and seeds of every library accept
+MAX_MESSAGE = 1500  # characters of a message
 # A name becomes part of a folder name.
-LONGEST_NAME = 64
-NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.+-]{{0,{LONGEST_NAME - 1}}}")
+MAX_NAME = 64
+NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.+-]{{0,{MAX_NAME - 1}}}")
 TARGETS = ("query", "key", "value", "attention_output", "intermediate", "output")
 
 
@@ -42,8 +42,8 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         text = super().__str__()
-        if len(text) > LONGEST:
-            text = f"{text[: LONGEST - 300]} ... {text[-300:]}"
+        if len(text) > MAX_MESSAGE:
+            text = f"{text[: MAX_MESSAGE - 300]} ... {text[-300:]}"
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -165,8 +165,8 @@ def check_count(path: str, value: int, low: int) -> None:
     """
     if value < low:
         raise SpecError(path, value, f"must be {low} or more")
-    if value > LARGEST:
-        raise SpecError(path, value, f"must be at most {LARGEST}")
+    if value > MAX_COUNT:
+        raise SpecError(path, value, f"must be at most {MAX_COUNT}")
 
 
 def _check_names(spec: Any) -> None:
@@ -176,7 +176,7 @@ def _check_names(spec: Any) -> None:
             raise SpecError(
                 f"{section}.name",
                 name,
-                f"must be 1 to {LONGEST_NAME} letters, digits, _ . + -, "
+                f"must be 1 to {MAX_NAME} letters, digits, _ . + -, "
                 "the first a letter, a digit or _",
             )
     for path in ("out_dir", "cache_dir"):

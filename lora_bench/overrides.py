@@ -31,7 +31,7 @@ from .checks import UserError, counted, one_line
 from .presets import CONF
 from .spec import NOT_RECORDED, Spec
 
-MOST_RUNS = 10_000  # in one command: all are composed and checked before the first one starts
+MAX_RUNS = 10_000  # in one command: all are composed and checked before the first one starts
 SWEEPER = "hydra.sweeper"
 SHELL = re.compile(r"""[\s'"$`\\&;|<>(){}*?!]""")  # what a shell does not take as it is
 KINDS: dict[Any, str] = {
@@ -104,8 +104,8 @@ def check_number(overrides: list[Override]) -> None:
         UserError: names the number.
     """
     runs = math.prod(_values(override) for override in overrides)
-    if not 1 <= runs <= MOST_RUNS:
-        raise UserError(f"the command asks for {counted(runs, 'run')}; must be 1 to {MOST_RUNS:,}")
+    if not 1 <= runs <= MAX_RUNS:
+        raise UserError(f"the command asks for {counted(runs, 'run')}; must be 1 to {MAX_RUNS:,}")
 
 
 def groups() -> list[str]:

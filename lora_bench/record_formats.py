@@ -42,8 +42,8 @@ OPTIONAL: dict[str, dict[str, Types]] = {
     "group": {"size": (int,)},
 }
 EPOCH: dict[str, Types] = {"epoch": (int,), "loss": NUMBER, "scores": (dict,)}
-LARGEST = 2**63 - 1  # NumPy cannot hold a larger whole number
-LONG_NUMBER = re.compile(rb"\d{19}")  # shorter numbers are below LARGEST
+MAX_INTEGER = 2**63 - 1  # NumPy cannot hold a larger whole number
+LONG_NUMBER = re.compile(rb"\d{19}")  # shorter numbers are below MAX_INTEGER
 REFERENCES = ("chance", "bag_of_words", "ceiling")  # reference scores of a split
 
 
@@ -144,8 +144,8 @@ def too_large(part: Any, place: str = "") -> str | None:
         place: path of the part, for messages.
     """
     if type(part) is int:
-        wrong = abs(part) > LARGEST
-        return f"{place}: must be a whole number up to {LARGEST}, is larger" if wrong else None
+        wrong = abs(part) > MAX_INTEGER
+        return f"{place}: must be a whole number up to {MAX_INTEGER}, is larger" if wrong else None
     if isinstance(part, list):
         part = dict(enumerate(part))
     entries = part.items() if isinstance(part, dict) else ()
@@ -198,6 +198,6 @@ def _no_scores(scores: Any, place: str) -> str | None:
     if not isinstance(scores, dict) or not scores:
         return f"{place}: must map a metric to its score, is {scores!r}"
     for metric, value in scores.items():
-        if type(value) not in NUMBER or abs(value) > LARGEST:
+        if type(value) not in NUMBER or abs(value) > MAX_INTEGER:
             return f"{place}.{metric}: must be a number, is {value!r}"
     return None

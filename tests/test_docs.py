@@ -219,7 +219,7 @@ def test_the_page_on_statistics_states_the_constants_of_the_code():
         f"Beyond {statistics.EXACT_SEEDS} blocks it tries {statistics.SAMPLED_FLIPS:,} random",
     )
     assert [text for text in stated if text not in page] == []
-    assert 2 / 2 ** (power.LEAST_SEEDS - 1) > power.SIGNIFICANCE >= 2 / 2**power.LEAST_SEEDS
+    assert 2 / 2 ** (power.MIN_SEEDS - 1) > power.SIGNIFICANCE >= 2 / 2**power.MIN_SEEDS
 
 
 PRESET_COMMANDS = [

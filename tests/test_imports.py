@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "lora_bench"
 # From the bottom to the top: a unit imports only units of earlier lines. A unit is a folder or a
 # module beside them; every __main__ belongs to the command line.
 ORDER = [
-    "checks", "files", "spec", "program", "record_formats", "record", "plans", "provenance", "claims",
-    "network", "presets", "tuned",
+    "checks", "files", "spec", "program", "record_formats", "record", "plans", "provenance",
+    "claims", "network", "presets", "tuned",
     "data", "model", "tasks", "methods", "checkpoint", "overrides", "compose",
     "hydra_program", "training", "sweep",
     "predict", "report", "items", "studies", "command line", "tune", "cli", "api", "__init__",

@@ -13,7 +13,7 @@ from lora_bench.report.__main__ import main
 from lora_bench.report.cells import make_cells
 from lora_bench.report.methods_table import methods_table
 from lora_bench.report.page import write_page
-from lora_bench.report.page.content import MOST_EPOCHS, content
+from lora_bench.report.page.content import MAX_EPOCHS, content
 from lora_bench.report.published import published_table
 from lora_bench.report.statistics import compare
 from lora_bench.spec import Identity
@@ -276,7 +276,7 @@ def test_long_curves_are_thinned_and_keep_their_end(tmp_path):
     epochs = [{"epoch": e, "loss": 1 / e, "scores": {"matthews": e / 500}} for e in range(1, 501)]
     made_up(tmp_path, epochs=epochs)
     ((_, _, curve),) = content(load_records(tmp_path))["trials"]
-    assert len(curve[0]) <= MOST_EPOCHS and curve[0][-1] == 500
+    assert len(curve[0]) <= MAX_EPOCHS and curve[0][-1] == 500
     assert curve[2] == [round(epoch / 5, 2) for epoch in curve[0]]
 
 

@@ -118,7 +118,7 @@ def test_at_most_eight_lines_with_names_beside_them(picture, tmp_path):
     name = "epochs_cola" if picture is scores.over_epochs else "over_lr_cola"
     for axes in found[name].axes:
         looks = {(line.get_color(), line.get_marker()) for line in axes.lines}
-        assert len(axes.lines) == len(looks) == style.MOST_LINES == len(axes.texts)
+        assert len(axes.lines) == len(looks) == style.MAX_LINES == len(axes.texts)
         heights = sorted(text.xyann[1] for text in axes.texts)
         assert (np.diff(heights) > 0).all() and axes.get_legend() is None
         best = max(axes.texts, key=lambda text: text.xy[1]).get_text()
@@ -206,7 +206,7 @@ def test_twenty_systems_with_long_names_do_not_overlap():
     figure = rank_diagram(systems)
     axes, bars = figure.axes
     boxes = [text.get_window_extent() for text in axes.get_yticklabels()]
-    assert len(boxes) == ranks.MOST_SYSTEMS and "the best 20 of 21" in figure.get_suptitle()
+    assert len(boxes) == ranks.MAX_SYSTEMS and "the best 20 of 21" in figure.get_suptitle()
     assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
     assert min(box.x0 for box in boxes) >= 0
     assert max(box.x1 for box in boxes) <= axes.get_window_extent().x0

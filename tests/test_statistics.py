@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from lora_bench.report.aggregates import compare_over_tasks, interquartile_means, mean_ranks
-from lora_bench.report.power import LEAST_SEEDS, _power, seeds_needed
+from lora_bench.report.power import MIN_SEEDS, _power, seeds_needed
 from lora_bench.report.statistics import (
     EXACT_SEEDS,
     bootstrap,
@@ -183,7 +183,7 @@ def test_seeds_needed_give_the_promised_power():
     """Half a standard deviation takes 34 pairs (Cohen 1988); and by simulation."""
     assert seeds_needed(0.5, 1.0) == 34
     assert seeds_needed(0.0, 1.0) is None and seeds_needed(0.01, 1.0) is None
-    assert seeds_needed(30.0, 1.0) == LEAST_SEEDS  # no sign-flip test shows it with fewer
+    assert seeds_needed(30.0, 1.0) == MIN_SEEDS  # no sign-flip test shows it with fewer
     n = seeds_needed(1.0, 1.0)
     draws = np.random.default_rng(0).normal(1.0, 1.0, (4000, n))
     seen = (stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05).mean()

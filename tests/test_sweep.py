@@ -16,7 +16,7 @@ from lora_bench.model.encoder import load_encoder
 from lora_bench.plans import read_plans
 from lora_bench.record import Record
 from lora_bench.report import load_records
-from lora_bench.sweep.groups import groups, most
+from lora_bench.sweep.groups import groups, max_group_size
 from lora_bench.sweep.plan import Sweep, duration, expand
 from lora_bench.sweep.session import Session
 from lora_bench.training import memory
@@ -78,7 +78,7 @@ def test_runs_that_fit_together_are_groups(tiny_spec):
     expected = [[0, 3], [1], [2, 5], [4, 7], [6]]
     assert keys(groups(small)) == [[small[i].key for i in group] for group in expected]
     assert [len(group) for group in groups(made("group=1"))] == [1] * 8
-    assert most(runs[0]) == 16 and most(made("train.batch_size=300")[0]) == 1
+    assert max_group_size(runs[0]) == 16 and max_group_size(made("train.batch_size=300")[0]) == 1
     assert [run.key for run in made("group=2")] == [run.key for run in runs]
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from ..checks import LONGEST_NAME, SpecError, UserError, first_line
+from ..checks import MAX_NAME, SpecError, UserError, first_line
 from ..network import hub_reachable
 from ..spec import ModelSpec, Spec
 
@@ -56,7 +56,7 @@ def source_name(source: str) -> str:
         last = source.partition(":")[2]
     else:
         last = Path(source).name if of_hub(source) else Path(source).expanduser().resolve().name
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", last).lstrip(".+-")[:LONGEST_NAME] or "model"
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", last).lstrip(".+-")[:MAX_NAME] or "model"
 
 
 def locate(model: ModelSpec) -> Path:

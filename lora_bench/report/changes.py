@@ -9,7 +9,7 @@ from scipy import stats
 
 from ..checks import counted
 from .names import show, texts
-from .pairs import FEWEST
+from .pairs import MIN_COMMON_SEEDS
 from .runs import identify
 from .statistics import CONFIDENCE
 from .table import Number, Table
@@ -95,16 +95,17 @@ def _difference(
 ) -> tuple[float, float | None, float | None, str]:
     """Difference of the means, its interval, and how the seeds were compared."""
     common = sorted(first.keys() & second.keys())
-    is_paired = len(common) >= min(FEWEST, len(first), len(second))
+    is_paired = len(common) >= min(MIN_COMMON_SEEDS, len(first), len(second))
     a, b = (
         np.array([scores[s] for s in (common if is_paired else scores)], dtype=float)
         for scores in (second, first)
     )
     difference = float(a.mean() - b.mean())
     seeds = counted(len(common), "pair") if is_paired else f"{len(b)} and {len(a)}"
-    if len(common) >= FEWEST and np.ptp(a - b) < SAME:
+    if len(common) >= MIN_COMMON_SEEDS and np.ptp(a - b) < SAME:
         return difference, difference, difference, seeds
-    if len(common) < FEWEST and (min(len(a), len(b)) < FEWEST or np.ptp(a) == np.ptp(b) == 0):
+    unknown = min(len(a), len(b)) < MIN_COMMON_SEEDS or np.ptp(a) == np.ptp(b) == 0
+    if len(common) < MIN_COMMON_SEEDS and unknown:
         return difference, None, None, seeds
     test = stats.ttest_rel(a, b) if is_paired else stats.ttest_ind(a, b, equal_var=False)
     interval = test.confidence_interval(CONFIDENCE)

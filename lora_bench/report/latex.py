@@ -30,8 +30,8 @@ COUNT = re.compile(r"[\d.,–]+[kM]?")
 BREAKS = re.compile(r"(?<=[=,_/;:.\-])(?=\S)")  # a long word may be broken after these characters
 ROOM = 88  # average characters of \small across the narrowest common two-column page
 GAP = 1.4  # characters between two columns
-LEAST = 11  # characters to which a text column is wrapped at least
-MOST_LINES = 38  # lines of rows on a page
+MIN_WIDTH = 11  # characters to which a text column is wrapped at least
+MAX_LINES = 38  # lines of rows on a page
 RAGGED = 0.75  # share of a line that wrapped text fills
 SETUP = r"\sisetup{mode=text,reset-text-series=false,group-minimum-digits=4,group-separator={,}}"
 SCORES = "Percent: mean over seeds{spread}."
@@ -120,7 +120,7 @@ def _pages(table: Table) -> Iterator[Table]:
     heights = _heights(table)
     start, used = 0, 0
     for i, height in enumerate(heights):
-        if i > start and used + height > MOST_LINES:
+        if i > start and used + height > MAX_LINES:
             yield table.lines(range(start, i))
             start, used = i, 0
         used += height
@@ -133,7 +133,7 @@ def _heights(table: Table) -> list[int]:
     wraps = {
         name: texts
         for name, texts in columns.items()
-        if not is_numeric(texts) and max(map(len, texts), default=0) > LEAST
+        if not is_numeric(texts) and max(map(len, texts), default=0) > MIN_WIDTH
     }
     others = [name for name in columns if name not in wraps]
     room = (ROOM - _width(table, others)) / max(len(wraps), 1) - GAP
@@ -153,7 +153,7 @@ def _column_width(table: Table, name: str) -> float:
     values = list(table.rows[name])
     if not is_numeric(values):
         longest = max(map(len, values), default=0)
-        return max(min(longest, LEAST), len(lower))
+        return max(min(longest, MIN_WIDTH), len(lower))
     sets = (
         len(v.value) + 0.75 * (len(v.spread) + 1 if v.spread else 0) + len(v.mark) + bool(v.mark)
         if isinstance(v, Number)
@@ -168,7 +168,7 @@ def is_numeric(values: list[Any]) -> bool:
     """Whether a column holds numbers, apart from short words such as "failed"."""
     numbers = any(isinstance(v, NUMERIC) for v in values)
     words = (v for v in values if isinstance(v, str) and not isinstance(v, Number))
-    return numbers and all(len(word) <= LEAST for word in words)
+    return numbers and all(len(word) <= MIN_WIDTH for word in words)
 
 
 def _environment(table: Table, caption: str, part: int) -> str:
@@ -208,7 +208,7 @@ def _column(values: list[Any], wide: bool, subscript: bool) -> str:
         letters = max(map(len, values), default=0)
         if all(map(COUNT.fullmatch, values)):
             return "r"
-        return r">{\raggedright\arraybackslash}X" if wide and letters > LEAST else "l"
+        return r">{\raggedright\arraybackslash}X" if wide and letters > MIN_WIDTH else "l"
     texts = [_value(v) for v in values if isinstance(v, NUMERIC)]
     parts = [text.lstrip("+-").partition(".") for text in texts]
     sign = "-" if any(text.startswith(("+", "-")) for text in texts) else ""
@@ -276,7 +276,7 @@ def _breakable(text: str) -> str:
     """Escaped text whose long words may be broken."""
     words = (
         r"\allowbreak{}".join(map(escape, BREAKS.split(word)))
-        if len(word) > LEAST
+        if len(word) > MIN_WIDTH
         else escape(word)
         for word in text.split(" ")
     )

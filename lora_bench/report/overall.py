@@ -14,7 +14,7 @@ from .pairs import clear_best, name_some
 from .table import Number, Table
 from .tables import common
 
-FEWEST = 2  # minimum number of systems and of tasks
+MIN_COUNT = 2  # minimum number of systems and of tasks
 COLUMNS = ["method", "average", "IQM", "IQM interval", "mean rank", "rank interval"]
 MEANING = (
     "Average: mean over tasks of the mean over seeds. IQM: interquartile mean of all scores. Both "
@@ -57,7 +57,7 @@ def complete_blocks(cells: pd.DataFrame) -> Blocks | None:
         cells: cells from ``make_cells``.
 
     Returns:
-        None if fewer than FEWEST systems or tasks are left.
+        None if fewer than MIN_COUNT systems or tasks are left.
     """
     first = cells[cells["first"]]
     found = {
@@ -73,7 +73,7 @@ def complete_blocks(cells: pd.DataFrame) -> Blocks | None:
         names = name_some(alone)
         notes.append(f"Tasks left out because their systems have no seed in common: {names}.")
     places = [place for place in places if seeds.get(place)]
-    if len(labels) < FEWEST or len(places) < FEWEST:
+    if len(labels) < MIN_COUNT or len(places) < MIN_COUNT:
         return None
     scores = [
         [{seed: found[label, place][seed] for seed in sorted(seeds[place])} for label in labels]

@@ -8,18 +8,18 @@ import pandas as pd
 
 from ..checks import UserError, counted
 from .names import defaults
-from .power import LEAST_SEEDS, SIGNIFICANCE
+from .power import MIN_SEEDS, SIGNIFICANCE
 from .statistics import Paired, compare, compare_all, holm
 from .table import Number, Table
 
 BASELINE = "lora r=8"  # default
 BOLD = (
     "Bold: better than every other system in the column (sign-flip test over common seeds, p at "
-    f"most {SIGNIFICANCE}, which takes at least {counted(LEAST_SEEDS, 'seed')})"
+    f"most {SIGNIFICANCE}, which takes at least {counted(MIN_SEEDS, 'seed')})"
 )
-FEWEST = 2  # minimum number of common seeds for an interval
+MIN_COMMON_SEEDS = 2  # minimum number of common seeds for an interval
 FACTS = ("difference", "interval", "n", "p", "p, Holm", "result", "seeds needed")
-MOST_LISTED = 8  # maximum number of names in a note
+MAX_LISTED = 8  # maximum number of names in a note
 
 
 def paired_table(cells: pd.DataFrame, baseline: str = BASELINE, *, required: bool = False) -> Table:
@@ -173,7 +173,7 @@ def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -
     """Positions of the best systems, if they are better than all others beyond noise.
 
     Noise: the sign-flip test over common seeds has a p above SIGNIFICANCE, as with fewer than
-    LEAST_SEEDS seeds.
+    MIN_SEEDS seeds.
 
     Args:
         values: value of each system, NaN where it has none.
@@ -187,7 +187,7 @@ def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -
     order = [int(i) for i in order if not np.isnan(values[i])]
     best = [i for i in order if f"{values[i]:.1f}" == f"{values[order[0]]:.1f}"]
     others = order[len(best) :]
-    if not others or any(len(scores[i]) < FEWEST for i in best):
+    if not others or any(len(scores[i]) < MIN_COMMON_SEEDS for i in best):
         return set()
     for other in others:  # the strongest first
         for i in best:
@@ -200,13 +200,12 @@ def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -
 def _without_interval(alone: list[str]) -> dict[str, None]:
     if not alone:
         return {}
-    return {
-        f"Fewer than {counted(FEWEST, 'common seed')}, so no interval: {name_some(alone)}.": None
-    }
+    needed = counted(MIN_COMMON_SEEDS, "common seed")
+    return {f"Fewer than {needed}, so no interval: {name_some(alone)}.": None}
 
 
 def name_some(names: list[str]) -> str:
-    """The first MOST_LISTED names, and the number of the others."""
-    more = len(names) - MOST_LISTED
-    shown = ", ".join(names[:MOST_LISTED])
+    """The first MAX_LISTED names, and the number of the others."""
+    more = len(names) - MAX_LISTED
+    shown = ", ".join(names[:MAX_LISTED])
     return f"{shown} and {more} more" if more > 0 else shown

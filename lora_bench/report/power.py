@@ -8,15 +8,15 @@ from scipy import stats
 
 SIGNIFICANCE = 0.05  # level of every test of this project, two-sided
 # seeds with which the smallest p of a sign-flip test, 2 / 2^n, can reach it
-LEAST_SEEDS = math.ceil(1 - math.log2(SIGNIFICANCE))
+MIN_SEEDS = math.ceil(1 - math.log2(SIGNIFICANCE))
 POWER = 0.8  # share of cases in which the test should show the difference
-MOST_SEEDS = 1000  # beyond this, "how many seeds" has no useful answer
+MAX_SEEDS = 1000  # beyond this, "how many seeds" has no useful answer
 # numbers of seeds to try: all up to 100, then 2 % apart
-SEEDS = np.unique(np.r_[LEAST_SEEDS:101, np.geomspace(101, MOST_SEEDS, 120).astype(int)])
+SEEDS = np.unique(np.r_[MIN_SEEDS:101, np.geomspace(101, MAX_SEEDS, 120).astype(int)])
 
 
 def seeds_needed(difference: float, spread: float) -> int | None:
-    """Number of seeds with which a paired t-test would show a difference, at least LEAST_SEEDS.
+    """Number of seeds with which a paired t-test would show a difference, at least MIN_SEEDS.
 
     Two-sided at the level SIGNIFICANCE, in a share POWER of cases.
 
@@ -25,7 +25,7 @@ def seeds_needed(difference: float, spread: float) -> int | None:
         spread: standard deviation of the paired differences.
 
     Returns:
-        None if it is more than MOST_SEEDS, or if difference or spread is 0.
+        None if it is more than MAX_SEEDS, or if difference or spread is 0.
     """
     if spread == 0 or difference == 0:
         return None

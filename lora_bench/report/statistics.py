@@ -45,7 +45,7 @@ class Paired:
     ``low`` and ``high`` bound the 95 % BCa interval of the mean; None for one common seed. ``p`` is
     from the two-sided sign-flip test, ``floor`` its smallest possible value with this many seeds.
     ``seeds_needed`` would show a difference of this size; None if that is more than
-    ``power.MOST_SEEDS``, or if no spread is known.
+    ``power.MAX_SEEDS``, or if no spread is known.
     """
 
     n: int

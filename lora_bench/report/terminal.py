@@ -11,7 +11,7 @@ from rich.text import Text
 from ..checks import counted
 from .table import NO_ROWS, Number, Table, as_text
 
-LEAST = 12  # characters to which a text column is wrapped at least
+MIN_WIDTH = 12  # characters to which a text column is wrapped at least
 GAP = 2  # characters between two columns
 
 
@@ -76,7 +76,7 @@ def _least(table: Table, name: str) -> int:
     lines = [line for line in table.heading(name) if line]
     lines += [as_text(value) for value in table.rows[name]]
     longest = max(map(len, lines), default=1)
-    return longest if _is_number(table, name) else min(longest, LEAST)
+    return longest if _is_number(table, name) else min(longest, MIN_WIDTH)
 
 
 def _is_number(table: Table, name: str) -> bool:

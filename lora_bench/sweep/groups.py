@@ -29,13 +29,13 @@ def groups(runs: Iterable[Planned]) -> list[list[Planned]]:
             continue
         name = json.dumps(shared, sort_keys=True)
         group = open_groups.get(name)
-        if group is None or len(group) >= most(run):
+        if group is None or len(group) >= max_group_size(run):
             group = open_groups[name] = []
             found.append(group)
         group.append(run)
     return found
 
 
-def most(run: Planned) -> int:
+def max_group_size(run: Planned) -> int:
     """The maximum number of runs in a group with ``run``."""
     return run.spec.group or max(1, ENOUGH_EXAMPLES // run.spec.train.batch_size)

@@ -15,7 +15,7 @@ from transformers import RobertaConfig
 from ..spec import TrainSpec
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
-LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes; glibc's maximum
+MAX_MMAP_THRESHOLD = 32 << 20  # bytes; glibc's maximum
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 # controllers in /proc/self/cgroup -> folder below CGROUP, and the files and the field of
 # memory.stat with the limit, the use, and the page cache in it that can be dropped
@@ -50,7 +50,7 @@ def keep_freed_memory() -> bool:
     gc.collect()
     malloc_trim(0)
     return bool(
-        mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     )
 
 

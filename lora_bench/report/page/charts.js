@@ -1,6 +1,6 @@
 // Drawing: axes, lines with bands, points with intervals and names, all in one inline SVG.
 const [WIDTH, HEIGHT] = [360, 230];
-const MOST_LINES = 8, LINE_HEIGHT = 12, MOST_LETTERS = 20;
+const MAX_LINES = 8, LINE_HEIGHT = 12, MAX_LETTERS = 20;
 const DASHES = ["", "6 3", "6 2 1 2", "1 3"];
 const MARKERS = [
   "M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0", "M-2.7,-2.7h5.4v5.4h-5.4z", "M0,-3.6L3.6,0L0,3.6L-3.6,0z", "M-3.2,2.6L0,-3.2L3.2,2.6z",
@@ -13,7 +13,7 @@ function svg(tag, attributes = {}, content) {
   if (content !== undefined) made.append(content);
   return made;
 }
-function cut(name, most = MOST_LETTERS) {
+function cut(name, most = MAX_LETTERS) {
   return name.length > most ? `${name.slice(0, most / 2)}…${name.slice(1 - most / 2)}` : name;
 }
 function extent(values) {
@@ -73,9 +73,9 @@ function frame(title, summary, xs, ys, options) {
   return { drawing, x, y, box };
 }
 const finite = values => values.filter(value => value !== null && value !== undefined);
-// Lines, the best first: name and points with x, y, low and high; MOST_LINES are drawn.
+// Lines, the best first: name and points with x, y, low and high; MAX_LINES are drawn.
 function lineChart(title, lines, options) {
-  const shown = lines.slice(0, MOST_LINES);
+  const shown = lines.slice(0, MAX_LINES);
   const points = shown.flatMap(line => line.points);
   const left = lines.length > shown.length ? ` (the best ${shown.length} of ${lines.length})` : "";
   const said = shown.map(line => `${line.name}: ${short(line.points.at(-1).y)} at ${short(line.points.at(-1).x)}`).join("; ");

@@ -22,8 +22,8 @@ from ..statistics import Paired, compare_all, won
 from ..sweeps import sweeps
 
 COSTS = ("trained_parameters", "adapter_bytes", "train_seconds", "peak_memory_bytes")
-MOST_EPOCHS = 60  # points in a curve
-MOST_RIVALS = 24  # systems of one column of which all pairs are compared
+MAX_EPOCHS = 60  # points in a curve
+MAX_RIVALS = 24  # systems of one column of which all pairs are compared
 DIGITS = 3  # after the decimal point of a score in percent
 
 
@@ -152,7 +152,7 @@ def _curve(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[float | Non
             losses.setdefault(epoch["epoch"], []).append(epoch["loss"])
         if epoch["scores"].get(metric) is not None:
             scores.setdefault(epoch["epoch"], []).append(100 * epoch["scores"][metric])
-    every = -(-len(scores) // MOST_EPOCHS) or 1
+    every = -(-len(scores) // MAX_EPOCHS) or 1
     shown = sorted(scores)[::-1][::every][::-1]  # always with the last one
     return [
         [_number(epoch, 2) for epoch in shown],
@@ -238,12 +238,12 @@ def _ranked(cells: pd.DataFrame) -> Iterator[list[Any]]:
 
 
 def _pairs(places: Sequence[Sequence[Any]]) -> list[Any]:
-    """For each place: indices of the MOST_RIVALS best cells, their pairs, how many are bold.
+    """For each place: indices of the MAX_RIVALS best cells, their pairs, how many are bold.
 
     Args:
         places: cells of each place, the best first.
     """
-    rivals = [cells[:MOST_RIVALS] for cells in places]
+    rivals = [cells[:MAX_RIVALS] for cells in places]
     pairs = [(a.scores, b.scores) for cells in rivals for a, b in combinations(cells, 2)]
     compared = iter(compare_all(pairs))  # in one call, whose cost is mostly its number
     found = [list(islice(compared, math.comb(len(cells), 2))) for cells in rivals]

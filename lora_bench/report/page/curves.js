@@ -1,5 +1,5 @@
 // The pictures: by cost, over a swept setting, over epochs.
-const MOST_PICTURES = 12;
+const MAX_PICTURES = 12;
 
 function pictures(cells) {
   const places = [...groupBy(cells.filter(cell => cell.place.first && cell.n), cell => cell.place)].sort((a, b) => a[0].position - b[0].position);
@@ -9,8 +9,8 @@ function pictures(cells) {
   fill("losses", places.map(([place, found]) => overEpochs(place, found, 1)));
 }
 function fill(id, drawn) {
-  const found = drawn.filter(Boolean), more = found.length - MOST_PICTURES;
-  byId(id).replaceChildren(...found.slice(0, MOST_PICTURES));
+  const found = drawn.filter(Boolean), more = found.length - MAX_PICTURES;
+  byId(id).replaceChildren(...found.slice(0, MAX_PICTURES));
   if (!found.length) byId(id).append(element("p", "Nothing to draw: a picture needs two points.", { class: "note" }));
   if (more > 0) byId(id).append(element("p", `${more} more: choose a task.`, { class: "note" }));
 }

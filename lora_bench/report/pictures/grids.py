@@ -16,8 +16,8 @@ from ..statistics import won
 from ..sweeps import grids
 from .style import COLOURS, WIDTH, Named, by_place, set_title, short_names, slug
 
-MOST_SYSTEMS = 10  # systems in a table of wins
-MOST_BARS = 48  # bars that fit the height of a page
+MAX_SYSTEMS = 10  # systems in a table of wins
+MAX_BARS = 48  # bars that fit the height of a page
 
 
 def heat_map(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
@@ -59,7 +59,7 @@ def wins(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
     """The number of common seeds in which each system beats each other one; a tie is half."""
     for stem, place in by_place(scored):
         ordered = place.sort_values("mean", ascending=False, kind="stable")
-        best = ordered.drop_duplicates("label")[:MOST_SYSTEMS]
+        best = ordered.drop_duplicates("label")[:MAX_SYSTEMS]
         shares, texts = _wins(list(best.scores))
         if np.isnan(shares).all():
             continue
@@ -106,7 +106,7 @@ def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
         if not known:
             continue
         alone = place[place[[column for column, *_ in known]].notna().any(axis=1)]
-        shown = alone.sort_values(known[0][0], kind="stable")[:MOST_BARS][::-1]
+        shown = alone.sort_values(known[0][0], kind="stable")[:MAX_BARS][::-1]
         figure, found = plt.subplots(
             1, len(known), figsize=(WIDTH, 0.9 + 0.15 * len(shown)), sharey=True, squeeze=False
         )

@@ -14,8 +14,8 @@ from ..power import SIGNIFICANCE
 from ..statistics import EXACT_SEEDS
 from .style import COLOURS, WIDTH, Named, short_names, write_title
 
-MOST_SYSTEMS = 20
-MOST_LETTERS = 22  # letters of a name
+MAX_SYSTEMS = 20
+MAX_LETTERS = 22  # letters of a name
 COLUMN = 0.09  # inches between bars
 Run = tuple[int, int]  # first and last position of neighbours in rank
 
@@ -31,7 +31,7 @@ def rank_diagram(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
     if blocks is None:
         return
     found = np.array(mean_ranks(blocks.arrays))
-    order = np.argsort(found[:, 0], kind="stable")[:MOST_SYSTEMS]
+    order = np.argsort(found[:, 0], kind="stable")[:MAX_SYSTEMS]
     arrays = [own[order] for own in blocks.arrays]
     same = compare_over_tasks(arrays) > SIGNIFICANCE
     runs_of_equals = equal_neighbours(same)
@@ -41,7 +41,7 @@ def rank_diagram(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=size, sharey=True, width_ratios=(WIDTH - side, side)
     )
-    names = list(short_names([blocks.labels[i] for i in order], MOST_LETTERS).values())
+    names = list(short_names([blocks.labels[i] for i in order], MAX_LETTERS).values())
     _points(left, names, found[order], has_spread=all(own.shape[1] > 1 for own in arrays))
     _bars(right, runs_of_equals, columns)
     write_title(figure, _title(blocks, len(order)), _notes(blocks, same, runs_of_equals))

@@ -36,7 +36,7 @@ from .style import (
 
 Value = Callable[[dict], float | None]  # value of an epoch
 DECADE = 10
-MOST_NAMES = 10  # points with a name
+MAX_NAMES = 10  # points with a name
 ROOM = 0.2  # share of the height for names above and below the points
 # lines are paler where they cross a name
 BEHIND_NAMES = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.3}
@@ -188,7 +188,7 @@ def _named(points: pd.DataFrame, front: list[int]) -> tuple[pd.DataFrame, str]:
     """The points that get a name, the front first, and a note on the others."""
     order = points.iloc[front]["mean"].sort_values(ascending=False).index
     rest = points["mean"].drop(order).sort_values(ascending=False).index
-    chosen = points.loc[[*order, *rest][:MOST_NAMES]]
+    chosen = points.loc[[*order, *rest][:MAX_NAMES]]
     more = len(points) - len(chosen)
     return chosen, f"without a name, but in the tables: {counted(more, 'point')}" if more else ""
 

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from ..tables import common
 
 WIDTH = 3.3  # inches: a column of a two-column paper
-MOST_LINES = 8  # more cannot be distinguished
-MOST_LETTERS = 26  # letters of a name
-MOST_IN_FILE = 80  # letters of a part of a file name
+MAX_LINES = 8  # more cannot be distinguished
+MAX_LETTERS = 26  # letters of a name
+MAX_IN_FILE = 80  # letters of a part of a file name
 TITLE_LETTERS = 62  # letters in a line of a title
 TITLE_LINES = 3
 LABEL_POINTS = 6.0  # size of a name beside a line
@@ -52,12 +52,12 @@ def by_place(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def slug(text: str) -> str:
     """A file name; a long one is cut and gets a hash."""
     name = re.sub(r"\W+", "_", text).strip("_")
-    if len(name) <= MOST_IN_FILE:
+    if len(name) <= MAX_IN_FILE:
         return name
-    return f"{name[:MOST_IN_FILE]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{name[:MAX_IN_FILE]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def short_names(labels: Iterable[str], most: int = MOST_LETTERS) -> dict[str, str]:
+def short_names(labels: Iterable[str], most: int = MAX_LETTERS) -> dict[str, str]:
     """One line of at most ``most`` letters for each name, no two alike.
 
     Args:
@@ -85,10 +85,10 @@ def plain(text: str) -> str:
 
 
 def styles() -> list[dict[str, Any]]:
-    """Colour, marker and dash pattern of each of MOST_LINES lines."""
+    """Colour, marker and dash pattern of each of MAX_LINES lines."""
     return [
         {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": DASHES[i % len(DASHES)]}
-        for i in range(MOST_LINES)
+        for i in range(MAX_LINES)
     ]
 
 
@@ -163,15 +163,15 @@ def _spread(values: Sequence[float], gap: float, bottom: float, top: float) -> l
 
 
 def best_lines(points: pd.DataFrame, name: str) -> tuple[pd.DataFrame, str]:
-    """The points of the MOST_LINES best lines, and a note if others are left out.
+    """The points of the MAX_LINES best lines, and a note if others are left out.
 
     Args:
         points: rows with ``mean``.
         name: column with the name of each point's line.
     """
     best = points.groupby(name, sort=False)["mean"].max()
-    chosen = best.sort_values(ascending=False, kind="stable").index[:MOST_LINES]
-    note = f"the best {MOST_LINES} of {len(best)}" if len(best) > MOST_LINES else ""
+    chosen = best.sort_values(ascending=False, kind="stable").index[:MAX_LINES]
+    note = f"the best {MAX_LINES} of {len(best)}" if len(best) > MAX_LINES else ""
     return points[points[name].isin(chosen)], note
 
 

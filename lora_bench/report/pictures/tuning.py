@@ -22,8 +22,8 @@ from .style import (
 )  # fmt: skip
 
 ACROSS = 3  # panels side by side
-MOST_PANELS = 30  # panels that fit the height of a page
-MOST_LETTERS = 18  # letters of the name above a panel
+MAX_PANELS = 30  # panels that fit the height of a page
+MAX_LETTERS = 18  # letters of the name above a panel
 GREY, CHOSEN = "#dddddd", COLOURS[1]
 
 
@@ -34,14 +34,14 @@ def tuning_curves(curves: pd.DataFrame) -> Named:
         curves: curves from ``load_curves``.
     """
     for stem, place in by_place(curves):
-        shown = place[:MOST_PANELS]
+        shown = place[:MAX_PANELS]
         across = min(ACROSS, len(shown))
         down = -(-len(shown) // across)
         figure, panels = plt.subplots(
             down, across, figsize=(WIDTH, 0.9 + 0.85 * down), sharex=True, sharey=True,
             squeeze=False,
         )  # fmt: skip
-        names = short_names(shown.label, MOST_LETTERS)
+        names = short_names(shown.label, MAX_LETTERS)
         for axes, (_, curve) in zip(panels.flat, shown.iterrows(), strict=False):
             _panel(axes, curve, shown)
             axes.set_title(f"{names[curve.label]}\n{curve.lr:g}", loc="left", fontsize=LABEL_POINTS)
