@@ -7,7 +7,7 @@ from pathlib import Path
 from .checks import SpecError, UserError
 from .compose import completed, plan, with_presets_of
 from .hydra_program import call_hydra, check_launcher, executes_nothing, flags
-from .overrides import command_of, is_search, parsed, path_of
+from .overrides import command_of, is_search, parsed, path_of, replaced
 from .plans import write_plan
 from .presets import CONF
 from .program import program
@@ -26,6 +26,8 @@ def main() -> None:
             call_hydra(lambda config: None, sys.argv[1:], CONF)
         return
     words = with_presets_of(args.config_dir, args.overrides)
+    for line in replaced(words):
+        print(line, file=sys.stderr)
     overrides = expand(words, sweep=args.multirun)
     check_launcher(overrides, multirun=args.multirun)
     if is_search(overrides):

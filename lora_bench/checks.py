@@ -74,19 +74,21 @@ def check(spec: Any) -> None:
     _check_sizes(spec)
     _check_choices(spec)
     _check_method(spec.method)
-    _check_finite(spec, "")
+    _check_numbers(spec, "")
 
 
-def _check_finite(value: Any, path: str) -> None:
-    """Refuse NaN and infinity, which a record cannot hold, in any setting."""
+def _check_numbers(value: Any, path: str) -> None:
+    """Refuse numbers that a record cannot hold, in any setting."""
     if isinstance(value, float) and not math.isfinite(value):
         raise SpecError(path, value, "must be a finite number")
+    if isinstance(value, int) and abs(value) > MAX_COUNT:
+        raise SpecError(path, value, f"must be at most {MAX_COUNT}")
     if dataclasses.is_dataclass(value):
         value = vars(value)
     if isinstance(value, list):
         value = dict(enumerate(value))
     for name, inner in value.items() if isinstance(value, dict) else ():
-        _check_finite(inner, f"{path}.{name}".lstrip("."))
+        _check_numbers(inner, f"{path}.{name}".lstrip("."))
 
 
 def _check_sizes(spec: Any) -> None:

@@ -24,7 +24,7 @@ from .methods import check_method
 from .model.source import check_model, source_name
 from .overrides import check_number, expected, groups, in_dict, parsed, path_of, setting_paths
 from .presets import CONF
-from .spec import Spec
+from .spec import Spec, wrong_type
 from .tasks import check_task
 from .tuned import SETTING as TUNED_SETTING
 from .tuned import tuned_rate
@@ -127,6 +127,7 @@ def from_config(config: DictConfig, overrides: Sequence[str]) -> Spec:
 
     Raises:
         UserError: a setting is not set, or does not exist.
+        SpecError: a setting has the wrong type.
     """
     missing = OmegaConf.missing_keys(config)
     untuned = TUNED_SETTING in missing
@@ -137,6 +138,8 @@ def from_config(config: DictConfig, overrides: Sequence[str]) -> Spec:
         raise UserError(f"{path}: the chosen presets do not set it; set it on the command line")
     _check_known(config, Spec(), "")
     spec = cast(Spec, OmegaConf.to_object(config))  # config.yaml starts from the schema
+    if fault := wrong_type(spec.to_dict()):  # OmegaConf does not check what ${...} stands for
+        raise SpecError(*fault)
     given = {path_of(word) for word in overrides}
     if "model.source" in given:
         if "model.name" not in given:
@@ -264,13 +267,15 @@ def _check_known(config: DictConfig, section: Any, prefix: str) -> None:
 
 
 def check_searchpath(overrides: Sequence[str]) -> None:
-    """Refuse a folder of presets that does not exist: Hydra only warns.
+    """Refuse a folder of presets that does not exist, or that has one of a built-in preset's name.
+
+    Hydra warns of the first and ignores the second.
 
     Args:
         overrides: words of Hydra's grammar.
 
     Raises:
-        UserError: names the folder.
+        UserError: names the folder, or the preset.
     """
     for word in overrides:
         if path_of(word) == SEARCHPATH:
@@ -279,6 +284,14 @@ def check_searchpath(overrides: Sequence[str]) -> None:
                 if not _is_available(str(entry)):
                     allowed = "must be file:///folder or pkg://package"
                     raise UserError(f"{word}: {entry}: no such folder; {allowed}")
+                _check_presets(str(entry).removeprefix("file://"))
+
+
+def _check_presets(folder: str) -> None:
+    """Refuse a preset that a built-in one of the same name hides."""
+    for path in sorted(Path(folder).glob("*/*.yaml")) if os.path.isdir(folder) else ():
+        if (CONF / path.parent.name / path.name).exists():
+            raise UserError(f"{path}: a built-in preset has this name; choose another")
 
 
 def _is_available(place: str) -> bool:

@@ -6,7 +6,6 @@ scored on the same examples, it also prints the interval of their difference and
 is either right or wrong, the p-value of McNemar's test.
 """
 
-import argparse
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ import pandas as pd
 
 from . import record as records
 from .checks import UserError, counted
-from .program import program
+from .program import Parser, program
 from .record import Record, suffix_of
 from .report.statistics import CONFIDENCE, RESAMPLES, mcnemar
 from .tasks import Task, make_task
@@ -196,7 +195,7 @@ def _same_examples(first: Scored, second: Scored) -> bool:
 @program
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m lora_bench.items", description=__doc__)
+    parser = Parser(prog="python -m lora_bench.items", description=__doc__)
     parser.add_argument(
         "runs", type=Path, nargs="+", help="folder of a finished run, or of two to compare"
     )

@@ -140,6 +140,13 @@ def path_of(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
 
+def replaced(words: Sequence[str]) -> list[str]:
+    """A line for each word that a later one replaces."""
+    last = {path_of(word): word for word in words}
+    repeated = [word for word in words if last[path_of(word)] != word]
+    return [f"{word}: is replaced by {last[path_of(word)]}" for word in repeated]
+
+
 def is_search(words: Sequence[str]) -> bool:
     """Whether the words name a Hydra sweeper that chooses runs based on earlier scores."""
     chosen = [word.partition("=")[2] for word in words if path_of(word) == "hydra/sweeper"]

@@ -1,6 +1,5 @@
 """``python -m lora_bench.predict RUN ...``: files for the GLUE server from finished runs."""
 
-import argparse
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ import argcomplete
 from . import record as records
 from .checks import SpecError, UserError
 from .data import DataError, load_split, source_of
-from .program import check_folder, program
+from .program import Parser, check_folder, program
 from .spec import DataSpec, Spec
 from .tasks import check_submission, make_task
 
@@ -161,7 +160,7 @@ def write_zip(out: Path, files: Iterable[Path]) -> tuple[Path, list[str]]:
 @program
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m lora_bench.predict", description=__doc__)
+    parser = Parser(prog="python -m lora_bench.predict", description=__doc__)
     parser.add_argument(
         "runs",
         type=Path,

@@ -1,5 +1,6 @@
 """What every program shares: a mistake is one line, and closed output does not stop the work."""
 
+import argparse
 import contextlib
 import functools
 import os
@@ -7,13 +8,21 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 from .checks import UserError, one_line
 
 CLOSED = 141  # exit status of a process that SIGPIPE ended: its output had no reader
 
 P = ParamSpec("P")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of a command line whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program."""
+        sys.exit(f"error: {message} (--help lists the options)")
 
 
 class Output:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from .checks import UserError, first_line
 from .files import whole_file
 from .record_formats import LONG_NUMBER, fault_of, too_large, upgrade
-from .spec import DIGITS, Identity, Spec, settings
+from .spec import DIGITS, Identity, Spec, settings, wrong_type
 
 FORMAT = 2
 FILE = "record.json"
@@ -79,7 +79,6 @@ class Record:
 
 
 _schema = TypeAdapter(Record)
-_spec = TypeAdapter(Spec)
 
 
 def suffix_of(split: str) -> str:
@@ -192,12 +191,9 @@ def spec_of(record: Record) -> Spec:
         RecordError: this version does not know a setting, one has another type, or one is missing.
     """
     try:
-        Spec.from_dict(record.spec)  # pydantic ignores unknown fields of a dataclass
-        spec = _spec.validate_json(json.dumps(record.spec), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, ("spec", *first["loc"])))
-        raise RecordError(f"{record.key}: {place}: {first['msg']}") from None
+        spec = Spec.from_dict(record.spec)
+        if fault := wrong_type(record.spec):
+            raise RecordError(f"{record.key}: spec.{fault.path}: {fault.reason}")
     except (TypeError, AttributeError) as error:
         raise RecordError(f"{record.key}: spec: {error}") from None
     if missing := [path for path, value in settings(spec).items() if value == MISSING]:

@@ -10,9 +10,10 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import MISSING
+from pydantic import TypeAdapter, ValidationError
 
 from .checks import check
 
@@ -273,6 +274,28 @@ def _from_dict(kind: Any, nested: dict[str, Any]) -> Any:
         for name, value in nested.items()
     }
     return kind(**values)
+
+
+_schema = TypeAdapter(Spec)
+
+
+class Fault(NamedTuple):
+    """A setting whose value has the wrong type."""
+
+    path: str
+    value: Any
+    reason: str
+
+
+def wrong_type(nested: dict[str, Any]) -> Fault | None:
+    """The first setting of the wrong type in the nested dicts of ``Spec.to_dict``; None if none."""
+    try:
+        _schema.validate_json(json.dumps(nested), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first["msg"].replace("Input should be", "must be")
+        return Fault(".".join(map(str, first["loc"])), first["input"], reason)
+    return None
 
 
 def settings(spec: Spec | TaskSpec) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from . import tuned
 from .checkpoint import cell_behind
 from .checks import SpecError, UserError
 from .compose import check_same, compose, plan
-from .overrides import command_of, path_of
+from .overrides import command_of, path_of, replaced
 from .plans import write_plan
 from .program import program
 from .record import Record, write_whole
@@ -163,6 +163,8 @@ def split(words: Sequence[str]) -> tuple[Search, list[str]]:
     Raises:
         UserError: names the word and what is allowed.
     """
+    for line in replaced(words):
+        print(line, file=sys.stderr)
     own = [word.removeprefix(PREFIX) for word in words if word.startswith(PREFIX)]
     given = [word for word in words if not word.startswith(PREFIX)]
     for word in given:

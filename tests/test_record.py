@@ -301,8 +301,8 @@ def test_nested_fields_of_another_type_are_named(tmp_path, field, value, message
 @pytest.mark.parametrize(
     "section, changes, message",
     [
-        ("train", {"max_length": "64"}, "spec.train.max_length: Input should be a valid integer"),
-        ("task", {"labels": "01"}, "spec.task.labels: Input should be a valid array"),
+        ("train", {"max_length": "64"}, "spec.train.max_length: must be a valid integer"),
+        ("task", {"labels": "01"}, "spec.task.labels: must be a valid array"),
         ("task", {"name": "???"}, "spec: lacks task.name"),
         ("method", {"novelty": 1}, "unexpected keyword argument 'novelty'"),
     ],

@@ -129,6 +129,8 @@ def test_a_layout_chooses_orders_and_renames(tmp_path):
         (["best", "--over", "seed"], "--over seed: must be a setting that runs differ in: "),
         (["curve", "--x", "train.lr"], "--x train.lr: must be a swept setting: nothing"),
         (["compare", "a"], "compare: needs two folders"),
+        (["--sort", "nosuch"], "argument --sort: invalid choice: 'nosuch'"),
+        (["curve", "--x"], "argument --x: expected one argument"),
         (["status", "--over", "train.lr"], "--over: has no effect with status, only with best"),
         (["tables", "train.lr=1"], "train.lr=1: has no effect with tables"),
         (["compare", "a", "b", "--runs", "c"], "--runs: has no effect with compare, only with"),
@@ -182,6 +184,21 @@ def test_a_curve_is_a_table_and_a_picture(tmp_path):
         "0.0005,55.0",
     ]
     assert (tmp_path / "out" / "pictures" / "over_lr_cola.svg").is_file()
+
+
+def test_cells_with_equal_values_of_a_setting_and_other_data_are_no_sweep(tmp_path):
+    """Three data sets of 59 rows and one of 60; and a cap that is the number of all rows."""
+    for data, rows in (("a", 59), ("b", 59), ("c", 60)):
+        made_up(tmp_path, data=data, rows=rows)
+    made_up(tmp_path, "data.train_rows=59", data="a", rows=59)
+    text = printed("tables", "--runs", str(tmp_path))
+    assert all(f"(train_rows=null, fingerprint={data})" in text for data in "abc")
+    assert "(train_rows=59, fingerprint=a)" in text and "by train_rows" not in text
+
+
+def test_options_and_words_may_come_in_any_order(tmp_path):
+    made_up(tmp_path)
+    assert printed("trace", "--runs", str(tmp_path), "task=cola").startswith("1 run of 1 system")
 
 
 def test_compare_finds_what_changed_beyond_noise(tmp_path):

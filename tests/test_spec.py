@@ -12,7 +12,7 @@ import pytest
 
 from lora_bench.checks import SpecError, UserError
 from lora_bench.compose import completed, compose, from_config, plan, validate
-from lora_bench.overrides import in_dict, setting_paths
+from lora_bench.overrides import in_dict, replaced, setting_paths
 from lora_bench.presets import CONF
 from lora_bench.spec import Spec, settings
 from lora_bench.sweep.plan import expand
@@ -389,3 +389,43 @@ def test_every_knob_is_read_somewhere():
         leaf = path.rpartition(".")[2]
         if path != "task.version":  # is read by the key alone: that is its purpose
             assert re.search(rf"\.{leaf}\b|\"{leaf}\"", code), path
+
+
+NUMBERS = [path for path, value in settings(compose(["task=cola"])).items() if type(value) is int]
+DICTS = [path for path, value in settings(Spec()).items() if isinstance(value, dict)]
+
+
+@pytest.mark.parametrize("path", [*NUMBERS, "task.official_rows.train", "method.args.every"])
+def test_a_number_that_no_record_can_hold_is_refused(path):
+    more = ["method=relora"] if path == "method.args.every" else []
+    with pytest.raises(UserError, match=r"must be at most \d+"):
+        compose([*more, f"{path}=99999999999999999999"])
+
+
+@pytest.mark.parametrize("path", [*DICTS, "method.args", "task.args", "task.metrics"])
+def test_a_reference_to_a_value_of_another_type_is_refused(path):
+    """OmegaConf checks the types of values, but not of what ${...} stands for."""
+    with pytest.raises(UserError, match=rf"^{path}=0: must be an? "):
+        compose([f"{path}=${{seed}}"])
+
+
+def test_a_preset_with_the_name_of_a_built_in_one_is_refused(tmp_path):
+    """Hydra would ignore it."""
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "lora.yaml").write_text("rank: 4")
+    with pytest.raises(
+        UserError, match="method/lora.yaml: a built-in preset has this name; choose"
+    ):
+        compose([f"hydra.searchpath=[file://{tmp_path}]", "method=lora"])
+
+
+@pytest.mark.parametrize("word", ["init_from=another", "train.gradient_checkpointing=true"])
+def test_what_a_frozen_encoder_does_not_use_is_refused(word):
+    with pytest.raises(UserError, match="has no effect: only the head is trained"):
+        compose(["method=head_only", word])
+    assert compose(["method=head_only", "method.biases=all", word])
+
+
+def test_a_word_that_a_later_one_replaces_is_named():
+    assert replaced(["seed=0,1", "task=rte", "+seed=2"]) == ["seed=0,1: is replaced by +seed=2"]
+    assert replaced(["seed=1", "data.seed=1", "task=rte"]) == []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..checks import SpecError
 from ..files import whole_folder
 from ..provenance import provenance
-from ..spec import Spec
+from ..spec import MethodSpec, Spec
 from .facts import FACTS as FACTS
 from .facts import TASK_FACTS, WEIGHTS, file_hash, read_facts
 from .facts import AdapterError as AdapterError
@@ -179,13 +179,23 @@ def load_adapter(folder: Path, model: "LoraWrapperRoberta") -> None:
     _load(folder, model, lambda name: True)
 
 
-def start_from(folder: Path, model: "LoraWrapperRoberta") -> None:
+def start_from(folder: Path, model: "LoraWrapperRoberta", method: MethodSpec) -> None:
     """Load another task's adapter without its head; the model's own head stays as it is.
 
+    Args:
+        folder: folder of the adapter.
+        model: model that gets it.
+        method: how the model was made; another scaling would make the update another function.
+
     Raises:
-        AdapterError: see ``load_adapter``.
+        AdapterError: see ``load_adapter``; or the adapter has another scaling.
     """
     _load(folder, model, lambda name: not name.startswith("head."))
+    before = read_facts(folder)["method"]
+    for name in ("rank", "alpha", "rank_stabilized"):
+        if before[name] != getattr(method, name):
+            given = f"method.{name}={getattr(method, name)}"
+            raise AdapterError(f"{folder}: has {name}={before[name]}, and the run {given}")
 
 
 def _load(folder: Path, model: "LoraWrapperRoberta", wanted: Callable[[str], bool]) -> None:

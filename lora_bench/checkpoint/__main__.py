@@ -12,7 +12,7 @@ from ..checks import UserError, counted
 from ..files import try_folder
 from ..model.source import source_name
 from ..presets import task_preset
-from ..program import program, reason_of
+from ..program import Parser, program, reason_of
 from ..spec import ModelSpec
 from . import EPOCHS, adapter_of, check_hash
 from .facts import WEIGHTS, read_facts
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m lora_bench.checkpoint",
         description="Inspect adapters, convert them, merge them into a plain transformers model.",
         epilog=EXAMPLES,

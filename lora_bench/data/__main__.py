@@ -4,7 +4,6 @@ It reads every split in the folder, counts rows, labels, lengths, repeated texts
 invisible characters, and names the files that are not the official ones.
 """
 
-import argparse
 import os
 import sys
 import unicodedata
@@ -19,7 +18,7 @@ import pandas as pd
 from ..checks import UserError
 from ..model.encoder import load_tokenizer
 from ..presets import task_presets
-from ..program import program
+from ..program import Parser, program
 from ..report.formats import to_markdown
 from ..report.table import Table
 from ..spec import DataSpec, ModelSpec, TaskSpec
@@ -125,9 +124,7 @@ def check(root: Path, model: str) -> tuple[pd.DataFrame, list[str]]:
 @program
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lora_bench.data", description="Look into data files."
-    )
+    parser = Parser(prog="python -m lora_bench.data", description="Look into data files.")
     commands = parser.add_subparsers(dest="command", required=True)
     checker = commands.add_parser(
         "check", help="read a folder of official files and describe each split"

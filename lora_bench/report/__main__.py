@@ -10,7 +10,7 @@ import argcomplete
 import pandas as pd
 
 from ..checks import UserError
-from ..program import check_folder, program
+from ..program import Parser, check_folder, program
 from .commands import COMMANDS
 from .formats import FORMATS
 from .layout import CHOICES, load_layout, renames
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None, baseline: str = BASELINE) -> None:
     """
     parser = _parser()
     argcomplete.autocomplete(parser)
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     _refuse_without_effect(args)
     args.layout = load_layout(args.layout, _choices(args))
     args.required, args.baseline = args.baseline is not None, args.baseline or baseline
@@ -94,6 +94,7 @@ def main(arguments: list[str] | None = None, baseline: str = BASELINE) -> None:
     without = args.command in WITHOUT_RUNS
     runs, problems = (pd.DataFrame(), []) if without else read_runs(args.runs)
     if runs.empty and args.command not in ("status", *WITHOUT_RUNS):
+        check_complete(problems)
         raise UserError(
             f"--runs {args.runs}: no runs there yet; train one with python -m lora_bench"
         )
@@ -103,7 +104,7 @@ def main(arguments: list[str] | None = None, baseline: str = BASELINE) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m lora_bench.report",
         description=__doc__,
         epilog=EXAMPLES,

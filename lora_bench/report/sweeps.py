@@ -94,6 +94,9 @@ def _in_proportion(systems: Sequence[Mapping[str, Any]], path: str) -> list[str]
 def _points(frame: pd.DataFrame, path: str, along: Mapping[str, list[str]]) -> pd.DataFrame:
     """The cells for which another one differs only in the setting at ``path``.
 
+    Cells of which two have the same value there differ in something else, such as other data with
+    as many rows: they are no sweep.
+
     Args:
         frame: cells with ``x``.
         path: the swept setting.
@@ -106,7 +109,8 @@ def _points(frame: pd.DataFrame, path: str, along: Mapping[str, list[str]]) -> p
     frame = frame.assign(where_id=where_ids)
     # named among all systems, so that a line has the name of its systems
     frame = frame.assign(line=system_names(frame, inside), condition=conditions(frame, outside))
-    points = frame[frame.groupby([where_ids, system_ids]).x.transform("nunique") > 1]
+    x = frame.groupby([where_ids, system_ids]).x
+    points = frame[(x.transform("nunique") > 1) & (x.transform("nunique") == x.transform("size"))]
     ticks = [
         show(x) + (f" ({describe(texts(system), along[method], ', ')})" if along[method] else "")
         for x, system, method in points[["x", "system", "method"]].itertuples(index=False)

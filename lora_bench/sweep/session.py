@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..checks import UserError, counted
+from ..checks import UserError, counted, first_line
 from ..claims import FILE as CLAIM
 from ..claims import Claimed, holder_of
 from ..compose import completed, hydra_reason
@@ -251,7 +251,7 @@ def _told(error: Exception, planned: Planned) -> str:
         return str(error)
     trace = planned.folder / "traceback.txt"
     place = f" (traceback: {trace})" if trace.is_file() else ""
-    return f"{planned.key} failed: {type(error).__name__}: {error}{place}"
+    return f"{planned.key} failed: {type(error).__name__}: {first_line(error)}{place}"
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ class Member:
             with stage(f"{planned.key}: building the model", shown=spec.progress):
                 self.trainee = Trainee(spec, prepared.task, train, logger, shared)
             if spec.init_from is not None:
-                start_from(adapter_behind(spec), self.trainee.model)
+                start_from(adapter_behind(spec), self.trainee.model, spec.method)
         except BaseException:
             logger.close()
             raise

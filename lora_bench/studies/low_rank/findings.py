@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from ...checks import UserError, counted
-from ...program import program
+from ...program import Parser, program
 from ...report.power import SIGNIFICANCE
 from ...report.runs import check_complete, read_runs
 from ...report.statistics import EXACT_SEEDS, holm, sign_flip
@@ -68,7 +68,7 @@ QUESTIONS = {
 @program
 def main(arguments: list[str] | None = None) -> None:
     """Write the findings of one folder of runs."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m {MODULE}",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -15,7 +15,7 @@ from ...hydra_program import is_of_launcher
 from ...overrides import command_of
 from ...plans import write_plan
 from ...presets import INSTALLED
-from ...program import program
+from ...program import Parser, program
 from .compose import CONF, command, plan
 from .run import Run, execute, prepare
 from .settings import FOLDERS, Settings
@@ -37,7 +37,7 @@ DEFAULTS = {
 @program
 def main(arguments: list[str] | None = None) -> None:
     """Train with every rate; print, and optionally write, the best one of each layer type."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m {MODULE}",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
