@@ -129,6 +129,8 @@ def test_a_layout_chooses_orders_and_renames(tmp_path):
         (["best", "--over", "seed"], "--over seed: must be a setting that runs differ in: "),
         (["curve", "--x", "train.lr"], "--x train.lr: must be a swept setting: nothing"),
         (["compare", "a"], "compare: needs two folders"),
+        (["--columns", ""], "argument --columns: '' names nothing"),
+        (["--methods", ","], "argument --methods: ',' names nothing"),
         (["--sort", "nosuch"], "argument --sort: invalid choice: 'nosuch'"),
         (["curve", "--x"], "argument --x: expected one argument"),
         (["status", "--over", "train.lr"], "--over: has no effect with status, only with best"),

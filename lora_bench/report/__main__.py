@@ -155,7 +155,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing")
+    return words
 
 
 def _choices(args: argparse.Namespace) -> dict[str, Any]:
