@@ -281,28 +281,25 @@ def check_searchpath(overrides: Sequence[str]) -> None:
         if path_of(word) == SEARCHPATH:
             value = parsed(word).value()
             for entry in value if isinstance(value, list) else [value]:
-                if not _is_available(str(entry)):
+                folder = _folder_of(str(entry))
+                if folder is None:
                     allowed = "must be file:///folder or pkg://package"
                     raise UserError(f"{word}: {entry}: no such folder; {allowed}")
-                _check_presets(str(entry).removeprefix("file://"))
+                for path in sorted(folder.glob("*/*.yaml")):
+                    if (CONF / path.parent.name / path.name).exists():
+                        raise UserError(f"{path}: a built-in preset has this name; choose another")
 
 
-def _check_presets(folder: str) -> None:
-    """Refuse a preset that a built-in one of the same name hides."""
-    for path in sorted(Path(folder).glob("*/*.yaml")) if os.path.isdir(folder) else ():
-        if (CONF / path.parent.name / path.name).exists():
-            raise UserError(f"{path}: a built-in preset has this name; choose another")
-
-
-def _is_available(place: str) -> bool:
-    """Whether there is a folder of presets: file:///folder, a plain path, or pkg://package."""
+def _folder_of(place: str) -> Path | None:
+    """The folder of file:///folder, of a plain path, or of pkg://package; None if there is none."""
     kind, _, name = place.rpartition("://")
-    if kind in ("", "file"):
-        return os.path.isdir(name)
+    if kind not in ("", "file", "pkg"):
+        return None
     try:
-        return kind == "pkg" and importlib.resources.files(name).is_dir()
+        folder = Path(str(importlib.resources.files(name)) if kind == "pkg" else name)
     except (ImportError, TypeError, ValueError):  # no package, or not a package name
-        return False
+        return None
+    return folder if os.path.isdir(folder) else None
 
 
 def _wrong_type(overrides: Sequence[str]) -> str | None:
