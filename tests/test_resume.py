@@ -280,17 +280,18 @@ def test_a_sweeper_ends_if_a_signal_arrives_while_a_run_is_being_finished(tmp_pa
         "model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1",
         f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache",
     ]  # fmt: skip
-    chosen = SimpleNamespace(overrides=SimpleNamespace(task=words))
-    monkeypatch.setattr(search.HydraConfig, "get", lambda: chosen)
     end = Members.end
 
     def signalled(self, peak):
         os.kill(os.getpid(), signal.SIGTERM)
         end(self, peak)
 
-    monkeypatch.setattr(Members, "end", signalled)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("config", words)
+    chosen = SimpleNamespace(overrides=SimpleNamespace(task=words))
+    hydra_config = SimpleNamespace(get=lambda: chosen)
+    monkeypatch.setattr(search, "HydraConfig", hydra_config)
+    monkeypatch.setattr(Members, "end", signalled)
     with pytest.raises(Stopped, match="SIGTERM between two runs"):
         search.Search().job(config)
     assert [one.status for one in record.read_all(tmp_path / "out")[0]] == ["ok"]

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 URI = "reference/commands.md"
 FOLDERS = ("lora_bench", "benchmarks")
-PARSERS = ("ArgumentParser(", "call_hydra(", '"--help"')
+PARSERS = ("Parser(", "call_hydra(", '"--help"')
 SUBCOMMANDS = re.compile(r"^positional arguments:\n\s+\{([\w,-]+)\}", re.MULTILINE)
 INTRO = """\
 # Command line
