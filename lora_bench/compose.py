@@ -6,6 +6,7 @@ import importlib.resources
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, cast
 
@@ -285,21 +286,27 @@ def check_searchpath(overrides: Sequence[str]) -> None:
                 if folder is None:
                     allowed = "must be file:///folder or pkg://package"
                     raise UserError(f"{word}: {entry}: no such folder; {allowed}")
-                for path in sorted(folder.glob("*/*.yaml")):
-                    if (CONF / path.parent.name / path.name).exists():
-                        raise UserError(f"{path}: a built-in preset has this name; choose another")
+                _check_presets(str(entry), folder)
 
 
-def _folder_of(place: str) -> Path | None:
+def _check_presets(entry: str, folder: Traversable) -> None:
+    """Refuse a preset that a built-in one of the same name hides."""
+    for group in (part for part in folder.iterdir() if part.is_dir()):
+        for name in (f"{group.name}/{preset.name}" for preset in group.iterdir()):
+            if (CONF / name).is_file():
+                raise UserError(f"{entry}: a built-in preset is named {name}; choose another name")
+
+
+def _folder_of(place: str) -> Traversable | None:
     """The folder of file:///folder, of a plain path, or of pkg://package; None if there is none."""
     kind, _, name = place.rpartition("://")
     if kind not in ("", "file", "pkg"):
         return None
     try:
-        folder = Path(str(importlib.resources.files(name)) if kind == "pkg" else name)
+        folder = importlib.resources.files(name) if kind == "pkg" else Path(name)
     except (ImportError, TypeError, ValueError):  # no package, or not a package name
         return None
-    return folder if os.path.isdir(folder) else None
+    return folder if folder.is_dir() else None
 
 
 def _wrong_type(overrides: Sequence[str]) -> str | None:

@@ -414,7 +414,7 @@ def test_a_preset_with_the_name_of_a_built_in_one_is_refused(tmp_path):
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "lora.yaml").write_text("rank: 4")
     with pytest.raises(
-        UserError, match="method/lora.yaml: a built-in preset has this name; choose"
+        UserError, match="a built-in preset is named method/lora.yaml; choose another"
     ):
         compose([f"hydra.searchpath=[file://{tmp_path}]", "method=lora"])
 
