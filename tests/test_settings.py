@@ -283,7 +283,7 @@ def test_a_refused_line_imports_no_torch():
     code = f"""
 import sys
 from lora_bench.compose import compose
-from lora_bench.spec import UserError
+from lora_bench.checks import UserError
 for line in {lines}:
     try:
         compose(line.split())
