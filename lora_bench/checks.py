@@ -58,7 +58,7 @@ class SpecError(UserError):
 
     def __init__(self, path: str, value: Any, allowed: str):
         super().__init__(f"{path}={value}: {allowed}")
-        self.path = path
+        self.path, self.allowed = path, allowed
 
 
 def check(spec: Any) -> None:

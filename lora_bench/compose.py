@@ -25,7 +25,7 @@ from .methods import check_method
 from .model.source import check_model, source_name
 from .overrides import check_number, expected, groups, in_dict, parsed, path_of, setting_paths
 from .presets import CONF
-from .spec import Spec, wrong_type
+from .spec import Spec, typed
 from .tasks import check_task
 from .tuned import SETTING as TUNED_SETTING
 from .tuned import tuned_rate
@@ -138,9 +138,8 @@ def from_config(config: DictConfig, overrides: Sequence[str]) -> Spec:
     for path in (path for path in setting_paths() if path in missing):
         raise UserError(f"{path}: the chosen presets do not set it; set it on the command line")
     _check_known(config, Spec(), "")
-    spec = cast(Spec, OmegaConf.to_object(config))  # config.yaml starts from the schema
-    if fault := wrong_type(spec.to_dict()):  # OmegaConf does not check what ${...} stands for
-        raise SpecError(*fault)
+    untyped = cast(Spec, OmegaConf.to_object(config))  # config.yaml starts from the schema
+    spec = typed(untyped.to_dict())  # OmegaConf does not check what ${...} stands for
     given = {path_of(word) for word in overrides}
     if "model.source" in given:
         if "model.name" not in given:

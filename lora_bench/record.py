@@ -11,10 +11,10 @@ from typing import Any, Literal
 from omegaconf import MISSING
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from .checks import UserError, first_line
+from .checks import SpecError, UserError, first_line
 from .files import whole_file
 from .record_formats import LONG_NUMBER, fault_of, too_large, upgrade
-from .spec import DIGITS, Identity, Spec, settings, wrong_type
+from .spec import DIGITS, Identity, Spec, settings, typed
 
 FORMAT = 2
 FILE = "record.json"
@@ -191,9 +191,10 @@ def spec_of(record: Record) -> Spec:
         RecordError: this version does not know a setting, one has another type, or one is missing.
     """
     try:
-        spec = Spec.from_dict(record.spec)
-        if fault := wrong_type(record.spec):
-            raise RecordError(f"{record.key}: spec.{fault.path}: {fault.reason}")
+        Spec.from_dict(record.spec)  # pydantic ignores unknown fields of a dataclass
+        spec = typed(record.spec)
+    except SpecError as error:
+        raise RecordError(f"{record.key}: spec.{error.path}: {error.allowed}") from None
     except (TypeError, AttributeError) as error:
         raise RecordError(f"{record.key}: spec: {error}") from None
     if missing := [path for path, value in settings(spec).items() if value == MISSING]:

@@ -10,12 +10,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from omegaconf import MISSING
 from pydantic import TypeAdapter, ValidationError
 
-from .checks import check
+from .checks import SpecError, check
 
 # Raise it when the same settings would train to other numbers than before.
 PROCEDURE = 2
@@ -279,23 +279,18 @@ def _from_dict(kind: Any, nested: dict[str, Any]) -> Any:
 _schema = TypeAdapter(Spec)
 
 
-class Fault(NamedTuple):
-    """A setting whose value has the wrong type."""
+def typed(nested: dict[str, Any]) -> Spec:
+    """The Spec of the nested dicts of ``Spec.to_dict``, whose values must have the right types.
 
-    path: str
-    value: Any
-    reason: str
-
-
-def wrong_type(nested: dict[str, Any]) -> Fault | None:
-    """The first setting of the wrong type in the nested dicts of ``Spec.to_dict``; None if none."""
+    Raises:
+        SpecError: names the first setting of another type.
+    """
     try:
-        _schema.validate_json(json.dumps(nested), strict=True)
+        return _schema.validate_json(json.dumps(nested), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         reason = first["msg"].replace("Input should be", "must be")
-        return Fault(".".join(map(str, first["loc"])), first["input"], reason)
-    return None
+        raise SpecError(".".join(map(str, first["loc"])), first["input"], reason) from None
 
 
 def settings(spec: Spec | TaskSpec) -> dict[str, Any]:

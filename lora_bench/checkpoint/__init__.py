@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..checks import SpecError
 from ..files import whole_folder
@@ -190,15 +190,17 @@ def start_from(folder: Path, model: "LoraWrapperRoberta", method: MethodSpec) ->
     Raises:
         AdapterError: see ``load_adapter``; or the adapter has another scaling.
     """
-    _load(folder, model, lambda name: not name.startswith("head."))
-    before = read_facts(folder)["method"]
+    before = _load(folder, model, lambda name: not name.startswith("head."))["method"]
     for name in ("rank", "alpha", "rank_stabilized"):
         if before[name] != getattr(method, name):
             given = f"method.{name}={getattr(method, name)}"
             raise AdapterError(f"{folder}: has {name}={before[name]}, and the run {given}")
 
 
-def _load(folder: Path, model: "LoraWrapperRoberta", wanted: Callable[[str], bool]) -> None:
+def _load(
+    folder: Path, model: "LoraWrapperRoberta", wanted: Callable[[str], bool]
+) -> dict[str, Any]:
+    """Load the wanted tensors; return the adapter's facts."""
     from .tensors import read_safetensors
 
     facts, path = read_facts(folder), folder / WEIGHTS
@@ -211,6 +213,7 @@ def _load(folder: Path, model: "LoraWrapperRoberta", wanted: Callable[[str], boo
     fit(folder, state, model, wanted)
     # last, so that a difference of names or shapes is reported first
     check_hash(folder, facts["weights_sha256"])
+    return facts
 
 
 def check_hash(folder: Path, expected: str | None) -> None:

@@ -110,7 +110,8 @@ def _points(frame: pd.DataFrame, path: str, along: Mapping[str, list[str]]) -> p
     # named among all systems, so that a line has the name of its systems
     frame = frame.assign(line=system_names(frame, inside), condition=conditions(frame, outside))
     x = frame.groupby([where_ids, system_ids]).x
-    points = frame[(x.transform("nunique") > 1) & (x.transform("nunique") == x.transform("size"))]
+    values = x.transform("nunique")
+    points = frame[(values > 1) & (values == x.transform("size"))]
     ticks = [
         show(x) + (f" ({describe(texts(system), along[method], ', ')})" if along[method] else "")
         for x, system, method in points[["x", "system", "method"]].itertuples(index=False)
