@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .checks import SpecError, UserError
-from .compose import completed, plan, with_presets_of
+from .compose import completed, plan
 from .hydra_program import call_hydra, check_launcher, executes_nothing, flags
 from .overrides import command_of, is_search, parsed, path_of, replaced
 from .plans import write_plan
 from .presets import CONF
 from .program import program
+from .search_path import with_presets_of
 from .sweep.plan import Sweep, expand
 from .sweep.search import Search
 from .sweep.session import Session, check_folders, interruptible

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from omegaconf import MISSING
+from pydantic import ValidationError
 
 MAX_COUNT = 2**31 - 1  # the largest count that the arrays and seeds of every library accept
 MAX_MESSAGE = 1500  # characters of a message
@@ -26,6 +27,16 @@ def first_line(error: object) -> str:
     The type of an exception where it has no message.
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """Where the first invalid value is, as a dotted path, and what it must be.
+
+    The path is empty for an error of the whole text.
+    """
+    first = error.errors()[0]
+    reason = first_line(first["msg"]).replace("Input should be", "must be")
+    return ".".join(map(str, first["loc"])), reason
 
 
 def counted(count: int, noun: str) -> str:

@@ -2,12 +2,8 @@
 
 import copy
 import dataclasses
-import importlib.resources
 import itertools
-import os
 from collections.abc import Mapping, Sequence
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -25,12 +21,12 @@ from .methods import check_method
 from .model.source import check_model, source_name
 from .overrides import check_number, expected, groups, in_dict, parsed, path_of, setting_paths
 from .presets import CONF
+from .search_path import check_searchpath
 from .spec import Spec, typed
 from .tasks import check_task
 from .tuned import SETTING as TUNED_SETTING
 from .tuned import tuned_rate
 
-SEARCHPATH = "hydra.searchpath"  # where Hydra looks for presets in addition to ours
 ConfigStore.instance().store("schema", Spec)
 
 
@@ -213,29 +209,6 @@ def _alternatives(override: Override) -> list[str]:
     return [f"{override.get_key_element()}={value}" for value in values]
 
 
-def with_presets_of(folder: str | None, overrides: list[str]) -> list[str]:
-    """The overrides, with the user's folder of presets (``--config-dir``) on the search path.
-
-    Args:
-        folder: has subfolders such as task/ and method/; None without one.
-        overrides: words of the command line; a search path among them comes after the folder.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    if folder is None:
-        return overrides
-    if not os.path.isdir(folder):
-        raise UserError(f"--config-dir={folder}: no such folder")
-    given = [word for word in overrides if path_of(word) == SEARCHPATH]
-    paths = [f"file://{Path(folder).resolve()}"]
-    for word in given:
-        value = parsed(word).value()
-        paths += map(str, value if isinstance(value, list) else [value])
-    quoted = ",".join("'" + path.replace("'", r"\'") + "'" for path in paths)
-    return [f"{SEARCHPATH}=[{quoted}]", *(word for word in overrides if word not in given)]
-
-
 def hydra_reason(error: Exception) -> str:
     """Hydra's message and its cause, without search path and type names."""
     text = " ".join(map(one_line, filter(None, (error, error.__cause__))))
@@ -264,48 +237,6 @@ def _check_known(config: DictConfig, section: Any, prefix: str) -> None:
             raise UserError(f"{prefix}{name}: no such setting; must be one of {', '.join(known)}")
         if dataclasses.is_dataclass(known[name]):
             _check_known(config[name], known[name], f"{prefix}{name}.")
-
-
-def check_searchpath(overrides: Sequence[str]) -> None:
-    """Refuse a folder of presets that does not exist, or that has one of a built-in preset's name.
-
-    Hydra warns of the first and ignores the second.
-
-    Args:
-        overrides: words of Hydra's grammar.
-
-    Raises:
-        UserError: names the folder, or the preset.
-    """
-    for word in overrides:
-        if path_of(word) == SEARCHPATH:
-            value = parsed(word).value()
-            for entry in value if isinstance(value, list) else [value]:
-                folder = _folder_of(str(entry))
-                if folder is None:
-                    allowed = "must be file:///folder or pkg://package"
-                    raise UserError(f"{word}: {entry}: no such folder; {allowed}")
-                _check_presets(str(entry), folder)
-
-
-def _check_presets(entry: str, folder: Traversable) -> None:
-    """Refuse a preset that a built-in one of the same name hides."""
-    for group in (part for part in folder.iterdir() if part.is_dir()):
-        for name in (f"{group.name}/{preset.name}" for preset in group.iterdir()):
-            if (CONF / name).is_file():
-                raise UserError(f"{entry}: a built-in preset is named {name}; choose another name")
-
-
-def _folder_of(place: str) -> Traversable | None:
-    """The folder of file:///folder, of a plain path, or of pkg://package; None if there is none."""
-    kind, _, name = place.rpartition("://")
-    if kind not in ("", "file", "pkg"):
-        return None
-    try:
-        folder = importlib.resources.files(name) if kind == "pkg" else Path(name)
-    except (ImportError, TypeError, ValueError):  # no package, or not a package name
-        return None
-    return folder if folder.is_dir() else None
 
 
 def _wrong_type(overrides: Sequence[str]) -> str | None:

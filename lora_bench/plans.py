@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from .checks import UserError
+from .checks import UserError, first_problem
 from .record import walk, write_whole
 
 FOLDER = "sweeps"  # below out_dir
@@ -55,6 +55,6 @@ def read_plans(root: Path) -> tuple[list[Plan], list[str]]:
         try:
             plans.append(_schema.validate_json(path.read_bytes()))
         except (OSError, ValidationError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            reason = first_problem(error)[1] if isinstance(error, ValidationError) else error
             problems.append(f"{path}: is not a sweep plan ({reason}); run the sweep again")
     return sorted(plans, key=lambda plan: plan.command), problems

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from omegaconf import MISSING
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from .checks import SpecError, UserError, first_line
+from .checks import SpecError, UserError, first_line, first_problem
 from .files import whole_file
 from .record_formats import LONG_NUMBER, fault_of, too_large, upgrade
 from .spec import DIGITS, Identity, Spec, settings, typed
@@ -162,9 +162,7 @@ def _of_any_format(path: Path | str, text: bytes) -> Record:
     try:
         return _schema.validate_json(text if number == FORMAT else json.dumps(upgrade(content)))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        parts = filter(None, (place, first["msg"]))  # an error of the whole text has no place
+        parts = filter(None, first_problem(error))
         raise RecordError(f"{path}: {': '.join(parts)}") from None
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise RecordError(

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import MISSING
 from pydantic import TypeAdapter, ValidationError
 
-from .checks import SpecError, check
+from .checks import SpecError, check, first_problem
 
 # Raise it when the same settings would train to other numbers than before.
 PROCEDURE = 2
@@ -288,9 +288,8 @@ def typed(nested: dict[str, Any]) -> Spec:
     try:
         return _schema.validate_json(json.dumps(nested), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"].replace("Input should be", "must be")
-        raise SpecError(".".join(map(str, first["loc"])), first["input"], reason) from None
+        path, reason = first_problem(error)
+        raise SpecError(path, error.errors()[0]["input"], reason) from None
 
 
 def settings(spec: Spec | TaskSpec) -> dict[str, Any]:

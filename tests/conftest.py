@@ -17,8 +17,9 @@ if not Path("/dev/nvidia0").exists():  # without a GPU, its kernels run in Trito
 import pytest
 from omegaconf import DictConfig
 
-from lora_bench.compose import SEARCHPATH, compose
 from lora_bench.compose import _by_hydra as by_hydra
+from lora_bench.compose import compose
+from lora_bench.search_path import SEARCHPATH
 from lora_bench.spec import ModelSpec, Spec
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

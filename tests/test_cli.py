@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from lora_bench import record
-from lora_bench.compose import compose, with_presets_of
+from lora_bench.compose import compose
 from lora_bench.hydra_program import REFUSED_FLAGS
 from lora_bench.overrides import command_of
+from lora_bench.search_path import with_presets_of
 
 from .helpers import TASKS, write_official
 from .helpers import command_line as cli

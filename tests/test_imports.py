@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "lora_bench"
 ORDER = [
     "checks", "files", "spec", "program", "record_formats", "record", "plans", "provenance",
     "claims", "network", "presets", "tuned",
-    "data", "model", "tasks", "methods", "checkpoint", "overrides", "compose",
+    "data", "model", "tasks", "methods", "checkpoint", "overrides", "search_path", "compose",
     "hydra_program", "training", "sweep",
     "predict", "report", "items", "studies", "command line", "tune", "cli", "api", "__init__",
 ]  # fmt: skip
@@ -73,7 +73,7 @@ def test_the_report_knows_records_specs_and_tuned_rates_alone():
 def test_studies_share_records_and_reports_alone():
     shared = {
         "studies", "checks", "spec", "program", "presets", "record", "record_formats", "plans",
-        "provenance", "overrides", "compose", "hydra_program", "network", "report",
+        "provenance", "overrides", "search_path", "compose", "hydra_program", "network", "report",
     }  # fmt: skip
     for path in (PACKAGE / "studies").rglob("*.py"):
         outside = {found[0] for found in imports(path)} - shared

@@ -121,7 +121,7 @@ def test_a_layout_chooses_orders_and_renames(tmp_path):
         (["--methods", "lora r=9"], "methods: lora r=9: must be one of bitfit; full; lora r=8"),
         (["--rename", "x=y"], "rename: x: must be one of"),
         (["--rename", "x"], "--rename x: must be old=new"),
-        (["--columns", "n"], "option: columns.0: Input should be 'parameters'"),
+        (["--columns", "n"], "option: columns.0: must be 'parameters'"),
         (["--sort", "given"], "sort: given needs methods"),
         (["--layout", "LAYOUT"], "nosuch: must be one of tasks, methods"),
         (["--layout", "missing.yaml"], "--layout missing.yaml: cannot be read"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..checks import UserError, first_line
+from ..checks import UserError, first_line, first_problem
 from ..files import parse_json
 from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, TrainSpec, stem_of
 from .formats import FORMAT, upgrade
@@ -84,9 +84,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
             kind(**facts[name])
         _schema.validate_json(json.dumps(facts), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise AdapterError(f"{path}: {place}: {first_line(first['msg'])}") from None
+        raise AdapterError(f"{path}: {': '.join(first_problem(error))}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise AdapterError(f"{path}: format {number} lacks a valid {first_line(error)}") from None
     return facts

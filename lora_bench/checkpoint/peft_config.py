@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..checks import first_line
+from ..checks import first_line, first_problem
 from ..files import parse_json
 from .facts import AdapterError
 
@@ -139,10 +139,10 @@ def _typed(path: Path, found: dict[str, Any]) -> LoraFacts:
     try:
         return _schema.validate_json(json.dumps(found), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = str(first["loc"][0]) if first["loc"] else "its text"
-        value = _shown(found[place]) if place in found else "missing"
-        raise AdapterError(f"{path}: {place}={value}: {first_line(first['msg'])}") from None
+        place, reason = first_problem(error)
+        key = place.partition(".")[0] or "its text"
+        value = _shown(found[key]) if key in found else "missing"
+        raise AdapterError(f"{path}: {key}={value}: {reason}") from None
 
 
 def _check(path: Path, facts: LoraFacts) -> None:

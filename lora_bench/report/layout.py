@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from ..checks import UserError, counted, one_line
+from ..checks import UserError, counted, first_problem, one_line
 from .cells import IDS
 from .table import Number, Table, mapped
 
@@ -66,9 +66,10 @@ def load_layout(path: Path | None, options: dict[str, Any]) -> Layout:
         layout = _schema.validate_python({**content, **given} if given else content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place, reason = first_problem(error)
         source = "option" if given.keys() & set(first["loc"]) else f"--layout {path}"
-        reason = f"must be one of {_allowed()}" if "unexpected" in first["type"] else first["msg"]
+        if "unexpected" in first["type"]:
+            reason = f"must be one of {_allowed()}"
         raise UserError(f"{source}: {place}: {reason}, is {first['input']!r}") from None
     if layout.sort == "given" and not layout.methods:
         raise UserError("sort: given needs methods, whose order it takes")

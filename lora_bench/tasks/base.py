@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..checks import SpecError
+from ..checks import SpecError, first_problem
 from ..data import Rows
 from ..spec import DataSpec, Spec, TaskSpec
 
@@ -277,7 +277,6 @@ def arguments(spec: TaskSpec, schema: type | None) -> Any:
         # As JSON: for Python objects, strict validation accepts only instances of the schema.
         return TypeAdapter(schema).validate_json(json.dumps(spec.args), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(map(str, ("task.args", *first["loc"])))
-        reason = first["msg"].replace("Input should be", "must be")
-        raise SpecError(path, spec.args.get(str(first["loc"][0])), reason) from None
+        path, reason = first_problem(error)
+        value = spec.args.get(path.partition(".")[0])
+        raise SpecError(f"task.args.{path}", value, reason) from None

@@ -9,12 +9,13 @@ from omegaconf import DictConfig
 
 from ... import record as records
 from ...checks import counted
-from ...compose import check_same, with_presets_of
+from ...compose import check_same
 from ...hydra_program import call_hydra, executes_nothing, flags
 from ...overrides import command_of
 from ...plans import write_plan
 from ...program import program
 from ...record import Record
+from ...search_path import with_presets_of
 from .compose import CONF, MODULE, command, from_config, plan, without_rank
 from .run import Run, execute, prepare
 

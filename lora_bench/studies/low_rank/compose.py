@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ...checks import UserError
-from ...compose import check_searchpath, hydra_reason
+from ...compose import hydra_reason
 from ...hydra_program import check_launcher
 from ...overrides import check_number, checked, command_of, is_search
+from ...search_path import check_searchpath
 from .settings import Settings
 
 CONF = Path(__file__).resolve().parent / "conf"
