@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -210,11 +211,12 @@ def _alternatives(override: Override) -> list[str]:
 
 
 def hydra_reason(error: Exception) -> str:
-    """Hydra's message and its cause, without search path and type names."""
+    """Hydra's message and its cause, with the setting, without search path and type names."""
     text = " ".join(map(one_line, filter(None, (error, error.__cause__))))
+    setting = re.search(r" full_key: (\S+)", text)
     for more in (" Config search path:", " full_key:", " See https:"):
         text = text.split(more)[0]
-    return text
+    return text if setting is None or setting[1] in text else f"{setting[1]}: {text}"
 
 
 def _is_given(path: str, overrides: Sequence[str]) -> bool:

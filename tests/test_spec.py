@@ -274,6 +274,7 @@ WRONG = [
     ("method.rank=four", "method.rank=four: must be a whole number or null (set by"),
     ("train.lr=1e-3,2e-3", "To sweep over it, add --multirun"),
     ("train.lr=abc", "train.lr=abc: must be a number (set by the command line)"),
+    ("task.name=${foo}", "task.name: Interpolation key 'foo' not found"),
     ("method.targets=query", "method.targets=query: must be a list, as in [a,b] (set by"),
     ("train.lr=0", "train.lr=0.0: must be a finite number above 0"),
     ("train.lr=nan", "train.lr=nan: must be a finite number above 0"),
@@ -407,6 +408,17 @@ def test_a_reference_to_a_value_of_another_type_is_refused(path):
     """OmegaConf checks the types of values, but not of what ${...} stands for."""
     with pytest.raises(UserError, match=rf"^{path}=0: must be an? "):
         compose([f"{path}=${{seed}}"])
+
+
+@pytest.mark.parametrize("path", NUMBERS)
+def test_a_value_of_the_wrong_type_in_a_preset_names_the_setting(path, tmp_path):
+    *sections, leaf = path.split(".")
+    lines = [f"{name}:" for name in sections] + [f"{leaf}: many"]
+    text = "\n".join("  " * depth + line for depth, line in enumerate(lines))
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(UserError, match=rf"^{path}: In 'recipe/mine'.*Value 'many'"):
+        compose([f"hydra.searchpath=[file://{tmp_path}]", "recipe=mine"])
 
 
 def test_a_preset_with_the_name_of_a_built_in_one_is_refused(tmp_path):
