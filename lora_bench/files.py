@@ -29,8 +29,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield part
         _flush(part)
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        name_file(error, path)
         raise
     _flush(path.parent)
 
@@ -56,10 +57,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             os.replace(part, folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
+        name_file(error, folder)
         raise
     _flush(folder.parent)
+
+
+def name_file(error: BaseException, path: Path) -> None:
+    """Add the path to an error of the system that has none, as of a write to a full disk."""
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = str(path)
 
 
 def try_folder(folder: Path) -> None:

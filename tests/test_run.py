@@ -319,7 +319,8 @@ def test_a_good_record_that_cannot_be_written_is_no_good_record(tiny_spec, monke
     with pytest.raises(OSError, match="No space left"):
         run(spec)
     found = record.read(folder_of(spec))
-    assert found.status == "failed" and "No space left" in found.error
+    assert found.status == "failed"
+    assert f"No space left on device: '{folder_of(spec)}'" in found.error
 
 
 @pytest.mark.slow

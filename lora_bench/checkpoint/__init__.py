@@ -135,14 +135,14 @@ def write(
     Raises:
         AdapterError: the folder holds anything but an adapter.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if other := sorted(there - {WEIGHTS, FACTS}):
         raise AdapterError(f"{folder}: holds {', '.join(other[:3])}; must be empty or an adapter")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with whole_folder(folder) as part:
-        save_file(tensors, part / WEIGHTS)
+        (part / WEIGHTS).write_bytes(save(tensors))
         facts = {
             "format": FORMAT,
             "cell": cell,

@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from ..checkpoint import ADAPTER
 from ..checks import UserError, one_line
 from ..claims import Claimed, claims
 from ..compose import validate
+from ..files import name_file
 from ..record import Record
 from ..spec import NOT_RECORDED, Spec
 from .compatible import shared_settings
@@ -71,6 +73,7 @@ class Outcome:
 
     def fail(self, error: Exception) -> None:
         """Record a failure, unless another process has finished the run in the meantime."""
+        name_file(error, self.folder)
         self.error = error
         self.record.status = "failed"  # also if the good record could not be written
         self.record.error = one_line(error)
@@ -78,7 +81,8 @@ class Outcome:
         if found is None or found.status != "ok":
             records.write(self.folder, self.record)
             text = "".join(traceback.format_exception(error))
-            (self.folder / "traceback.txt").write_text(text, encoding="utf-8")
+            with suppress(OSError):  # a full disk must not hide the error itself
+                (self.folder / "traceback.txt").write_text(text, encoding="utf-8")
 
 
 def execute(
