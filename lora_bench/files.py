@@ -66,7 +66,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def name_file(error: BaseException, path: Path) -> None:
     """Add the path to an error of the system that has none, as of a write to a full disk."""
-    if isinstance(error, OSError) and error.filename is None:
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
         error.filename = str(path)
 
 

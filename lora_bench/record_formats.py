@@ -198,6 +198,6 @@ def _no_scores(scores: Any, place: str) -> str | None:
     if not isinstance(scores, dict) or not scores:
         return f"{place}: must map a metric to its score, is {scores!r}"
     for metric, value in scores.items():
-        if type(value) not in NUMBER or abs(value) > MAX_INTEGER:
+        if type(value) not in NUMBER or not abs(value) <= MAX_INTEGER:  # NaN too
             return f"{place}.{metric}: must be a number, is {value!r}"
     return None

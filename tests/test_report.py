@@ -152,7 +152,7 @@ def test_systems_over_tasks_are_compared_where_nothing_is_missing(tmp_path):
         "Tasks: cola matthews, rte accuracy, with 6 common seeds each.",
         "Systems left out because a score is missing: head_only.",
         "Tasks left out because a score is missing: mrpc accuracy.",
-        "Seeds left out because a system lacks them: 1 of cola matthews.",
+        "Seeds left out, so that all systems and tasks have the same number: 1 of cola matthews.",
     ]
     assert "without normalizing" in table.notes[4] and "2 tasks" in table.title
 
@@ -167,13 +167,17 @@ def test_without_two_tasks_in_common_nothing_is_averaged_over_tasks(seeds, tmp_p
 
 
 def test_one_seed_has_no_interval_over_tasks(tmp_path):
-    for task, last in (("cola", {0: 0.5, 1: 0.5}), ("rte", {0: 0.5})):
+    for task, last in (("cola", {0: 0.5, 1: 0.6}), ("rte", {0: 0.5})):
         for method in ("full", "lora"):
             seeded(tmp_path, f"task={task}", f"method={method}", last=last)
     table = tables_of(tmp_path)["overall"]
     assert table.rows[["IQM interval", "rank interval"]].isna().all(axis=None)
     assert table.rows["mean rank"].tolist() == ["1.50", "1.50"]
-    assert table.notes[0].endswith("cola matthews (2), rte accuracy (1).")
+    assert table.rows.average.tolist() == ["50.0", "50.0"]
+    assert table.notes[:2] == [
+        "Tasks: cola matthews, rte accuracy, with 1 common seed each.",
+        "Seeds left out, so that all systems and tasks have the same number: 1 of cola matthews.",
+    ]
 
 
 def test_ranks_alphas_and_squad_have_layouts_of_their_own(tmp_path):

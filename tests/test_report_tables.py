@@ -27,7 +27,7 @@ from lora_bench.report.pairs import clear_best
 from lora_bench.report.readme import README
 from lora_bench.report.table import Number, Table
 from tests.helpers import mostly_slow, seeds_of_fuzz
-from tests.report_records import composed, made_of, made_up, tables_of
+from tests.report_records import composed, made_of, made_up, seeded, tables_of
 
 RESULTS = README.parent / "results"
 HOSTILE = (
@@ -166,6 +166,21 @@ def test_best_finds_the_value_that_was_made_best(tmp_path):
     assert "so no choice: bitfit (cola matthews)" in text
 
 
+def test_best_prefers_a_value_whose_runs_all_finished(tmp_path):
+    for seed in (0, 1):
+        made_up(tmp_path, "train.lr=1e-4", f"seed={seed}", last=0.5)
+        failed = {"status": "failed"} if seed else {}
+        made_up(tmp_path, "train.lr=1e-3", f"seed={seed}", last=0.9, **failed)
+        made_up(tmp_path, "train.lr=1e-2", f"seed={seed}", status="failed")
+        made_up(tmp_path, "method=full", "train.lr=1e-2", f"seed={seed}", status="failed")
+    words = ("best", "--over", "lr", "--runs", str(tmp_path), "--out", str(tmp_path / "out"))
+    text = printed(*words)
+    (row,) = pd.read_csv(tmp_path / "out" / "tables" / "best_last.csv").to_dict("records")
+    assert (row["best"], row["second"], row["at the end"]) == (1e-4, "0.001: 90.0", "lowest")
+    assert row["tried"] == "0.0001, 0.001 (failed), 0.01 (failed)"
+    assert "No run finished: full (cola)." in text
+
+
 def test_best_says_where_rows_were_held_out(tmp_path):
     for lr in (1e-4, 1e-3):
         made_up(tmp_path, f"train.lr={lr}", "data.tuning_rows=50")
@@ -203,6 +218,40 @@ def test_options_and_words_may_come_in_any_order(tmp_path):
     assert printed("trace", "--runs", str(tmp_path), "task=cola").startswith("1 run of 1 system")
 
 
+def test_compare_shows_a_cell_whose_runs_now_fail(tmp_path):
+    for seed in (0, 1):
+        made_up(tmp_path / "a", f"seed={seed}")
+        made_up(tmp_path / "b", f"seed={seed}", status="failed")
+    text = printed(
+        "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "o")
+    )
+    (row,) = pd.read_csv(tmp_path / "o" / "tables" / "changes_last.csv").to_dict("records")
+    assert row["change"] == "failed" and row["second"] == "failed"
+    assert "0 of 1 common cell changed beyond noise, 1 failed" in text
+    back = printed("compare", str(tmp_path / "b"), str(tmp_path / "a"), "--format", "csv")
+    assert "no longer failed" in back
+
+
+def test_compare_matches_equal_cells_before_those_of_another_encoder(tmp_path):
+    for model, last in (("m", 0.5), ("n", 0.8)):
+        made_up(tmp_path / "a", model=model, last=last)
+    made_up(tmp_path / "b", model="m", last=0.5)
+    words = ("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "o"))
+    text = printed(*words)
+    (row,) = pd.read_csv(tmp_path / "o" / "tables" / "changes_last.csv").to_dict("records")
+    assert row["difference"] == 0 and "Only in the first: lora r=8" in text
+    made_up(tmp_path / "c", model="o", last=0.5)  # which of the two it corresponds to is unknown
+    text = printed("compare", str(tmp_path / "a"), str(tmp_path / "c"))
+    assert "Only in the first: lora r=8" in text and "Only in the second: lora r=8" in text
+
+
+def test_equal_changes_of_two_seeds_may_be_chance(tmp_path):
+    for folder, last in (("a", 0.5), ("b", 0.6)):
+        seeded(tmp_path / folder, last={0: last, 1: last + 0.1})
+    words = ("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--format", "csv")
+    assert "noise unknown" in printed(*words)
+
+
 def test_compare_finds_what_changed_beyond_noise(tmp_path):
     for folder, shift in (("a", 0.0), ("b", 0.1)):
         for seed in (0, 1, 2):
@@ -218,6 +267,7 @@ def test_compare_finds_what_changed_beyond_noise(tmp_path):
     assert rows.loc["lora r=8", "difference"] == pytest.approx(10, abs=0.3)
     assert "Only in the first: bitfit (cola matthews)." in text
     assert "Only in the second: lora r=8 (rte accuracy)." in text
+    assert "not corrected for the number of cells" in text
     assert "full" not in printed(*words, "--methods", "lora", "--tasks", "cola,rte")
     assert "Ours" in printed(*words, "--rename", "full=Ours")
     with pytest.raises(SystemExit, match="^error: rename: nonsense: must be one of "):

@@ -18,6 +18,7 @@ from lora_bench.report.statistics import (
     holm,
     mcnemar,
     sign_flip,
+    smallest_p,
     summarize_all,
 )
 
@@ -100,6 +101,28 @@ def test_the_sign_flip_test_counts_every_choice_of_signs(n):
     assert sign_flip(differences[None])[0] == pytest.approx(larger.mean())
     assert sign_flip(np.abs(differences)[None])[0] == pytest.approx(2 / 2**n)  # the floor
     assert sign_flip(np.zeros((1, n)))[0] == 1.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_flips_with_equal_means_count_whatever_their_rounding_error(seed):
+    """Accuracies are multiples of 1 / examples, so many choices of signs have equal means."""
+    right = np.random.default_rng(seed).integers(680, 700, size=(2, 8))
+    counts = [int(count) for count in right[0] - right[1]]
+    sums = [
+        sum(sign * count for sign, count in zip(signs, counts, strict=True))
+        for signs in itertools.product((1, -1), repeat=8)
+    ]
+    exact = np.mean([abs(total) >= abs(sum(counts)) for total in sums])
+    scores = 100 * (right / 872)
+    assert sign_flip((scores[0] - scores[1])[None])[0] == exact
+
+
+def test_the_smallest_p_is_that_of_differences_of_one_sign():
+    for n in (2, EXACT_SEEDS, EXACT_SEEDS + 7):
+        differences = np.linspace(1, 2, n)
+        assert compare(dict(enumerate(differences)), dict.fromkeys(range(n), 0.0)).p == (
+            pytest.approx(smallest_p(n))
+        )
 
 
 def test_many_seeds_are_tested_with_a_sample_of_signs():

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from .statistics import CONFIDENCE, RESAMPLES, holm, sign_flip
+from .statistics import CONFIDENCE, RESAMPLES, TIE_DIGITS, holm, sign_flip
 
 INTERVAL = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]  # quantiles
-TIE_DIGITS = 9  # decimal places to which means must agree to count as tied
 
 
 def interquartile_means(scores: Sequence[np.ndarray]) -> list[tuple[float, float, float]]:

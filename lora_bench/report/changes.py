@@ -10,15 +10,19 @@ from scipy import stats
 from ..checks import counted
 from .names import show, texts
 from .pairs import MIN_COMMON_SEEDS
+from .power import MIN_SEEDS
 from .runs import identify
 from .statistics import CONFIDENCE
 from .table import Number, Table
+from .tables import score
 
 TESTS = (
     "Noise: the 95 % interval contains 0 (Student t over common seeds; Welch's t if fewer than "
-    "two seeds are common)."
+    "two seeds are common). The intervals are not corrected for the number of cells: about 5 % of "
+    "unchanged cells will appear as changed."
 )
 SAME = 1e-9  # points: float noise
+BEYOND, FAILED = "beyond noise", "failed"
 # settings that may differ between two revisions or machines in otherwise equal cells
 APART = ("procedure", "model.fingerprint")
 
@@ -26,35 +30,57 @@ APART = ("procedure", "model.fingerprint")
 def changes_table(first: pd.DataFrame, second: pd.DataFrame) -> Table:
     """Every common cell, by the first metric, the largest difference first.
 
-    Cells are the same if all settings are equal, except the procedure and the encoder's
-    fingerprint. Runs are paired by seed if two or more seeds are common, or all seeds of a folder;
-    otherwise the means of both are compared.
+    Cells are the same if all settings are equal, or all except the procedure and the encoder's
+    fingerprint where neither folder has several such cells. Runs are paired by seed if two or more
+    seeds are common, or all seeds of a folder; otherwise the means of both are compared.
 
     Args:
         first: cells from ``make_cells``.
         second: cells of the second folder.
     """
-    a, b = _by_identity(first), _by_identity(second)
-    both = [identity for identity in a if identity in b]
-    rows = [_row(a[identity], b[identity]) for identity in both]
-    order = sorted(range(len(rows)), key=lambda i: -abs(float(rows[i]["difference"].value)))
-    order.sort(key=lambda i: rows[i]["change"] != "beyond noise")
+    pairs, alone = _matched(first[first["first"]], second[second["first"]])
+    rows = sorted((_row(*pair) for pair in pairs), key=_importance)
     columns = ["task", "system", "first", "second", "difference", "interval", "seeds", "change"]
-    shown = pd.DataFrame([rows[i] for i in order], columns=columns, dtype=object)
-    beyond = sum(row["change"] == "beyond noise" for row in rows)
+    shown = pd.DataFrame(rows, columns=columns, dtype=object)
+    beyond = sum(row["change"] == BEYOND for row in rows)
+    failed = sum(row["change"] == FAILED for row in rows)
     title = (
         f"Second minus first: {beyond} of {counted(len(rows), 'common cell')} changed beyond noise"
+        + (f", {failed} failed" if failed else "")
     )
     notes = [
-        f"Only in the {name}: {', '.join(f'{c.label} ({c.place})' for c in alone)}."
-        for name, alone in (
-            ("first", [a[identity] for identity in a if identity not in b]),
-            ("second", [b[identity] for identity in b if identity not in a]),
-        )
-        if alone
+        f"Only in the {name}: {', '.join(f'{c.label} ({c.place})' for c in cells)}."
+        for name, cells in zip(("first", "second"), alone, strict=True)
+        if cells
     ]
-    pairs = [(a[identity], b[identity]) for identity in both]
     return Table("changes", title, shown, notes=[TESTS, *_set_aside(pairs), *notes])
+
+
+def _matched(
+    first: pd.DataFrame, second: pd.DataFrame
+) -> tuple[list[tuple[Any, Any]], tuple[list[Any], list[Any]]]:
+    """Pairs of the same cell, and the cells of each folder that have no partner."""
+    pairs: list[tuple[Any, Any]] = []
+    left = [list(row for _, row in cells.iterrows()) for cells in (first, second)]
+    for ignored in ((), APART):  # equal cells first
+        named = [_by_identity(cells, ignored) for cells in left]
+        found = {
+            identity: (own[0], named[1][identity][0])
+            for identity, own in named[0].items()
+            if len(own) == len(named[1].get(identity, ())) == 1
+        }
+        pairs += found.values()
+        left = [
+            [cell for identity, own in cells.items() if identity not in found for cell in own]
+            for cells in named
+        ]
+    return pairs, (left[0], left[1])
+
+
+def _importance(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
+    """Sort key: failures, then changes beyond noise, each with the largest difference first."""
+    size = 0.0 if row["difference"] is None else abs(float(row["difference"].value))
+    return row["change"] != FAILED, row["change"] != BEYOND, -size
 
 
 def _set_aside(pairs: Sequence[tuple[pd.Series, pd.Series]]) -> list[str]:
@@ -68,21 +94,29 @@ def _set_aside(pairs: Sequence[tuple[pd.Series, pd.Series]]) -> list[str]:
     return notes
 
 
-def _by_identity(cells: pd.DataFrame) -> dict[tuple[str, str], Any]:
-    shown = cells[cells["first"] & (cells.n > 0)]
-    return {
-        (identify(texts(cell["where"], APART)), identify(texts(cell.system, APART))): cell
-        for _, cell in shown.iterrows()
-    }
+def _by_identity(cells: Sequence[Any], ignored: Sequence[str]) -> dict[tuple[str, str], list[Any]]:
+    found: dict[tuple[str, str], list[Any]] = {}
+    for cell in cells:
+        ids = [identify(texts(part, ignored)) for part in (cell["where"], cell.system)]
+        found.setdefault((ids[0], ids[1]), []).append(cell)
+    return found
 
 
 def _row(first: pd.Series, second: pd.Series) -> dict[str, Any]:
-    difference, low, high, seeds = _difference(second.scores, first.scores)
-    return {
+    facts = {
         "task": first.place,
         "system": first.label,
-        "first": Number(f"{first['mean']:.1f}", mark=str(first.n)),
-        "second": Number(f"{second['mean']:.1f}", mark=str(second.n)),
+        **{
+            name: score(cell["mean"], None, cell.n, cell.failed)
+            for name, cell in (("first", first), ("second", second))
+        },
+    }
+    if not first.n or not second.n:
+        change = "none" if first.n == second.n else FAILED if first.n else "no longer failed"
+        return {**facts, "difference": None, "interval": None, "seeds": "", "change": change}
+    difference, low, high, seeds = _difference(second.scores, first.scores)
+    return {
+        **facts,
         "difference": Number(f"{difference:+z.2f}"),
         "interval": None if low is None else f"[{low:+.1f}, {high:+.1f}]",
         "seeds": seeds,
@@ -103,6 +137,8 @@ def _difference(
     difference = float(a.mean() - b.mean())
     seeds = counted(len(common), "pair") if is_paired else f"{len(b)} and {len(a)}"
     if len(common) >= MIN_COMMON_SEEDS and np.ptp(a - b) < SAME:
+        if abs(difference) > SAME and len(common) < MIN_SEEDS:  # may be chance: one example each
+            return difference, None, None, seeds
         return difference, difference, difference, seeds
     unknown = min(len(a), len(b)) < MIN_COMMON_SEEDS or np.ptp(a) == np.ptp(b) == 0
     if len(common) < MIN_COMMON_SEEDS and unknown:
@@ -117,4 +153,4 @@ def _verdict(difference: float, low: float | None, high: float | None) -> str:
         return "none"
     if low is None or high is None:
         return "noise unknown"
-    return "within noise" if low <= 0 <= high else "beyond noise"
+    return "within noise" if low <= 0 <= high else BEYOND

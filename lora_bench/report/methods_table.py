@@ -117,7 +117,7 @@ def _add_average(table: Table, first: pd.DataFrame, statistic: str) -> None:
     found: dict[str, list[tuple[float, dict[int, float]]]] = {}
     for label, value, scores in zip(scored.label, scored[statistic], scored.scores, strict=True):
         found.setdefault(label, []).append((value, scores))
-    tasks = first.place.nunique()  # a system has one cell in each place at most
+    tasks = scored.place.nunique()  # a system has one cell in each place at most
     whole = {label: cells for label, cells in found.items() if len(cells) == tasks}
     values, by_seed = [], []
     for label in table.rows.method:
@@ -222,10 +222,12 @@ def _unnamed(first: pd.DataFrame) -> Iterator[str]:
     parts = dict(zip(systems.system_id, map(texts, systems.system), strict=True))
     for method, group in first.drop_duplicates(IDS).groupby("method", sort=False):
         hidden: dict[str, None] = {}
-        for _, rivals in group.groupby(["where_id", "rank"], dropna=False):
-            hidden |= dict.fromkeys(
-                short_names(varying([parts[id_] for id_ in rivals.system_id])).values()
-            )
+        for _, rivals in group.groupby("where_id"):
+            paths = varying([parts[id_] for id_ in rivals.system_id])
+            if (rivals.alpha / rivals["rank"]).nunique() == 1:
+                paths = [path for path in paths if path != "method.alpha"]
+            hidden |= dict.fromkeys(short_names(paths).values())
         names = {word.partition("=")[0] for label in group.label for word in label.split()}
+        names.add("rank")  # as in r=8
         if rest := [name for name in hidden if name not in names]:
             yield f"Settings that also differ between the systems of {method}: {', '.join(rest)}."

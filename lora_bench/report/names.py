@@ -1,8 +1,9 @@
 """Names of systems and of columns: as short as possible while unambiguous.
 
 A system is named by its method and rank, and by the settings that differ among the systems of its
-method. A column is named by its task and metric, and by the settings of task, model and data that
-differ among the columns of its task.
+method: all settings of the method itself except alpha, and as few of the others as needed. A column
+is named by its task and metric, and by the settings of task, model and data that differ among the
+columns of its task.
 """
 
 from collections import Counter
@@ -17,6 +18,8 @@ import pandas as pd
 from ..spec import Spec, settings
 
 NULL = "null"
+# part of every name, or chosen with the rank: needed in a name only where a rank has several
+IMPLIED = ("method.name", "method.file", "method.rank", "method.alpha")
 FINGERPRINT_DIGITS = 8  # digits of a fingerprint in a name
 
 
@@ -185,11 +188,21 @@ def system_names(
     for method, group in known.groupby("method"):
         ranks = [parts[id_].get("method.rank") for id_ in group.system_id]
         places = list(zip(group.where_id, ranks, strict=True))
-        added = telling(places, [parts[id_] for id_ in group.system_id], fixed)
+        own = [parts[id_] for id_ in group.system_id]
+        added = telling(places, own, [*fixed, *_of_method(group.where_id, own)])
         for id_, rank in zip(group.system_id, ranks, strict=True):
             words = [method, rank and f"r={rank}", describe(parts[id_], added)]
             names[id_] = " ".join(filter(None, words))
     return [names[id_] for id_ in frame.system_id]
+
+
+def _of_method(places: Iterable[str], systems: Sequence[Mapping[str, str]]) -> list[str]:
+    """Settings of a method that differ in one place, as its targets, except rank and alpha."""
+    at: dict[str, list[Mapping[str, str]]] = {}
+    for place, system in zip(places, systems, strict=True):
+        at.setdefault(place, []).append(system)
+    differing = dict.fromkeys(path for rivals in at.values() for path in varying(rivals))
+    return [p for p in differing if p.startswith("method.") and p not in IMPLIED]
 
 
 def conditions(frame: pd.DataFrame, ignore: Collection[str] = ()) -> list[str]:

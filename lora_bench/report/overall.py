@@ -29,10 +29,12 @@ MEANING = (
 class Blocks:
     """Scores of systems in every block of task and seed: a complete block design.
 
+    Every task has equally many seeds, so that all tasks have the same weight.
+
     Attributes:
         labels: labels of the systems.
         places: the tasks, as columns of tables name them.
-        scores: scores of each task: for each system, its score by seed.
+        scores: scores of each task: for each system, its score by seed, the same seeds for all.
         notes: what was left out.
     """
 
@@ -75,14 +77,16 @@ def complete_blocks(cells: pd.DataFrame) -> Blocks | None:
     places = [place for place in places if seeds.get(place)]
     if len(labels) < MIN_COUNT or len(places) < MIN_COUNT:
         return None
+    number = min(len(seeds[place]) for place in places)
+    used = {place: sorted(seeds[place])[:number] for place in places}
     scores = [
-        [{seed: found[label, place][seed] for seed in sorted(seeds[place])} for label in labels]
+        [{seed: found[label, place][seed] for seed in used[place]} for label in labels]
         for place in places
     ]
-    more = {p: set().union(*(found[la, p] for la in labels)) - seeds[p] for p in places}
-    if any(more.values()):
-        listed = [f"{len(unused)} of {place}" for place, unused in more.items() if unused]
-        notes.append(f"Seeds left out because a system lacks them: {name_some(listed)}.")
+    every = {place: set().union(*(found[label, place] for label in labels)) for place in places}
+    if listed := [f"{left} of {p}" for p in places if (left := len(every[p]) - number)]:
+        reason = "so that all systems and tasks have the same number"
+        notes.append(f"Seeds left out, {reason}: {name_some(listed)}.")
     return Blocks(labels, places, scores, notes)
 
 
@@ -125,33 +129,28 @@ def overall_table(cells: pd.DataFrame, layout: Layout = DEFAULT) -> Table | None
     arrays = blocks.arrays
     has_spread = all(own.shape[1] > 1 for own in arrays)
     middles, ranks = interquartile_means(arrays), mean_ranks(arrays)
-    rows, averages, by_seed = [], [], []
-    for label in row_order(shown, "mean", layout):
+    means = np.mean([own.mean(axis=1) for own in arrays], axis=0)
+    averages = dict(zip(blocks.labels, map(float, means), strict=True))
+    order = row_order(shown.assign(mean=shown.label.map(averages)), "mean", layout)
+    rows, by_seed = [], []
+    for label in order:
         at = blocks.labels.index(label)
         own = [systems[at] for systems in blocks.scores]
         iqm, *iqm_bounds = middles[at]
         rank, *rank_bounds = ranks[at]
-        averages.append(float(np.mean([array[at].mean() for array in arrays])))
         by_seed.append(over_tasks(own))
-        numbers = (Number(f"{averages[-1]:.1f}"), Number(f"{iqm:.1f}"), Number(f"{rank:.2f}"))
+        numbers = (Number(f"{averages[label]:.1f}"), Number(f"{iqm:.1f}"), Number(f"{rank:.2f}"))
         bounds = [_interval(iqm_bounds, 1), _interval(rank_bounds, 2)] if has_spread else [None] * 2
         rows.append([label, numbers[0], numbers[1], bounds[0], numbers[2], bounds[1]])
     table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
-    best = {(row, COLUMNS.index("average")) for row in clear_best(averages, by_seed)}
+    best = clear_best([averages[label] for label in order], by_seed)
+    bold = {(row, COLUMNS.index("average")) for row in best}
     title = f"Methods over {counted(len(blocks.places), 'task')} ({common(shown)})"
-    return Table("overall", title, table, best, [_design(blocks), *blocks.notes, MEANING])
+    seeds = counted(arrays[0].shape[1], "common seed")
+    design = f"Tasks: {', '.join(blocks.places)}, with {seeds} each."
+    return Table("overall", title, table, bold, [design, *blocks.notes, MEANING])
 
 
 def _interval(bounds: Sequence[float], digits: int) -> str:
     low, high = bounds
     return f"[{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _design(blocks: Blocks) -> str:
-    """A note on tasks and seeds."""
-    counts = [len(systems[0]) for systems in blocks.scores]
-    if len(set(counts)) == 1:
-        seeds = counted(counts[0], "common seed")
-        return f"Tasks: {', '.join(blocks.places)}, with {seeds} each."
-    listed = (f"{place} ({n})" for place, n in zip(blocks.places, counts, strict=True))
-    return f"Tasks, and the number of common seeds: {', '.join(listed)}."

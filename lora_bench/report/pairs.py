@@ -9,7 +9,7 @@ import pandas as pd
 from ..checks import UserError, counted
 from .names import defaults
 from .power import MIN_SEEDS, SIGNIFICANCE
-from .statistics import Paired, compare, compare_all, holm
+from .statistics import Paired, compare, compare_all, holm, smallest_p
 from .table import Number, Table
 
 BASELINE = "lora r=8"  # default
@@ -32,8 +32,8 @@ def paired_table(cells: pd.DataFrame, baseline: str = BASELINE, *, required: boo
         required: whether it is an error if there is no such system, instead of a note.
 
     Returns:
-        Rows of task, metric, system, difference in points, 95 % interval and FACTS.
-        Notes say which system the baseline is, and what was not compared.
+        Rows of task, metric, the place's condition if there are any, system, difference in points,
+        95 % interval and FACTS. Notes say which system the baseline is, and what was not compared.
 
     Raises:
         UserError: no place has a system of this name, or each has several, and it is required.
@@ -67,11 +67,10 @@ def paired_table(cells: pd.DataFrame, baseline: str = BASELINE, *, required: boo
         where = name_some(absent)
         notes[f"No system {baseline} to compare with in {where}; --baseline names another."] = None
     notes |= _without_interval(alone)
-    listed = list(notes)
-    _corrected(rows, listed)
-    columns = ["task", "metric", "system", *FACTS]
     title = f"Difference from {baseline} over common seeds"
-    return Table("paired", title, pd.DataFrame(rows, columns=columns, dtype=object), notes=listed)
+    listed = [*notes, *_named_apart(first)]
+    _corrected(rows, listed)
+    return Table("paired", title, _shown(rows, ["system"]), notes=listed)
 
 
 def _no_baseline(baseline: str, unclear: Sequence[str], cells: pd.DataFrame) -> UserError:
@@ -93,11 +92,17 @@ def pairs_table(cells: pd.DataFrame) -> Table:
             base = ordered.iloc[i + 1]
             better = ordered.iloc[: i + 1]
             rows += ({**row, "than": base.label} for row in _compared(better, base, alone))
-    names = ["task", "metric", "system", "than", *FACTS]
     title = "Differences between all pairs of systems over common seeds"
-    notes = list(_without_interval(alone))
+    notes = [*_without_interval(alone), *_named_apart(first)]
     _corrected(rows, notes)
-    return Table("pairs", title, pd.DataFrame(rows, columns=names, dtype=object), notes=notes)
+    return Table("pairs", title, _shown(rows, ["system", "than"]), notes=notes)
+
+
+def _shown(rows: list[dict[str, Any]], systems: list[str]) -> pd.DataFrame:
+    """Rows as a table shows them, with their condition where a task has several."""
+    condition = ["condition"] if any(row["condition"] for row in rows) else []
+    columns = ["task", "metric", *condition, *systems, *FACTS]
+    return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def find_baseline(place: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -126,9 +131,11 @@ def _compared(others: pd.DataFrame, base: pd.Series, alone: list[str]) -> Iterat
         if paired is None or paired.low is None:
             alone.append(f"{cell.label} ({cell.place})")
         else:
-            facts = {"task": cell.task, "metric": cell.metric, "system": cell.label}
             yield {
-                **facts,
+                "task": cell.task,
+                "metric": cell.metric,
+                "condition": cell.condition,
+                "system": cell.label,
                 **difference(paired),
                 "p": paired.p,
                 "result": "better" if paired.difference > 0 else "worse",
@@ -148,25 +155,44 @@ def difference(paired: Paired) -> dict[str, Any]:
 
 def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
     """Add Holm-corrected p-values, over the tasks of two systems, what they show, and a note."""
-    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        families.setdefault((row["system"], row.get("than", "")), []).append(row)
+    families: dict[frozenset[str], list[dict[str, Any]]] = {}
+    for row in rows:  # whichever of the two is better
+        families.setdefault(frozenset((row["system"], row.get("than", ""))), []).append(row)
     for family in families.values():
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
-            row["p, Holm"] = Number(f"{p:.3f}")
+            row["p, Holm"] = _p_value(p)
             if p > SIGNIFICANCE:
                 row["result"] = None
     for row in rows:
-        row["p"] = Number(f"{row['p']:.3f}")
+        row["p"] = _p_value(row["p"])
     floors = [
-        f"{2 / 2**n:.2g} with {counted(n, 'seed')}" for n in sorted({row["n"] for row in rows})
+        f"{smallest_p(n):.2g} with {counted(n, 'seed')}" for n in sorted({row["n"] for row in rows})
     ]
     if floors:
         notes.append(
             "p: two-sided sign-flip test over common seeds, which cannot be below "
-            f"{', '.join(floors)}; Holm: corrected over the tasks of a system. Result: what a "
-            f"corrected p of at most {SIGNIFICANCE} shows."
+            f"{', '.join(floors)}; Holm: corrected over the tasks of a system that are shown. "
+            f"Result: what a corrected p of at most {SIGNIFICANCE} shows."
         )
+
+
+def _p_value(p: float) -> Number:
+    return Number(f"{p:.3f}" if p >= 0.001 else f"{p:.4f}")
+
+
+def _named_apart(first: pd.DataFrame) -> Iterator[str]:
+    """A note on methods whose systems have other names on some tasks.
+
+    Correction and average go by names: if one task has two learning rates of a method, ``lr=``
+    becomes part of its names there, and no name covers all tasks.
+    """
+    for _, group in first.groupby(["method", "rank"], dropna=False, sort=False):
+        tasks = group.groupby("label").where_id.nunique()
+        partial = list(tasks[tasks < group.where_id.nunique()].index)
+        if partial and len(tasks) > 1:
+            yield (
+                f"{name_some(partial)}: different systems, each corrected over its own tasks only."
+            )
 
 
 def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -> set[int]:

@@ -45,7 +45,10 @@ def comparisons(paired: Table) -> str:
         paired: published table of ``paired_table``.
     """
     systems: dict[tuple[str, ...], list[str]] = {}
-    for name, rows in paired.rows.groupby("system", sort=False):
+    named = paired.rows.task
+    if "condition" in paired.rows:
+        named = named + " (" + paired.rows.condition + ")"
+    for name, rows in paired.rows.assign(task=named).groupby("system", sort=False):
         tasks = {result: list(rows.task[rows.result == result]) for result in ("better", "worse")}
         shown = tuple(f"{result} on {' and '.join(on)}" for result, on in tasks.items() if on)
         systems.setdefault(shown, []).append(str(name))

@@ -27,12 +27,13 @@ def best_table(cells: pd.DataFrame, over: Sequence[str], statistic: str) -> Tabl
 
     Returns:
         A row for each system: the best value, its score, all values that were tried, and the
-        difference from the second best over common seeds. Notes say on which data was chosen.
+        difference from the second best over common seeds. A value with failed runs is chosen only
+        if every value has some. Notes say on which data was chosen.
 
     Raises:
         UserError: all runs have the same value of a setting.
     """
-    first = cells[cells["first"] & (cells.n > 0)].reset_index(drop=True)
+    first = cells[cells["first"]].reset_index(drop=True)
     paths = _paths(first, over)
     of_data = any(part_of(path) == "where" for path in paths)
     outside = {*paths, DATA} if of_data else set(paths)
@@ -41,10 +42,13 @@ def best_table(cells: pd.DataFrame, over: Sequence[str], statistic: str) -> Tabl
     system_ids = reduced(first.system_id, first.system, [inside[m] for m in first.method])
     first = first.assign(where_id=where_ids)
     first = first.assign(line=system_names(first, inside), condition=conditions(first, outside))
-    rows, single = [], []
+    rows, single, failed = [], [], []
     for _, group in first.groupby([where_ids, system_ids], sort=False):
         ordered = group.sort_values(statistic, ascending=False, kind="stable")
-        if len(ordered) > 1:
+        ordered = ordered.sort_values("failed", key=lambda n: n > 0, kind="stable")
+        if not ordered.n.iloc[0]:
+            failed.append(f"{ordered.line.iloc[0]} ({ordered.task.iloc[0]})")
+        elif len(ordered) > 1:
             rows.append(_row(ordered, paths, statistic))
         else:
             single.append(f"{ordered.line.iloc[0]} ({ordered.place.iloc[0]})")
@@ -52,6 +56,8 @@ def best_table(cells: pd.DataFrame, over: Sequence[str], statistic: str) -> Tabl
     notes = [_chosen_on(first)]
     if single:
         notes.append(f"Only one value, so no choice: {', '.join(single)}.")
+    if failed:
+        notes.append(f"No run finished: {', '.join(failed)}.")
     columns = ["task", "metric", "system", "best", "score", "tried", "second", "difference"]
     shown = pd.DataFrame(rows, columns=[*columns, "interval", "at the end"], dtype=object)
     return Table(
@@ -91,15 +97,20 @@ def _row(ordered: pd.DataFrame, paths: Sequence[str], statistic: str) -> dict[st
     best, second = ordered.iloc[0], ordered.iloc[1]
     paired = compare(best.scores, second.scores)
     compared = difference(paired) if paired else {}
+    apart = f"{best['mean'] - second['mean']:+z.2f}" if second.n else None
+    failed = dict(zip(values, ordered.failed, strict=True))
     return {
         "task": best.task,
         "metric": best.metric,
         "system": best.line,
         "best": values[0],
         "score": score(best[statistic], best.sd, best.n, best.failed),
-        "tried": ", ".join(sorted(values, key=_in_order)),
-        "second": f"{values[1]}: {second[statistic]:.1f}",
-        "difference": compared.get("difference", Number(f"{best['mean'] - second['mean']:+z.2f}")),
+        "tried": ", ".join(
+            f"{value} (failed)" if failed[value] else value
+            for value in sorted(values, key=_in_order)
+        ),
+        "second": f"{values[1]}: {second[statistic]:.1f}" if second.n else None,
+        "difference": compared.get("difference", apart and Number(apart)),
         "interval": compared.get("interval"),
         "at the end": _at_the_end(values),
     }

@@ -18,6 +18,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 1000
 EXACT_SEEDS = 14  # up to this number, all sign flips are tried; beyond it they are sampled
 SAMPLED_FLIPS = 20_000
+TIE_DIGITS = 9  # decimal places to which means must agree to count as tied
 BLOCK = 500  # samples computed at once, to limit memory
 FLIPS_AT_ONCE = 500
 
@@ -163,7 +164,7 @@ def _compared(differences: np.ndarray) -> list[Paired]:
             low,
             high,
             float(p),
-            floor=2 / 2**n,
+            floor=smallest_p(n),
             seeds_needed=seeds_needed(float(row.mean()), float(row.std(ddof=1))),
         )
         for row, (low, high), p in zip(differences, intervals, p_values, strict=True)
@@ -192,7 +193,7 @@ def sign_flip(differences: np.ndarray) -> np.ndarray:
     found = [
         stats.permutation_test(
             (block,),
-            np.mean,
+            _rounded_mean,
             axis=1,
             permutation_type="samples",
             n_resamples=np.inf if exact else SAMPLED_FLIPS,
@@ -202,6 +203,16 @@ def sign_flip(differences: np.ndarray) -> np.ndarray:
         for block in np.split(differences, range(BLOCK, len(differences), BLOCK))
     ]
     return np.concatenate(found)
+
+
+def _rounded_mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Means, rounded so that ties do not depend on the order of summation."""
+    return np.mean(values, axis=axis).round(TIE_DIGITS)
+
+
+def smallest_p(n: int) -> float:
+    """The smallest p-value that ``sign_flip`` can return for n differences."""
+    return 2 / 2**n if n <= EXACT_SEEDS else 2 / (SAMPLED_FLIPS + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

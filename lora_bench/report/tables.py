@@ -76,9 +76,9 @@ def _column(lines: Iterable[dict[str, tuple]], name: str) -> tuple[list[float], 
 
 
 def headed(cells: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
-    """Task, metric and condition of each place."""
-    known = cells[cells.metric.notna()].drop_duplicates("place")
-    facts = zip(known.task, known.metric, known.condition, strict=True)
+    """Task, metric and condition of each place; the metric is "" if no run has finished there."""
+    known = cells.drop_duplicates("place")
+    facts = zip(known.task, known.metric.fillna(""), known.condition, strict=True)
     return dict(zip(known.place, facts, strict=True))
 
 

@@ -92,7 +92,11 @@ def _scale(axes: Axes, values: list[float], axis: str | None = None) -> None:
 
 
 def over_epochs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
-    """Training loss and score after each epoch: mean and range of the seeds."""
+    """Training loss and score after each epoch: mean and range of the seeds.
+
+    The line of a system ends where the first of its runs ended (``train.patience``): a mean over
+    the others would be one over other seeds.
+    """
     done = runs.loc[runs.status == "ok", [*IDS, "epochs"]]
     for stem, place in by_place(done.merge(scored, on=IDS)):
         if place.epochs.map(len).max() < 2:
@@ -120,7 +124,9 @@ def over_epochs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
         panels[0].set(ylabel="training loss")
         panels[1].set(xlabel="epoch", ylabel=f"{metric}, %")
         spread = "; mean and range of seeds" if place.n.max() > 1 else ""
-        set_title(figure, place, f"training{spread}", note)
+        lengths = place.epochs.map(len).groupby(place.label).nunique()
+        end = ", until the first of them ended" if lengths.max() > 1 else ""
+        set_title(figure, place, f"training{spread}{end}", note)
         yield f"epochs_{stem}", figure
 
 
@@ -134,10 +140,11 @@ def _percent(metric: str, epoch: dict) -> float | None:
 
 
 def _by_epoch(group: pd.DataFrame, value: Value) -> pd.DataFrame:
-    """Mean, min and max over seeds, indexed by epoch; epochs without a value are left out."""
+    """Mean, min and max over seeds, indexed by epoch; epochs that a seed lacks are left out."""
     points = [(epoch["epoch"], value(epoch)) for epochs in group.epochs for epoch in epochs]
     frame = pd.DataFrame(points, columns=["epoch", "value"]).dropna().astype(float)
-    return frame.groupby("epoch")["value"].agg(["mean", "min", "max"])
+    found = frame.groupby("epoch")["value"].agg(["mean", "min", "max", "count"])
+    return found[found["count"] == len(group)]
 
 
 def pareto(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
