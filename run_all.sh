@@ -13,7 +13,7 @@ usage() {
     cat <<'TEXT'
 ./run_all.sh          install into .venv, run the quick start, show its table
 ./run_all.sh test     install, then run the fast tests     (further arguments go to pytest: ./run_all.sh test -k lora)
-./run_all.sh slow     install, then run the slow tests too
+./run_all.sh slow     install, then run the slow tests too, half an hour of launchers included (-m "not engines" leaves them out)
 ./run_all.sh docs     install, then build the documentation into site/ and check its links
 ./run_all.sh install  install only
 ./run_all.sh help     this text

@@ -181,8 +181,8 @@ def headline(measured: list[dict[str, Any]]) -> str:
     rounds = int(frame["round"].max()) + 1
     caption = (
         "LoRA r = 8 on MiniLM, batch size 16: examples per second of one run"
-        f"{', of all runs of a group together,' if grouped else ''} and how many times longer "
-        f"than one run PEFT takes (median and range of {rounds} rounds). Machine, tokens per "
+        f"{', of all runs of a group together,' if grouped else ''} and PEFT's time as a multiple "
+        f"of that of one run (median and range of {rounds} rounds). Machine, tokens per "
         "second and the plain rate of matrix products: [results/speed](results/speed/speed.md)."
     )
     return f"{caption}\n\n{markdown(rows)}"

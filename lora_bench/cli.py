@@ -17,7 +17,7 @@ COMMANDS: dict[str, tuple[str, list[str], str]] = {
     "sweep": ("lora_bench.__main__", ["-m"], "train many: comma-separated values, +sweep=<name>"),
     "tune": ("lora_bench.tune", [], "the learning rate of each system, with one budget for all"),
     "report": ("lora_bench.report.__main__", [], "tables, pictures and a page from records"),
-    "items": ("lora_bench.items", [], "what the choice of validation examples leaves open"),
+    "items": ("lora_bench.items", [], "uncertainty from the sample of validation examples"),
     "predict": ("lora_bench.predict", [], "files for the GLUE server from finished runs"),
     "data": ("lora_bench.data.__main__", [], "describe a folder of official files"),
     "checkpoint": ("lora_bench.checkpoint.__main__", [], "inspect, convert and merge adapters"),

@@ -1,10 +1,12 @@
 """What the programs that Hydra drives share: its flags, and the call of Hydra."""
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import hydra
@@ -22,6 +24,9 @@ REFUSED_FLAGS = {
     "package": "is not supported",
     "experimental_rerun": "is not supported; run the same command again for missing runs",
 }
+# Groups of presets that are chosen by the recipe: Hydra's help would list them.
+NOT_CHOSEN = ("recipe_for_", "tuned:")
+HELP = {"--help", "-h"}
 FULL_ERROR = "HYDRA_FULL_ERROR"  # an environment variable of Hydra
 ONE_OF = ("run", "multirun", "cfg", "info", "shell_completion")
 
@@ -71,8 +76,20 @@ def is_of_launcher(word: str) -> bool:
     return path_of(word).replace("/", ".").startswith("hydra.launcher")
 
 
+@contextlib.contextmanager
+def _short_help() -> Iterator[None]:
+    """Print what is written to standard output without the groups that users do not choose."""
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            yield
+    finally:
+        lines = text.getvalue().splitlines()
+        print("\n".join(line for line in lines if not line.startswith(NOT_CHOSEN)))
+
+
 def call_hydra(job: Callable[[DictConfig], object], words: Sequence[str], conf: Path) -> None:
-    """Let Hydra do its part.
+    """Let Hydra do its part; its help leaves out the presets that users do not choose.
 
     Args:
         job: is called for each run.
@@ -86,7 +103,8 @@ def call_hydra(job: Callable[[DictConfig], object], words: Sequence[str], conf: 
     os.environ[FULL_ERROR] = "1"  # raise, instead of printing several lines and exiting
     sys.argv = [sys.argv[0], *words]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
+        with _short_help() if HELP & set(words) else contextlib.nullcontext():
+            hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
     except Exception as error:
         if wanted:
             traceback.print_exc()

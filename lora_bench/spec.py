@@ -55,7 +55,7 @@ class HubLayout:
 class TaskSpec:
     """The facts of one task. A preset under ``conf/task/`` sets them; users rarely do."""
 
-    name: str = MISSING  # as tables show it
+    name: str = MISSING  # part of keys; tables show its published name, if it has one
     version: int = 1  # raise it when the same predictions would score differently
     kind: str = "text"  # the file under lora_bench/tasks/ that implements it
     columns: list[str] = field(default_factory=list)  # text columns
@@ -78,7 +78,7 @@ class TaskSpec:
 class ModelSpec:
     """The pretrained encoder."""
 
-    name: str = MISSING  # as tables show it
+    name: str = MISSING  # part of keys and tables
     source: str = MISSING  # hub id, a folder, package:<python package> or random:tiny
     revision: str | None = None  # hub only: branch, tag or commit
 
@@ -87,7 +87,7 @@ class ModelSpec:
 class MethodSpec:
     """How the encoder is made trainable. Each method declares which of these settings it reads."""
 
-    name: str = MISSING  # as tables show it
+    name: str = MISSING  # part of keys; tables show its published name, if it has one
     file: str | None = None  # the file under lora_bench/methods/; null: the same as name
     rank: int | None = None  # r of the LoRA paper, section 4.1
     alpha: float | None = None  # numerator of the scaling alpha / rank
@@ -108,7 +108,8 @@ class DataSpec:
     """Where examples come from. Each source declares which of these settings it reads."""
 
     source: str = MISSING  # a file under lora_bench/data/
-    root: str | None = None  # local: the folder that holds CoLA/, MNLI/ ...
+    # local: the folder of the files, such as the official one that holds CoLA/, MNLI/ ...
+    root: str | None = None
     skip_bad: bool = False  # skip malformed rows and count them in the record, instead of stopping
     train_rows: int | None = None  # number of random training rows to use; null: all
     validation_rows: int | None = None  # number of random rows of each split to score; null: all
@@ -133,7 +134,8 @@ class TrainSpec:
     optimizer: str = "adamw"  # adamw | adamw8bit (bitsandbytes: 8-bit states)
     weight_decay: float = 0.0  # on matrices only: not on biases and LayerNorms
     max_grad_norm: float = 1.0  # clip the global gradient norm to this
-    max_length: int = 128  # tokens, special ones included; longer examples are truncated
+    # tokens, special ones included; longer texts are truncated, longer passages divided (SQuAD)
+    max_length: int = 128
     dropout: float = 0.1  # hidden, attention and head dropout
     # stop after this many epochs without a better first metric; null: never
     patience: int | None = None
@@ -141,7 +143,7 @@ class TrainSpec:
     frozen_prefix: str = "compute"
     # keep only each layer's input, and recompute the layer for its gradient, to save memory
     gradient_checkpointing: bool = False
-    checkpoint_minutes: float = 10.0  # training time between two checkpoints of a run
+    checkpoint_minutes: float = 10.0  # time between two checkpoints of a run
 
 
 @dataclass
@@ -154,12 +156,13 @@ class Spec:
     data: DataSpec = field(default_factory=DataSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     head: str = "standard"  # standard: transformers' own | article: LayerNorm, dropout, linear
-    # key or folder of another run whose adapter this one starts from, head excluded; null: none
+    # key of a run, or folder of a run or adapter, from which this one starts, head excluded; null:
+    # none
     init_from: str | None = None
     seed: int = 0  # seed of the weights of head and adapter, order of examples, dropout
-    precision: str = "fp32"  # fp32 | bf16 (autocast)
+    precision: str = "fp32"  # fp32 | bf16: of matrix products and attention
     device: str = "cpu"  # cpu | cuda | cuda:N
-    eval_batch_size: int = 64  # examples per forward pass while scoring
+    eval_batch_size: int = 64  # examples per forward pass while scoring, over all runs of a group
     out_dir: str = "outputs"  # runs go to <out_dir>/runs/<task>/<key>/
     cache_dir: str = ".cache"  # encoded data
     # maximum number of a sweep's runs that are trained in one pass; null: chosen automatically

@@ -28,8 +28,8 @@ from .tuned import SETTING, Trial, name_of, settings_behind
 
 PROGRAM, PREFIX, EPOCHS = "lora_bench.tune", "tune.", "train.epochs"
 USAGE = f"""\
-Find the learning rate of each system, with one budget for all, and write it to conf/tuned/, from
-where recipe=tuned takes it.
+Find the learning rate of each system, with one budget for all, and write it to conf/tuned/,
+where recipe=tuned reads it.
 
   python -m {PROGRAM} recipe=tuned task=stsb method=lora,peft_lora method.rank=4,8
 

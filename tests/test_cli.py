@@ -106,6 +106,7 @@ def test_help_shows_tasks_methods_models_and_recipes():
         "recipe: article, paper_base, paper_large, quick",
     ):
         assert part in text
+    assert "\ntuned:" not in text and "recipe_for_" not in text  # not for a user to choose
 
 
 def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):

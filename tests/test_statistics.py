@@ -103,6 +103,13 @@ def test_the_sign_flip_test_counts_every_choice_of_signs(n):
     assert sign_flip(np.zeros((1, n)))[0] == 1.0
 
 
+@pytest.mark.parametrize(("n", "low", "high"), [(3, 0.68, 0.82), (10, 0.87, 0.93)])
+def test_intervals_over_few_seeds_are_too_narrow_by_as_much_as_the_documentation_says(n, low, high):
+    samples = np.random.default_rng(0).normal(0, 1, (600, n))
+    covered = np.mean([a <= 0 <= b for a, b in bootstrap(samples)])
+    assert low < covered < high
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_flips_with_equal_means_count_whatever_their_rounding_error(seed):
     """Accuracies are multiples of 1 / examples, so many choices of signs have equal means."""

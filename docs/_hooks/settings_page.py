@@ -6,6 +6,7 @@ import inspect
 import io
 import tokenize
 from functools import cache
+from itertools import takewhile
 from typing import Any, cast
 
 from omegaconf import MISSING, OmegaConf
@@ -26,9 +27,17 @@ once, as in `recipe=quick`; settings on the command line override presets. `--cf
 settings of a command line without running it.
 
 The *identity* column shows which part of the [identity of a run](../concepts/identity.md) a
-setting belongs to; a dash means that it cannot change a score. A setting that has no effect with
-the chosen method, task or data is refused.
+setting belongs to. A dash means that it is not part of it: it cannot change a score, or only
+locates files, whose content is part of the identity by its fingerprint. A setting that has no
+effect with the chosen method, task or data is refused.
 """
+CHOSEN_BY = {
+    "hydra": "their folder, as in `hydra/launcher=processes`",
+    "recipe_for_method": "the recipe and the method in their names",
+    "recipe_for_task": "the recipe and the task in their names",
+    "sweep": "`+sweep=<name>` with `-m`",
+    "tuned": "`recipe=tuned`, for the settings with which they were found",
+}
 TITLES = {
     "": "The run",
     "task.": "Task",
@@ -198,15 +207,38 @@ def _arguments() -> list[str]:
     return lines
 
 
+def _overview() -> list[str]:
+    """A table of the methods: what each is, where it can be trained, and what it needs."""
+    lines = [
+        "",
+        "| method | what it is | in [groups](../../concepts/grouping.md) | extra to install |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, spec in _methods().items():
+        method = get_method(spec.method)
+        extras = ", ".join(sorted(set(method.packages.values()))) or "–"
+        in_groups = "yes" if method.grouped_in(spec) else "–"
+        lines.append(f"| [{name}](#{name}) | {_first_sentence(name)} | {in_groups} | {extras} |")
+    return lines
+
+
+def _first_sentence(method: str) -> str:
+    """The first sentence of the comment that opens a preset."""
+    lines = (CONF / "method" / f"{method}.yaml").read_text().splitlines()
+    comment = " ".join(line[2:] for line in takewhile(lambda line: line.startswith("# "), lines))
+    return _escaped(comment.split(". ")[0].rstrip("."))
+
+
 def _preset_uri(group: str) -> str:
     return f"reference/presets/{group}.md"
 
 
 def _preset_page(group: str) -> str:
     """Every preset of a group, as its file defines it."""
-    how = f"`+{group}=<name>` with `-m`" if group == "sweep" else f"`{group}=<name>`"
+    how = CHOSEN_BY.get(group, f"`{group}=<name>`")
     paths = sorted((CONF / group).rglob("*.yaml"))
     lines = [f"# Presets: {group}", "", f"Chosen by {how}; each is a file below `conf/{group}/`."]
+    lines += _overview() if group == "method" else []
     for path in paths:
         name = path.relative_to(CONF / group).with_suffix("").as_posix()
         lines += ["", f"## {name}", "", "```yaml", path.read_text().rstrip(), "```"]

@@ -59,9 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     merge = commands.add_parser(
         "merge", help="write a folder that stock transformers loads without this project"
     )
-    convert = commands.add_parser(
-        "convert", help="between our format and PEFT's, from loralib's and the article's"
-    )
+    convert = commands.add_parser("convert", help="from or to PEFT, or from loralib or the article")
     for command in (inspect, merge, convert):
         command.add_argument(
             "source",

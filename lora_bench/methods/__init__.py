@@ -132,7 +132,7 @@ class Method:
 
     @staticmethod
     def policy_trains(spec: Spec) -> bool:
-        """Whether the freezing policy trains parameters in every layer."""
+        """Whether the freezing policy trains parameters beyond those of the adapted layers."""
         m = spec.method
         return m.biases == "all" or m.layer_norms or m.embeddings
 

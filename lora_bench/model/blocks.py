@@ -23,7 +23,7 @@ Output = RobertaSelfOutput | RobertaOutput
 
 @dataclass(frozen=True)
 class Blocks:
-    """One layer's modules, each of all runs."""
+    """The modules of one layer, for every run."""
 
     layers: list[RobertaLayer]
     attentions: list[RobertaSelfAttention]

@@ -97,7 +97,7 @@ class SharedEncoder:
         self._on_device = {p.data_ptr(): p.data.to(spec.device) for p in self.encoder.parameters()}
 
     def copy(self) -> RobertaModel:
-        """An encoder with its own parameters, whose values are in the shared memory."""
+        """An encoder with parameters of its own that share their storage with this encoder."""
         memo: dict[int, Any] = {id(p): nn.Parameter(p.data) for p in self.encoder.parameters()}
         return copy.deepcopy(self.encoder, memo)
 

@@ -68,7 +68,7 @@ class DropoutStream:
         return out.bernoulli_(1 / rescale(p), generator=self._generator)
 
     def keep_mask(self, shape: torch.Size, p: float) -> Tensor:
-        """A float tensor of any shape: 0 with probability p, else the inverse of 1 - p."""
+        """A float tensor of any shape: 0 with probability p, else ``rescale(p)``."""
         return self.keep(shape, p).mul_(rescale(p))
 
 

@@ -113,7 +113,7 @@ def quiet() -> Iterator[None]:
 
 
 def stock_architecture(model: ModelSpec) -> bool:
-    """Whether transformers itself loads ``model`` as a RoBERTa: neither a BERT nor random."""
+    """Whether transformers itself loads ``model`` as ``RobertaModel``."""
     return model.source != TINY and _load(AutoConfig, model).model_type == "roberta"
 
 

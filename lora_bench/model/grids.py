@@ -45,7 +45,7 @@ class Grid:
 
     @property
     def longest(self) -> int:
-        """L."""
+        """L, the number of positions in a row of the grid."""
         return self.rows.shape[1]
 
 

@@ -23,7 +23,7 @@ class SequenceHead(nn.Module):
 
 
 class TokenHead(nn.Linear):
-    """transformers' head of RobertaForQuestionAnswering: one linear layer, without dropout.
+    """transformers' head of RobertaForQuestionAnswering: one linear layer; ``dropout`` is ignored.
 
     (T, D) -> (T, outputs), a row for every token.
     """

@@ -65,7 +65,7 @@ class Place:
     """The layers of all runs at one place among the layers that share an input.
 
     Attributes:
-        layers: one of each run.
+        layers: one layer of each run.
         number: number of the place.
         columns: its columns of the output.
         ranks: its columns of the inner activations: the highest rank, rounded up.

@@ -35,7 +35,7 @@ class LoraLinear(nn.Linear):
         out_features: width of the output.
         bias: whether the base layer has one.
         rank: r, number of columns of B.
-        alpha: numerator of the scaling, no unit.
+        alpha: numerator of the scaling.
         dropout: dropout probability on the input of the low-rank branch only.
         init: how A is initialized. ``kaiming``: uniform with a = sqrt(5), as in loralib and PEFT;
             ``gaussian``: N(0, 1), as in the article; ``gaussian_rank``: N(0, 1/rank), which makes

@@ -24,7 +24,7 @@ class Batch:
         labels: first axis B, in the shape that the task's loss takes; None if unlabelled.
         index: (B,) indices of the examples in their dataset.
         hidden: (T, D) the output of the first ``depth`` layers if it is known, else None.
-        depth: number of layers behind ``hidden``.
+        depth: number of layers already applied to produce ``hidden``.
         sizes: number of examples of each run; None: one run.
     """
 

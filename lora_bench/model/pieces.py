@@ -54,9 +54,9 @@ class Pieces:
             grids: the attention grids.
             height: R, the number of rows.
             device: device of the tensors.
-            parts: see above.
-            heads: see above.
-            zeros: see above.
+            parts: number of parts of a row: 3 for queries, keys and values.
+            heads: h.
+            zeros: whether padding cells are zero.
         """
         of_row = np.arange(parts * heads, dtype=np.int32).reshape(parts, 1, heads, 1)
         in_rows, start = [], 0

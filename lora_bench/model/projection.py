@@ -28,8 +28,8 @@ class Projection:
     Args:
         dtype: type of the matrix products; None: the type of the parameters.
         fixed: whether the layers stay as they are: which modules and parameters there are, which
-            of them are trained, and which updates are merged. Looking at all of them in each
-            call takes longer than a GPU needs for their products.
+            of them are trained, and which updates are merged. Inspecting them at each call takes
+            longer than a GPU needs for their products.
     """
 
     def __init__(self, dtype: torch.dtype | None = None, *, fixed: bool = False):

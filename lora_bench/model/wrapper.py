@@ -66,7 +66,8 @@ class LoraWrapperRoberta(nn.Module):
             token).
         num_classes: number of classes for ``glue``, 1 for regression. Not needed for SQuAD,
             which has 2 outputs, or 3 with the article's head for v2.
-        dropout_rate: dropout of hidden states, attention and head.
+        dropout_rate: dropout of hidden states, attention and head; of the head only if
+            ``model_id`` is an encoder that is already loaded.
         model_id: hub id or folder, or an encoder that is already loaded.
         lora_rank: rank of the update on query and value, with alpha = rank and A ~ N(0, 1) as in
             the article. None: no update and every parameter trainable.

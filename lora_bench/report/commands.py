@@ -31,16 +31,17 @@ MEANING = {
     "best": "Score of each run's best epoch, chosen on the data it is reported on",
 }
 READING = """\
-Percent: {statistic} ± standard deviation over seeds; the number of seeds is in the table's title, \
-or after a score with a different number. {bold}; without bold, no system is shown to be better \
-than all others. A system is named by its method and rank and by the settings that differ between \
-the systems of its method; `recipe` lists settings that differ between all systems, unless they \
-are at their default. `chance` is a constant guess; for generated data, `bag of words` is a linear \
-model on word counts and `ceiling` a perfect model against the noisy labels. Parameters: trained \
-parameters without the head; `trained` includes the head; `file` is the size of the saved file; \
-`train`, `tokens/s` (real tokens of training) and `peak` (memory of the process) are medians. \
-Differences come with a 95 % interval (BCa bootstrap) and the number of common seeds with which a \
-paired t-test would show a difference of that size in 80 % of cases."""
+Percent: {statistic} ± standard deviation over seeds; the number of seeds is in the table's \
+title, or after a score from a different number of seeds. {bold}; without bold, no system is \
+shown to be better than all others. A system is named by its method and rank and by the settings \
+that differ between the systems of its method; `recipe` lists settings that vary across systems, \
+unless they are at their default. `chance` is the score of a constant guess; for generated data, \
+`bag of words` is that of a linear model on word counts and `ceiling` that of a perfect model on \
+the noisy labels. Parameters: trained parameters without the head; `trained` includes the head; \
+`file` is the size of the saved file; `train`, `tokens/s` (real tokens of training) and `peak` \
+(memory of the process) are medians. Differences come with a 95 % interval (BCa bootstrap) and \
+the number of common seeds with which a paired t-test would show a difference of that size in 80 \
+% of cases."""
 
 
 def _tables(args: argparse.Namespace, runs: pd.DataFrame) -> None:

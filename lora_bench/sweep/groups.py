@@ -7,7 +7,7 @@ from ..training.compatible import shared_settings
 from ..training.prepared import Planned
 
 # Matrix products reach the machine's rate at a few thousand tokens per step, and a larger group
-# only delays the first record: see results/speed/group.md.
+# only delays the first record: see results/speed/avx2/group.md.
 ENOUGH_EXAMPLES = 256  # examples per step, over all runs of a group
 
 

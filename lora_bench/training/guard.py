@@ -21,7 +21,7 @@ class Guard:
     """What the fused AdamW does to its gradients on the GPU; both are scalars there.
 
     Attributes:
-        divisor: of the gradients, 1 or more, so that their norm is at most ``max_grad_norm``.
+        divisor: divides the gradients, so that their norm is at most ``max_grad_norm``; at least 1.
         skip: 1 if the loss is not finite and the step is left out, else 0.
     """
 

@@ -170,7 +170,7 @@ def _warn_of_missing_bf16(spec: Spec) -> None:
     if lacks_bf16(spec):
         print(
             "precision=bf16: this CPU has no instructions for it (AVX-512 or AMX), so matrix "
-            "products are computed in fp32 and rounded: bf16 saves memory, but no time",
+            "products are computed in fp32 and rounded: bf16 saves memory, but takes longer",
             file=sys.stderr,
         )
 

@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stopped(BaseException):
-    """The process was asked to stop; every run of the group has a checkpoint."""
+    """The process was asked to stop; runs whose methods can save their state have a checkpoint."""
 
 
 class StopSignals:
