@@ -38,6 +38,20 @@ def test_every_preset_trains_moves_its_adapter_and_reloads(tiny_spec, method, ta
     assert done.parameters["trained"] == trained  # nothing else of the encoder
 
 
+def test_ia3_rescales_keys_values_and_the_hidden_layer_of_the_feed_forward_block(tiny_spec):
+    """Section 3.3 of the paper: l_k * K, l_v * V and (l_ff * gelu(W_1 x)) W_2."""
+    trainee = Trainee(tiny_spec("method=peft_ia3"), make_task(tiny_spec().task), yes_data())
+    layer = trainee.model.encoder.encoder.layer[0]
+    adapted = [name for name, _ in layer.named_parameters() if "ia3_l" in name]
+    assert [name.rsplit(".ia3_l")[0] for name in adapted] == [
+        "attention.self.key", "attention.self.value", "output.dense"]  # fmt: skip
+    for module in (layer.attention.self.key, layer.attention.self.value, layer.output.dense):
+        vector = module.ia3_l["default"].data.uniform_(0.5, 2)
+        x, plain = torch.randn(3, module.in_features), module.base_layer
+        expected = plain(x * vector) if module is layer.output.dense else plain(x) * vector.T
+        torch.testing.assert_close(module(x), expected)
+
+
 @pytest.mark.parametrize("targets", [["query", "value"], list(TARGETS)], ids=["q+v", "all linear"])
 @pytest.mark.parametrize("task_name", mostly_slow(["rte", "squad_v1"], ["rte"]))
 def test_50_steps_lose_what_pefts_lora_loses(tiny_spec, task_name, targets):
@@ -163,8 +177,16 @@ def test_settings_read_from_the_source_are_those_of_pefts_dataclasses():
             "the start has its own random projection; set method.args.projection_prng_key for both",
         ),
         (
+            ["+method.args.init_lora_weights=pissa_niter_4", "init_from=another"],
+            "init_from=another: init_lora_weights=pissa_niter_4 draws base weights that the start",
+        ),
+        (
+            ["method=peft_adalora", "method.args.init_r=8"],
+            "method.args.init_r=8: must be 9 or more",
+        ),
+        (
             ["method=peft_ia3", "method.args.feedforward_modules=[query]"],
-            "method.args.feedforward_modules=query: must be one of key, value, intermediate.dense",
+            "method.args.feedforward_modules=query: must be one of key, value, output.dense",
         ),
         (["method=peft_boft", "method.args.boft_n_butterfly_factor=2"], "must be 1"),
         (["method=peft_ln_tuning", "method.layer_norms=true"], "does not read it"),

@@ -18,8 +18,9 @@ from lora_bench.training.trainee import Trainee
 
 from .helpers import every, mostly_slow, random_batch, yes_data
 from .test_group import MEMBERS, RECIPE, assert_equal, specs_of, trainees
-from .test_settings import METHODS, cached_encoder, small
+from .test_settings import METHODS, SMALL, cached_encoder, small
 
+IN_FP32 = {"qlora", "peft_fourierft"}  # whose packages compute in fp32
 ODD = 45  # examples: the last batch is smaller, and its parts are unequal
 
 
@@ -64,6 +65,17 @@ def test_parts_of_a_step_have_the_gradient_of_the_whole(tiny_spec, kind):
             torch.testing.assert_close(parameter, found, atol=1e-9, rtol=1e-9, msg=name)
         losses = [[epoch["loss"] for epoch in t.epochs] for t in (one, other)]
         assert losses[0] == pytest.approx(losses[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("method", every(6, sorted({*METHODS} - IN_FP32)))
+def test_parts_of_a_step_have_the_gradient_of_the_whole_in_every_method(tiny_spec, method):
+    """A method may add to the gradient, as AdaLoRA does: once in a step, not once in a part."""
+    words = [f"method={method}", *SMALL.get(method, []), "train.dropout=0"]
+    words += ["train.batch_size=16", "train.lr=1e-3", "train.epochs=1"]
+    one, other = (trained(tiny_spec(*words, f"train.accumulate={n}")) for n in (1, 3))
+    found = other.model.trained_state()
+    for name, parameter in one.model.trained_state().items():
+        torch.testing.assert_close(parameter, found[name], atol=1e-9, rtol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize("count", mostly_slow([2, 4], [2]))

@@ -179,7 +179,7 @@ class Method:
         decay, lr = spec.train.weight_decay, spec.train.lr
         trained = [p for p in model.parameters() if p.requires_grad]
         matrices = [p for p in trained if p.ndim > 1]
-        vectors = [p for p in trained if p.ndim <= 1]  # biases and LayerNorms
+        vectors = [p for p in trained if p.ndim <= 1]  # biases, LayerNorms
         groups = [
             {"params": parameters, "weight_decay": rate}
             for parameters, rate in ((matrices, decay), (vectors, 0.0))

@@ -79,6 +79,7 @@ UNDERSTOOD: dict[str, frozenset[str]] = {
 }
 # Initializations of LoRA that need only the weights.
 INITS = re.compile("gaussian|orthogonal|olora|pissa(_niter_[1-9][0-9]*)?")
+RANDOM_BASE = "pissa_niter_"  # subtracts a randomized SVD from the base weights
 # What PEFT raises, or warns about and ignores, if a value does not fit.
 REFUSALS = (AttributeError, KeyError, TypeError, ValueError, Warning, re.error)
 
@@ -131,6 +132,10 @@ class Peft(Method):
         if spec.init_from is not None and seeds:
             reason = f"the start has its own random projection; set method.args.{seeds[0]} for both"
             raise SpecError("init_from", spec.init_from, reason)
+        init = str(spec.method.args.get("init_lora_weights"))
+        if spec.init_from is not None and init.startswith(RANDOM_BASE):
+            reason = f"init_lora_weights={init} draws base weights that the start does not fit"
+            raise SpecError("init_from", spec.init_from, f"{reason}; use pissa for both")
 
     @classmethod
     def check_args(cls, spec: Spec) -> None:
@@ -142,9 +147,10 @@ class Peft(Method):
             if name == "boft_n_butterfly_factor" and value != 1:
                 # PEFT compiles the extension at run time and warns where it cannot.
                 raise SpecError(path, value, "PEFT uses 1 without its CUDA extension; must be 1")
-            if name == "feedforward_modules":
+            targets = spec.method.args.get("target_modules")
+            if name == "feedforward_modules" and isinstance(targets, list):  # no pattern
                 for module in value if isinstance(value, list) else [value]:
-                    one_of(path, module, tuple(spec.method.args.get("target_modules", ())))
+                    one_of(path, module, tuple(targets))
             if name in ours:
                 raise SpecError(path, value, f"use method.{ours[name]}")
             takes = UNDERSTOOD.get(str(kind), fields.keys() - ours.keys())

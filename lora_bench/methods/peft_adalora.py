@@ -53,7 +53,7 @@ class AdaLora(Peft):
         if args["tinit"] + args["tfinal"] >= 1:
             reason = f"must be below 1 together with method.args.tinit={args['tinit']}"
             raise SpecError("method.args.tfinal", args["tfinal"], reason)
-        for name, low in (("target_r", 1), ("init_r", args["target_r"]), ("deltaT", 1)):
+        for name, low in (("target_r", 1), ("init_r", args["target_r"] + 1), ("deltaT", 1)):
             check_count(f"method.args.{name}", args[name], low)
 
     def config_arguments(self, spec: Spec) -> dict[str, Any]:
@@ -97,11 +97,14 @@ def _add_orthogonality(
         factor: Q (rank, in), or P (out, rank).
         transposed: whether F is the factor's transpose, as for P.
         weight: weight of the penalty.
-        gradient: gradient of the loss, with the shape of ``factor``.
+        gradient: gradient of the loss, or of its part (``train.accumulate``), with the shape of
+            ``factor``.
 
     Returns:
-        The sum of both gradients.
+        The sum of both gradients; in later parts of a step only that of the loss.
     """
+    if factor.grad is not None:
+        return gradient
     f = factor.detach().T if transposed else factor.detach()  # (rank, D)
     gap = f @ f.T
     gap.diagonal().sub_(1.0)

@@ -9,8 +9,8 @@ from transformers.models.roberta.modeling_roberta import RobertaOutput
 class Bottleneck(nn.Module):
     """``x + up(gelu(down(x)))``, close to the identity at the start.
 
-    Weights are drawn from a truncated normal distribution with standard deviation 1e-3 and biases
-    are zero, as in google-research/adapter-bert.
+    Weights are drawn from a normal distribution with standard deviation 1e-3 and biases are zero,
+    as in google-research/adapter-bert, which also cuts it at two standard deviations.
 
     Args:
         hidden_size: D, width of input and output.

@@ -174,7 +174,7 @@ class Trainee:
             )
         self.step_count += 1
         self.method.after_step(self.model, self.step_count)
-        rate = float(self.schedule.get_last_lr()[0])
+        rate = float(self.optimizer.param_groups[0]["lr"])  # of ReLoRA's warm-ups too
         self.logger.log(self.step_count, {"train/loss": loss, "train/lr": rate})
         self.schedule.step()
         examples = sum(map(len, batch))
