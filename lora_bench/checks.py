@@ -9,6 +9,7 @@ from omegaconf import MISSING
 from pydantic import ValidationError
 
 MAX_COUNT = 2**31 - 1  # the largest count that the arrays and seeds of every library accept
+MIN_LENGTH = 8  # tokens of an example
 MAX_MESSAGE = 1500  # characters of a message
 # A name becomes part of a folder name.
 MAX_NAME = 64
@@ -109,7 +110,7 @@ def _check_sizes(spec: Any) -> None:
         ("train.batch_size", train.batch_size, 1),
         ("train.accumulate", train.accumulate, 1),
         ("train.patience", train.patience, 1),
-        ("train.max_length", train.max_length, 8),
+        ("train.max_length", train.max_length, MIN_LENGTH),
         ("eval_batch_size", spec.eval_batch_size, 1),
         ("group", spec.group, 1),
         ("data.toy_train", data.toy_train, 1),

@@ -129,6 +129,11 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+def expanded(path: str) -> Path:
+    """A path with ``~`` as the home folder; unchanged if it names a user that does not exist."""
+    return Path(os.path.expanduser(path))
+
+
 def parse_json(text: str) -> Any:
     """The value that a JSON text holds.
 

@@ -6,6 +6,7 @@ scored on the same examples, it also prints the interval of their difference and
 is either right or wrong, the p-value of McNemar's test.
 """
 
+import numbers
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,10 +87,13 @@ class Scored:
     @cached_property
     def right(self) -> np.ndarray | None:
         """Whether each example is right (n,); None if it can be in between."""
+        reference = self.table["reference"].iloc[0]
+        if isinstance(reference, str):  # a label
+            return (self.table["prediction"] == self.table["reference"]).to_numpy()
+        if isinstance(reference, numbers.Real):  # a target
+            return None
         if self.of_each is not None and np.isin(self.of_each, (0.0, 1.0)).all():
             return self.of_each == 1.0
-        if isinstance(self.table["reference"].iloc[0], str):  # a label
-            return (self.table["prediction"] == self.table["reference"]).to_numpy()
         return None
 
 

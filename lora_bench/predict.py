@@ -1,5 +1,6 @@
 """``python -m lora_bench.predict RUN ...``: files for the GLUE server from finished runs."""
 
+import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import argcomplete
 
 from . import record as records
-from .checks import SpecError, UserError
+from .checks import SpecError, UserError, counted
 from .data import DataError, load_split, source_of
+from .files import expanded
+from .model.source import fingerprint
 from .program import Parser, check_folder, program
 from .spec import DataSpec, Spec
 from .tasks import check_submission, make_task
@@ -66,6 +69,10 @@ def write_submission(
             f"{folder}: the adapter is missing; move this folder away and run again: "
             f"{record.command}"
         )
+    before, now = record.where.get("model.fingerprint"), fingerprint(spec.model)
+    if before not in (None, now):
+        reason = f"has changed since {folder} was trained ({before}, now {now})"
+        raise UserError(f"model.source={spec.model.source}: {reason}")
     task, tokenizer = make_task(spec.task), load_tokenizer(spec.model)
     model = build(spec, task, get_method(spec.method), Streams(spec.seed))
     load_adapter(adapter, model)
@@ -73,6 +80,10 @@ def write_submission(
     written = []
     for split, name in files.items():
         rows = _every_row(task, spec.data, split)
+        expected = spec.task.official_rows.get(split, len(rows))
+        if len(rows) != expected:
+            given = f"{counted(len(rows), 'row')} of {expected:,}"
+            print(f"{name}: {given}; a server refuses it", file=sys.stderr)
         encoded = task.encode(rows, tokenizer, spec.train.max_length)
         (outputs,) = predict(Group([model]), task, encoded, spec)
         predictions = task.decode(outputs, rows, encoded)
@@ -103,7 +114,7 @@ def _planned(folder: Path, root: str | None) -> tuple[records.Record, Spec, dict
             reason = f"has no effect on {folder}, whose data={spec.data.source} reads no folder"
             raise UserError(f"--data-root {root}: {reason}")
         spec.data.root = root
-    if spec.data.root is not None and not Path(spec.data.root).expanduser().is_dir():
+    if spec.data.root is not None and not expanded(spec.data.root).is_dir():
         name = "data.root=" if root is None else "--data-root "
         raise UserError(f"{name}{spec.data.root}: no such folder; --data-root must name the data")
     found = {s: name for s, name in files.items() if source.has(spec.task, spec.data, s)}

@@ -2,10 +2,10 @@
 
 import pytest
 
-from lora_bench.data import DataError, load, load_split, table
+from lora_bench.data import DataError, load, load_split, local, table
 from lora_bench.data.__main__ import check
 from lora_bench.data.__main__ import main as data_main
-from lora_bench.spec import TaskSpec
+from lora_bench.spec import DataSpec, TaskSpec
 from lora_bench.tasks import make_task
 
 from .conftest import compose_in
@@ -327,6 +327,23 @@ def own(tmp_path, suffix, text, **changes):
     task = TaskSpec(name="own", columns=["text"], **changes)
     (tmp_path / f"own{suffix}").write_text(text)
     return table.read(tmp_path / f"own{suffix}", task, "train", skip_bad=False).rows
+
+
+def test_a_nul_in_json_is_refused_as_in_other_files(tmp_path):
+    with pytest.raises(DataError, match="line 1: column text holds a NUL character"):
+        own(tmp_path, ".jsonl", '{"text": "a\\u0000b", "label": "x"}', labels=["x", "y"])
+
+
+def test_a_file_beside_a_linked_folder_is_beside_the_link(tmp_path):
+    task = TASKS["mnli"]
+    (tmp_path / "elsewhere" / "MNLI").mkdir(parents=True)
+    (tmp_path / "glue" / "diagnostic").mkdir(parents=True)
+    (tmp_path / "glue" / "MNLI").symlink_to(tmp_path / "elsewhere" / "MNLI")
+    path = tmp_path / "glue" / "diagnostic" / "diagnostic-full.tsv"
+    path.touch()
+    data = DataSpec(source="local", root=str(tmp_path / "glue"))
+    assert local.has(task, data, "diagnostics")
+    assert local.file_of(task, tmp_path / "glue", "diagnostics") == path
 
 
 @pytest.mark.parametrize("label", ["null", '["a"]', '{"a": 1}', "true"])

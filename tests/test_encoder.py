@@ -24,9 +24,10 @@ from lora_bench.model.encoder import (
 )
 from lora_bench.model.source import fingerprint, locate, of_hub
 from lora_bench.spec import ModelSpec
+from lora_bench.training.prepared import Prepared
 
 from .conftest import MINILM
-from .helpers import every
+from .helpers import every, write_roberta
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,6 +44,19 @@ def test_bert_becomes_roberta_exactly(padding):
     ids, types = torch.randint(1, 90, (3, 20)), torch.randint(0, 2, (3, 20))
     ours = roberta(ids, token_type_ids=types).last_hidden_state
     assert (ours - bert(ids, token_type_ids=types).last_hidden_state).abs().max() == 0
+
+
+def test_the_cache_of_encoded_rows_depends_on_every_file_of_the_tokenizer(tiny_spec, tmp_path):
+    """The side on which texts are cut is in tokenizer_config.json alone."""
+    words = ["task=rte", "train.max_length=16"]
+    kept = {}
+    for side in ("right", "left"):
+        base = write_roberta(tmp_path / side, ModelSpec(name="tiny", source="random:tiny"))
+        path = base / "tokenizer_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "truncation_side": side}))
+        spec = tiny_spec(*words, f"model.source={base}", f"cache_dir={tmp_path}/cache")
+        kept[side] = Prepared(spec).encoded["train"].input_ids.tolist()
+    assert kept["right"] != kept["left"]
 
 
 def test_minilm_loads_without_a_pooler():

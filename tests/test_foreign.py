@@ -120,6 +120,10 @@ CONTRADICTIONS = [
     ({"r": 8}, "r=8: the matrices have rank 4"),
     ({"r": "4"}, 'r="4": must be a valid integer'),
     ({"lora_alpha": None}, "lora_alpha=null"),
+    (
+        {"modules_to_save": ["classifier", "classifier.dense"]},
+        "classifier.dense is inside another saved module",
+    ),
     ({"lora_alpha": -1}, "method.alpha=-1.0: must be a finite number above 0"),
     ({"lora_dropout": 2}, "method.dropout=2.0: must be at least 0"),
     ({"target_modules": ["query"]}, "value: the configuration does not name them"),

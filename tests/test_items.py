@@ -41,6 +41,18 @@ def test_the_interval_of_an_accuracy_is_that_of_a_proportion():
     assert (run_.right == right).all() and (run_.of_each == right).all()
 
 
+def test_a_constant_guess_is_right_where_it_agrees_with_the_reference():
+    """Its Matthews correlation is 0 for each example, for every resample and as a whole."""
+    references = np.array([0, 1, 1, 0, 1])
+    task = make_task(TASKS["cola"])
+    rows = [{"label": int(label)} for label in references]
+    guess = Scored("key", task, "validation", task.stored(np.ones(5, int), rows), None)
+    assert guess.metric == "matthews" and (guess.right == (references == 1)).all()
+    task = make_task(TASKS["stsb"])
+    guess = task.stored(np.full(4, 2.5), [{"label": float(target)} for target in range(4)])
+    assert Scored("key", task, "validation", guess, None).right is None
+
+
 @pytest.mark.slow
 def test_a_metric_that_is_no_mean_is_computed_again_for_each_resample():
     rng = np.random.default_rng(1)

@@ -53,10 +53,9 @@ def test_the_zip_holds_all_and_says_what_is_missing(tiny_spec, tmp_path, capsys)
     main([*folders, "--out", str(tmp_path / "out")])
     with zipfile.ZipFile(tmp_path / "out" / "submission.zip") as archive:
         assert sorted(archive.namelist()) == ["AX.tsv", "CoLA.tsv", "MNLI-m.tsv", "MNLI-mm.tsv"]
-    assert (
-        "the server needs 7 more: MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI"
-        in capsys.readouterr().out
-    )
+    said = capsys.readouterr()
+    assert "the server needs 7 more: MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI" in said.out
+    assert "CoLA.tsv: 13 rows of 1,063; a server refuses it" in said.err
 
 
 def test_two_runs_of_a_task_are_refused_and_old_files_stay_out_of_the_zip(
@@ -144,6 +143,15 @@ def test_a_folder_of_data_for_a_run_that_reads_none_is_refused(tiny_spec, tmp_pa
         main([str(path.parent), "--out", str(tmp_path / "out"), "--data-root", str(tmp_path)])
     line = f"error: --data-root {tmp_path}: has no effect on {path.parent}, whose data={source}"
     assert str(caught.value) == f"{line} reads no folder"
+
+
+def test_the_home_folder_of_a_user_who_does_not_exist_is_no_folder(tiny_spec, tmp_path):
+    folder = folder_of(finished(tiny_spec, tmp_path, "rte"))
+    with pytest.raises(SystemExit, match="--data-root ~nosuchuser: no such folder"):
+        main([str(folder), "--out", str(tmp_path / "out"), "--data-root", "~nosuchuser"])
+    for word in ("data.root='~nosuchuser'", "model.source='~nosuchuser'"):
+        with pytest.raises(UserError, match=r"~nosuchuser: no such folder"):
+            run(tiny_spec("task=rte", "data=local", f"data.root={tmp_path}/glue", word))
 
 
 def test_a_folder_of_data_that_is_not_there_is_named(tiny_spec, tmp_path):

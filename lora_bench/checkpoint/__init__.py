@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checks import SpecError
 from ..files import whole_folder
+from ..methods import get_method
 from ..provenance import provenance
 from ..spec import MethodSpec, Spec
 from .facts import FACTS as FACTS
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from ..model.wrapper import LoraWrapperRoberta
 
-
+SAMPLED = 61  # a prime, so that no column of a matrix is sampled alone
+SAMPLED_MARK = "v2:"  # begins a fingerprint of sampled numbers; older ones are of the embeddings
 ADAPTER = "adapter"  # folder of the last epoch's adapter, in the folder of its run
 BEST_ADAPTER = "adapter_best"
 EPOCHS = {"last": ADAPTER, "best": BEST_ADAPTER}
@@ -162,7 +164,26 @@ def write(
 
 
 def base_fingerprint(model: "LoraWrapperRoberta") -> str | None:
-    """Hash of the word embeddings, to distinguish base models; None if they are trained."""
+    """Hash of the base model's frozen weights, to distinguish base models; None if there are none.
+
+    Of every SAMPLED-th number, which is enough to notice another checkpoint or a merged update.
+    Weights inside of PEFT's layers are left out, because PiSSA and OLoRA change them.
+    """
+    saved, content = model.trained_state().keys(), hashlib.sha256()
+    frozen = [
+        (name, p.detach())
+        for name, p in model.encoder.named_parameters()
+        if not p.requires_grad and p.is_floating_point() and ".base_layer." not in name
+    ]
+    frozen = [(name, p) for name, p in frozen if f"encoder.{name}" not in saved]
+    for name, parameter in frozen:
+        content.update(name.encode())
+        content.update(parameter.flatten()[::SAMPLED].cpu().numpy().tobytes())
+    return SAMPLED_MARK + content.hexdigest()[:16] if frozen else None
+
+
+def _embeddings_fingerprint(model: "LoraWrapperRoberta") -> str | None:
+    """Hash of the word embeddings, as older adapters state it; None if they are trained."""
     words = model.encoder.embeddings.word_embeddings.weight
     if words.requires_grad:
         return None
@@ -185,16 +206,19 @@ def start_from(folder: Path, model: "LoraWrapperRoberta", method: MethodSpec) ->
     Args:
         folder: folder of the adapter.
         model: model that gets it.
-        method: how the model was made; another scaling would make the update another function.
+        method: how the model was made; with another scaling, for example, the same tensors would
+            compute another function.
 
     Raises:
-        AdapterError: see ``load_adapter``; or the adapter has another scaling.
+        AdapterError: see ``load_adapter``; or the adapter computes another function.
     """
-    before = _load(folder, model, lambda name: not name.startswith("head."))["method"]
-    for name in ("rank", "alpha", "rank_stabilized"):
-        if before[name] != getattr(method, name):
-            given = f"method.{name}={getattr(method, name)}"
-            raise AdapterError(f"{folder}: has {name}={before[name]}, and the run {given}")
+    facts = _load(folder, model, lambda name: not name.startswith("head."))
+    there = MethodSpec(**facts["method"])
+    before, now = (get_method(m).function(m) for m in (there, method))
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            given = f"method.{name}={now.get(name)}"
+            raise AdapterError(f"{folder}: has {name}={before.get(name)}, and the run {given}")
 
 
 def _load(
@@ -205,13 +229,15 @@ def _load(
 
     facts, path = read_facts(folder), folder / WEIGHTS
     state = {name: t for name, t in read_safetensors(path).items() if wanted(name)}
-    before, now = facts["base_fingerprint"], base_fingerprint(model)
-    if None not in (before, now) and before != now:
-        raise AdapterError(
-            f"{folder}: was trained on another base model (embeddings {before}, here {now})"
-        )
     fit(folder, state, model, wanted)
     # last, so that a difference of names or shapes is reported first
+    before = facts["base_fingerprint"]
+    is_sampled = str(before).startswith(SAMPLED_MARK)
+    now = base_fingerprint(model) if is_sampled else _embeddings_fingerprint(model)
+    if None not in (before, now) and before != now:
+        raise AdapterError(
+            f"{folder}: was trained on another base model (fingerprint {before}, here {now})"
+        )
     check_hash(folder, facts["weights_sha256"])
     return facts
 

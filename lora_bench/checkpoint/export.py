@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from ..files import whole_folder
+from ..files import expanded, whole_folder
 from ..methods import require
 from ..methods.peft import Peft
 from ..model.encoder import load_encoder, load_tokenizer, quiet, stock_architecture
@@ -156,7 +156,7 @@ def _base(spec: Spec, out: Path) -> str:
     """The base model of a PEFT folder: its source, or a copy next to it in RoBERTa's layout."""
     source = spec.model.source
     if stock_architecture(spec.model):
-        of_hub = not source.startswith("package:") and not Path(source).expanduser().is_dir()
+        of_hub = not source.startswith("package:") and not expanded(source).is_dir()
         return source if of_hub else str(locate(spec.model).absolute())
     base = load_encoder(spec.model, dropout=0.0)
     base.config.architectures = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..checks import UserError, first_line, first_problem
+from ..checks import MIN_LENGTH, UserError, first_line, first_problem
 from ..files import parse_json
 from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, TrainSpec, stem_of
 from .formats import FORMAT, upgrade
@@ -108,7 +108,7 @@ def spec_of(folder: Path) -> Spec:
 
 def partial_spec(task: TaskSpec, model: ModelSpec, method: MethodSpec, **other: Any) -> Spec:
     """A Spec without a recipe: an adapter needs none."""
-    nothing = TrainSpec(epochs=1, batch_size=1, lr=1.0, dropout=0.0)
+    nothing = TrainSpec(epochs=1, batch_size=1, lr=1.0, dropout=0.0, max_length=MIN_LENGTH)
     return Spec(task=task, model=model, method=method, train=nothing, **other)
 
 

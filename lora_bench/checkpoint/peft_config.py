@@ -152,6 +152,10 @@ def _check(path: Path, facts: LoraFacts) -> None:
             "ranks of modules; must be true, false, gaussian or orthogonal (save it as plain LoRA: "
             "PEFT's save_pretrained with path_initial_model_for_weight_conversion)"
         )
+    saved = facts.modules_to_save or []
+    if inner := [name for name in saved for outer in saved if name.startswith(f"{outer}.")]:
+        reason = "is inside another saved module; PEFT cannot load it either"
+        raise AdapterError(f"{path}: modules_to_save={_shown(saved)}: {inner[0]} {reason}")
     if facts.layers_pattern not in (None, "", [], "layer", ["layer"]):
         raise AdapterError(f"{path}: layers_pattern={facts.layers_pattern}: must be layer")
     for key in ("target_modules", "exclude_modules"):

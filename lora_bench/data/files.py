@@ -29,12 +29,14 @@ def decoded(path: Path) -> str:
     return text
 
 
-def no_surrogate(name: str, text: str) -> None:
-    """Refuse a text with half of a surrogate pair, which JSON can hold and UTF-8 cannot.
+def check_characters(name: str, text: str) -> None:
+    """Refuse a text with a NUL, or with half of a surrogate pair, which only JSON can hold.
 
     Raises:
         ValueError: names the text.
     """
+    if "\0" in text:
+        raise ValueError(f"{name} holds a NUL character; must be text")
     try:
         text.encode()
     except UnicodeEncodeError as error:

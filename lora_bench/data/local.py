@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files import expanded
 from ..spec import DataSpec, TaskSpec
 from . import DataError, Rows
 
@@ -19,14 +20,19 @@ def load(task: "Task", data: DataSpec, split: str) -> Rows:
     Raises:
         DataError: names the file, the line, the value and what is allowed.
     """
-    path = file_of(task.spec, Path(data.root or "").expanduser(), split)
+    path = file_of(task.spec, expanded(data.root or ""), split)
     return task.read(path, split, data.skip_bad)
 
 
 def has(task: TaskSpec, data: DataSpec, split: str) -> bool:
     """Whether the file of a split exists."""
-    folder = Path(data.root or "").expanduser() / task.local.folder
-    return split in task.local.files and (folder / task.local.files[split]).is_file()
+    root = expanded(data.root or "")
+    return split in task.local.files and _path(task, root, split).is_file()
+
+
+def _path(task: TaskSpec, root: Path, split: str) -> Path:
+    # normalized, so that ../ in a file's name is beside a linked folder, not beside its target
+    return Path(os.path.normpath(root / task.local.folder / task.local.files[split]))
 
 
 def file_of(task: TaskSpec, root: Path, split: str) -> Path:
@@ -41,7 +47,7 @@ def file_of(task: TaskSpec, root: Path, split: str) -> Path:
     if split not in task.local.files:
         known = ", ".join(task.local.files) or "none: conf/task gives no local files"
         raise DataError(f"task={task.name} has no local split {split}; it has {known}")
-    path = root / task.local.folder / task.local.files[split]
+    path = _path(task, root, split)
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "no such file"
         raise DataError(f"{path}: {what}; data=local expects split {split} of {task.name} there")

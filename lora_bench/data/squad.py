@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ..checks import counted
 from ..files import parse_json
 from . import DataError, Rows
-from .files import decoded, no_surrogate, shown
+from .files import check_characters, decoded, shown
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ def _row(title: str, context: str, question: Any) -> dict[str, Any]:
         raise ValueError(f"context is {shown(context)}; must be text")
     texts = {"title": title, "context": context, "id": question["id"]}
     for name, text in (texts | {"question": question["question"]}).items():
-        no_surrogate(name, text)
+        check_characters(name, text)
     answers = question.get("answers")
     if not isinstance(answers, list):
         raise ValueError(f"answers is {shown(answers)}; must be a list")

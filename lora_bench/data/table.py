@@ -15,7 +15,7 @@ from ..checks import SpecError, counted
 from ..files import parse_json
 from ..spec import LocalLayout, TaskSpec
 from . import DataError, Rows
-from .files import decoded, no_surrogate, shown
+from .files import check_characters, decoded, shown
 
 Fields = dict[str, Any]  # column of the file -> its value
 # Settings of a task that describe tables; folder and files locate those of every format.
@@ -68,6 +68,11 @@ def check_layout(task: TaskSpec) -> None:
         raise SpecError("task.local.columns", local.columns, f"lacks {', '.join(missing)}")
     if len(labels) != len(task.labels):
         raise SpecError("task.local.label_values", labels, "must be one for each label")
+    if len(set(labels)) < len(labels):
+        raise SpecError("task.local.label_values", labels, "must not contain duplicates")
+    if local.label in columns.values():
+        reason = f"names {local.label}, the column of the label"
+        raise SpecError("task.local.columns", local.columns, reason)
     for column, pattern in local.patterns.items():
         try:
             re.compile(pattern)
@@ -213,7 +218,7 @@ def _row(fields: Fields, task: TaskSpec, split: str) -> dict[str, Any]:
             raise ValueError(f"column {column} is {shown(text)}; must be text")
         if not text.strip():
             raise ValueError(f"column {column} is empty; must be text")
-        no_surrogate(f"column {column}", text)
+        check_characters(f"column {column}", text)
         row[column] = text
     if label is not None:
         row["label"] = _label(fields[label], task)

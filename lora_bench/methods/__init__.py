@@ -120,6 +120,14 @@ class Method:
         cls.check_args(spec)
 
     @classmethod
+    def function(cls, method: MethodSpec) -> dict[str, Any]:
+        """The settings, beside the adapter's tensors, that determine what it computes.
+
+        A run starts from an adapter of another only if they agree (``init_from``).
+        """
+        return {name: getattr(method, name) for name in ("rank", "alpha", "rank_stabilized")}
+
+    @classmethod
     def lowest_trained(cls, spec: Spec) -> int | None:
         """Index of the lowest layer that may have a trained parameter; None: only the head has."""
         layers = spec.method.layers if "layers" in cls.reads_in(spec) else None

@@ -7,10 +7,10 @@ al. 2021, arXiv 2005.00247) one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..checks import check_count
-from ..spec import Spec
+from ..spec import MethodSpec, Spec
 from . import Method, arguments, one_of
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class Adapter(Method):
         args = arguments(spec, AdapterArgs)
         check_count("method.args.bottleneck", args.bottleneck, 1)
         one_of("method.args.placement", args.placement, ("houlsby", "pfeiffer"))
+
+    @classmethod
+    def function(cls, method: MethodSpec) -> dict[str, Any]:
+        """See ``Method.function``."""
+        return {"args.placement": method.args["placement"]}
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Add a bottleneck at each place and freeze the rest."""

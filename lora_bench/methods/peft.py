@@ -12,7 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..checks import SpecError, one_line
-from ..spec import Spec
+from ..spec import MethodSpec, Spec
 from . import POLICY, Method, adapted_modules, one_of, require
 from ._peft_modules import check_modules
 from ._peft_source import config_fields, peft_types
@@ -79,6 +79,11 @@ UNDERSTOOD: dict[str, frozenset[str]] = {
 }
 # Initializations of LoRA that need only the weights.
 INITS = re.compile("gaussian|orthogonal|olora|pissa(_niter_[1-9][0-9]*)?")
+# Arguments that choose initial values or act in training only.
+OF_TRAINING = frozenset(
+    {"beta1", "beta2", "deltaT", "init_logits_std", "init_vector_bank_bound", "init_weights"}
+    | {"orth_reg_weight", "tfinal", "tinit"}
+)
 RANDOM_BASE = "pissa_niter_"  # subtracts a randomized SVD from the base weights
 # What PEFT raises, or warns about and ignores, if a value does not fit.
 REFUSALS = (AttributeError, KeyError, TypeError, ValueError, Warning, re.error)
@@ -180,6 +185,16 @@ class Peft(Method):
     def _seeds(spec: Spec) -> list[str]:
         fields = config_fields(str(spec.method.peft_type))
         return [name for name in SEEDS if name in fields]
+
+    @classmethod
+    def function(cls, method: MethodSpec) -> dict[str, Any]:
+        """See ``Method.function``: every argument except those of the training."""
+        found = super().function(method) | {"peft_type": method.peft_type}
+        for name, value in method.args.items():
+            changes_base = str(value).startswith(("pissa", "olora"))
+            if name not in OF_TRAINING and (name != "init_lora_weights" or changes_base):
+                found[f"args.{name}"] = value
+        return found
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Let PEFT's tuner inject its layers and declare their parameters as the adapter.

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from ..checks import MAX_NAME, SpecError, UserError, first_line
+from ..files import expanded
 from ..network import hub_reachable
 from ..spec import ModelSpec, Spec
 
@@ -55,7 +56,7 @@ def source_name(source: str) -> str:
     if source.startswith(("package:", "random:")):
         last = source.partition(":")[2]
     else:
-        last = Path(source).name if of_hub(source) else Path(source).expanduser().resolve().name
+        last = Path(source).name if of_hub(source) else expanded(source).resolve().name
     return re.sub(r"[^A-Za-z0-9_.+-]", "_", last).lstrip(".+-")[:MAX_NAME] or "model"
 
 
@@ -69,7 +70,7 @@ def locate(model: ModelSpec) -> Path:
     kind, _, name = source.partition(":")
     if kind == "package":
         return _in_package(source, name)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if source and os.path.isdir(path):
         return _with_config(source, path)
     if not of_hub(source) or not source:

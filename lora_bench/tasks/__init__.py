@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..checks import SpecError
 from ..data import HELD_OUT, draws_rows, table
+from ..record import suffix_of
 from ..spec import Spec, TaskSpec, settings
 from .base import Stock as Stock
 from .base import Task as Task
@@ -105,7 +106,11 @@ def _check_splits(spec: TaskSpec) -> None:
         raise SpecError("task.version", spec.version, "must be 1 or more")
     if not spec.validation:
         raise SpecError("task.validation", spec.validation, "must name a split to score")
-    check_distinct("task.validation", [*spec.validation, *spec.optional])
+    scored = [*spec.validation, *spec.optional]
+    check_distinct("task.validation", scored)
+    suffixes = [suffix_of(split) for split in scored]
+    if len(set(suffixes)) < len(suffixes):
+        raise SpecError("task.validation", scored, "must differ in more than a leading validation_")
     for path, names in (("task.validation", spec.validation), ("task.optional", [*spec.optional])):
         for name in names:
             if name in ("train", HELD_OUT) or name.startswith("test") or not name.strip():

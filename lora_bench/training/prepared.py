@@ -54,7 +54,9 @@ class Prepared:
         """Rows as token ids, from the cache if they were encoded before."""
         length = self.spec.train.max_length
         tokenizer, content = self._tokenizer
-        dependencies = [self.task.encoding_settings, rows, length, content]
+        # the model's too: its tokenizer_config.json is not part of the content
+        model = self.model_fingerprint
+        dependencies = [self.task.encoding_settings, rows, length, content, model]
         folder = Path(self.spec.cache_dir)
         name = f"encoding {counted(len(rows), 'row')} of {self.spec.task.name}"
         with stage(name, shown=self.spec.progress):
