@@ -132,9 +132,8 @@ class TrainSpec:
     lr: float = MISSING  # peak learning rate of AdamW
     warmup: float = 0.06  # share of all steps with linear warm-up; linear decay to 0 follows
     optimizer: str = "adamw"  # adamw | adamw8bit (bitsandbytes: 8-bit states)
-    weight_decay: float = (
-        0.0  # on parameters with two or more dimensions: not on biases, LayerNorms
-    )
+    # on parameters with two or more dimensions: not on biases and LayerNorms
+    weight_decay: float = 0.0
     max_grad_norm: float = 1.0  # clip the global gradient norm to this
     # tokens, special ones included; longer texts are truncated, longer passages divided (SQuAD)
     max_length: int = 128
