@@ -9,6 +9,7 @@ from transformers import RobertaModel
 
 from lora_bench import checkpoint
 from lora_bench.checkpoint.__main__ import main
+from lora_bench.checkpoint.base_model import SAMPLED_MARK
 from lora_bench.checks import UserError
 from lora_bench.model.encoder import load_tokenizer, tiny_config
 from lora_bench.predict import write_submission
@@ -75,7 +76,7 @@ def test_a_fingerprint_of_the_embeddings_alone_is_still_compared(adapter, base, 
     path = folder / checkpoint.FACTS
     old = path.read_text()
     facts = checkpoint.read_facts(folder)
-    assert facts["base_fingerprint"].startswith(checkpoint.SAMPLED_MARK)
+    assert facts["base_fingerprint"].startswith(SAMPLED_MARK)
     path.write_text(old.replace(facts["base_fingerprint"], "0123456789abcdef"))
     with pytest.raises(SystemExit, match="another base model .fingerprint 0123456789abcdef, here"):
         main(["merge", str(folder), "--out", str(tmp_path / "merged")])

@@ -6,7 +6,6 @@ imported by the functions that need it, so the facts of an adapter can be read w
 
 import dataclasses
 import glob
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from ..files import whole_folder
 from ..methods import get_method
 from ..provenance import provenance
 from ..spec import MethodSpec, Spec
+from .base_model import base_fingerprint, check_base
 from .facts import FACTS as FACTS
 from .facts import TASK_FACTS, WEIGHTS, file_hash, read_facts
 from .facts import AdapterError as AdapterError
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from ..model.wrapper import LoraWrapperRoberta
 
-SAMPLED = 61  # a prime, so that no column of a matrix is sampled alone
-SAMPLED_MARK = "v2:"  # begins a fingerprint of sampled numbers; older ones are of the embeddings
 ADAPTER = "adapter"  # folder of the last epoch's adapter, in the folder of its run
 BEST_ADAPTER = "adapter_best"
 EPOCHS = {"last": ADAPTER, "best": BEST_ADAPTER}
@@ -163,33 +161,6 @@ def write(
     return (folder / WEIGHTS).stat().st_size
 
 
-def base_fingerprint(model: "LoraWrapperRoberta") -> str | None:
-    """Hash of the base model's frozen weights, to distinguish base models; None if there are none.
-
-    Of every SAMPLED-th number, which is enough to notice another checkpoint or a merged update.
-    Weights inside of PEFT's layers are left out, because PiSSA and OLoRA change them.
-    """
-    saved, content = model.trained_state().keys(), hashlib.sha256()
-    frozen = [
-        (name, p.detach())
-        for name, p in model.encoder.named_parameters()
-        if not p.requires_grad and p.is_floating_point() and ".base_layer." not in name
-    ]
-    frozen = [(name, p) for name, p in frozen if f"encoder.{name}" not in saved]
-    for name, parameter in frozen:
-        content.update(name.encode())
-        content.update(parameter.flatten()[::SAMPLED].cpu().numpy().tobytes())
-    return SAMPLED_MARK + content.hexdigest()[:16] if frozen else None
-
-
-def _embeddings_fingerprint(model: "LoraWrapperRoberta") -> str | None:
-    """Hash of the word embeddings, as older adapters state it; None if they are trained."""
-    words = model.encoder.embeddings.word_embeddings.weight
-    if words.requires_grad:
-        return None
-    return hashlib.sha256(words.detach().cpu().numpy().ravel()).hexdigest()[:16]
-
-
 def load_adapter(folder: Path, model: "LoraWrapperRoberta") -> None:
     """Load an adapter into a model that its method has prepared.
 
@@ -231,13 +202,7 @@ def _load(
     state = {name: t for name, t in read_safetensors(path).items() if wanted(name)}
     fit(folder, state, model, wanted)
     # last, so that a difference of names or shapes is reported first
-    before = facts["base_fingerprint"]
-    is_sampled = str(before).startswith(SAMPLED_MARK)
-    now = base_fingerprint(model) if is_sampled else _embeddings_fingerprint(model)
-    if None not in (before, now) and before != now:
-        raise AdapterError(
-            f"{folder}: was trained on another base model (fingerprint {before}, here {now})"
-        )
+    check_base(folder, facts["base_fingerprint"], model)
     check_hash(folder, facts["weights_sha256"])
     return facts
 

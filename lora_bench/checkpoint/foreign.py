@@ -20,7 +20,8 @@ from ..model.source import source_name
 from ..model.wrapper import TASK_TYPES
 from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec
 from ..tasks import make_task
-from . import base_fingerprint, fit, load_adapter, write
+from . import fit, load_adapter, write
+from .base_model import base_fingerprint
 from .facts import AdapterError, partial_spec
 from .peft_config import BIASES, CONFIG, LoraFacts, check_modules, read_config
 from .restore import build_model, from_stock, stock_of, to_stock
