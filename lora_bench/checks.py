@@ -9,6 +9,7 @@ from omegaconf import MISSING
 from pydantic import ValidationError
 
 MAX_COUNT = 2**31 - 1  # the largest count that the arrays and seeds of every library accept
+FINEST = 2**-16  # the smallest probability of a dropout mask, see model/dropout.py
 MIN_LENGTH = 8  # tokens of an example
 MAX_MESSAGE = 1500  # characters of a message
 # A name becomes part of a folder name.
@@ -94,7 +95,8 @@ def _check_numbers(value: Any, path: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise SpecError(path, value, "must be a finite number")
     if isinstance(value, int) and abs(value) > MAX_COUNT:
-        raise SpecError(path, value, f"must be at most {MAX_COUNT}")
+        bound = f"at most {MAX_COUNT}" if value > 0 else f"at least -{MAX_COUNT}"
+        raise SpecError(path, value, f"must be {bound}")
     if dataclasses.is_dataclass(value):
         value = vars(value)
     if isinstance(value, list):
@@ -142,6 +144,9 @@ def _check_sizes(spec: Any) -> None:
     for path, value in (("train.dropout", train.dropout), ("method.dropout", spec.method.dropout)):
         if not 0 <= value < 1:
             raise SpecError(path, value, "must be at least 0 and below 1")
+        if value and not FINEST <= value <= 1 - FINEST:
+            allowed = f"must be 0, or between {FINEST:.2g} and 1 - {FINEST:.2g}"
+            raise SpecError(path, value, f"{allowed}: masks are drawn with 16 bits")
     if not 0 <= train.warmup <= 1:
         raise SpecError(
             "train.warmup", train.warmup, "must be a share of all steps between 0 and 1"

@@ -1,9 +1,9 @@
 """Whether the Hugging Face hub can be reached, so that offline machines fail at once."""
 
 import functools
-import os
 import socket
 from urllib.parse import urlparse
+from urllib.request import getproxies
 
 TIMEOUT = 3.0  # seconds
 
@@ -15,9 +15,9 @@ def hub_reachable() -> bool:
 
     if constants.HF_HUB_OFFLINE:
         return False
-    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
-        return True
     url = urlparse(constants.ENDPOINT)
+    if getproxies().keys() & {url.scheme, "all"}:
+        return True
     try:
         socket.create_connection(
             (url.hostname, url.port or (443 if url.scheme == "https" else 80)), TIMEOUT

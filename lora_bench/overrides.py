@@ -40,6 +40,7 @@ KINDS: dict[Any, str] = {
     bool: "true or false",
     str: "text",
     list[int]: "a list of whole numbers, as in [0,1]",
+    list[float]: "a list of numbers, as in [0,5]",
     list[str]: "a list, as in [a,b]",
     types.NoneType: "null",
 }

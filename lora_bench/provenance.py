@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 
 PACKAGES = (
     "lora-bench", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn",
-    "scipy", "peft",
+    "scipy", "peft", "bitsandbytes",
 )  # fmt: skip
 
 
@@ -57,14 +57,13 @@ def _dirty() -> bool | None:
 
 @cache
 def _git(*arguments: str) -> str | None:
-    """Output of git in the project's folder; None if it is not a checkout."""
+    """Output of git in the project's folder; None without git, or if it is not a checkout."""
     folder = Path(__file__).parent.parent
     if not (folder / ".git").exists():
         return None
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    except OSError:  # it is not installed
+        return None
     return done.stdout.strip() if done.returncode == 0 else None

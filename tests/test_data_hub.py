@@ -6,6 +6,7 @@ import pytest
 from datasets.arrow_writer import ArrowWriter
 from transformers import BertModel
 
+from lora_bench import network
 from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.data import DataError, load, load_split
@@ -148,3 +149,14 @@ def test_an_error_of_a_library_without_a_message_is_named(monkeypatch, loader):
     monkeypatch.setattr(home, name, broken)
     with pytest.raises(UserError, match=r"cannot be loaded .*\(OSError\)"):
         load_it()
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
+def test_behind_a_proxy_the_hub_is_asked(monkeypatch, name):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(network.socket, "create_connection", broken)
+    for other in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(other, raising=False)
+    assert not network.hub_reachable.__wrapped__()
+    monkeypatch.setenv(name, "http://proxy:3128")
+    assert network.hub_reachable.__wrapped__()

@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, GPT2Config, RobertaModel
+from transformers.utils import logging
 
 from lora_bench.checks import UserError
 from lora_bench.compose import compose
@@ -19,6 +20,7 @@ from lora_bench.model.attention import ATTENTION
 from lora_bench.model.encoder import (
     load_encoder,
     load_tokenizer,
+    quiet,
     roberta_from_bert,
     tiny_config,
 )
@@ -57,6 +59,27 @@ def test_the_cache_of_encoded_rows_depends_on_every_file_of_the_tokenizer(tiny_s
         spec = tiny_spec(*words, f"model.source={base}", f"cache_dir={tmp_path}/cache")
         kept[side] = Prepared(spec).encoded["train"].input_ids.tolist()
     assert kept["right"] != kept["left"]
+
+
+@pytest.mark.parametrize("types", [1, 2])
+def test_types_of_tokens_that_an_encoder_lacks_are_not_made(tmp_path, types):
+    """Some RoBERTas, such as klue/roberta-base, have a BERT's tokenizer and one type."""
+    config = tiny_config()
+    config.type_vocab_size = types
+    RobertaModel(config).save_pretrained(tmp_path)
+    model = ModelSpec(name="tiny", source="random:tiny")
+    tokenizer = load_tokenizer(model)
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(ModelSpec(name="mine", source=str(tmp_path)))
+    assert ("token_type_ids" in loaded("a", "b")) == (types == 2)
+
+
+def test_progress_bars_of_transformers_are_as_before():
+    logging.enable_progress_bar()
+    with quiet():
+        assert not logging.is_progress_bar_enabled()
+    assert logging.is_progress_bar_enabled()
 
 
 def test_minilm_loads_without_a_pooler():

@@ -226,7 +226,9 @@ def test_the_identity_holds_every_setting_that_can_change_a_score():
         (["rank=[4"], "error: "),
         (["layer=null"], "cannot be composed: Config group override must be a string"),
         (["rank=4", "epochs=2147483648"], "epochs=2147483648: must be at most 2147483647"),
-        (["rank=4", "+x=3"], "+x=3: no such setting; they are layer, "),
+        (["rank=4", "+x=3"], "+x=3: no such setting; they are "),
+        (["rank=4", "kind=full"], "kind=full: no such setting; "),
+        (["rank=4", "data=mnist", "root=x", "data_seed=5"], "data_seed=5: data=mnist with all"),
         (["rank=4", "layer@x=full"], "layer@x=full: must be layer=<value>"),
         (["~layer"], "~layer: must be layer=<value>"),
         (["--config-dir=/nowhere", "rank=4"], "--config-dir=/nowhere: no such folder"),
@@ -586,6 +588,8 @@ def test_findings_mix_nothing(finished, tmp_path):
     twice = runs.assign(
         system_id=[f"{i}{s % 2}" for i, s in zip(runs.system_id, runs.seed, strict=True)]
     )
+    with pytest.raises(UserError, match=r"has several values of train.epochs \(1, 2\); keep one"):
+        findings.measured(runs.assign(**{"train.epochs": 1 + runs.seed % 2}), tmp_path)
     with pytest.raises(UserError, match="has several systems of layer="):
         findings.measured(twice, tmp_path)
     with pytest.raises(SystemExit, match="error: --runs .*: no finished runs of this study there"):
@@ -618,6 +622,14 @@ def test_tuning_gives_every_layer_the_same_budget_and_writes_the_best_rate(
         tune.complete(["optimizer=adam,sgd"])
     with pytest.raises(UserError, match="hydra/launcher=joblib: the search runs in this process"):
         tune.complete(["hydra/launcher=joblib"])
+
+
+def test_a_layer_type_without_a_rank_is_tuned_alone(tmp_path, monkeypatch):
+    """As in the example of the help, although the default ranks are those of all layer types."""
+    words = ["optimizer=sgd", "layer=full", "seed=100", "lr=1e-2", *SMALL, f"out_dir={tmp_path}"]
+    tune.main(words)
+    (found,), _ = record.read_all(tmp_path)
+    assert found.system["method.name"] == "full" and found.system["method.rank"] is None
 
 
 def test_a_rate_that_diverges_is_never_chosen():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_bench import plans, record
+from lora_bench import plans, provenance, record
 from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.record import Record, RecordError
@@ -373,3 +373,11 @@ def test_a_damaged_plan_is_one_line_and_the_others_are_read(tmp_path):
 def test_a_threshold_is_no_score():
     scores = {"f1": 0.5, "best_f1": 0.613, "best_f1_thresh": -3.0, "chosen_thresh": 2.0}
     assert record.scores_text(scores, digits=1) == "f1 50.0, best_f1 61.3"
+
+
+def test_without_git_a_record_has_no_commit(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(provenance.subprocess, "run", missing)
+    assert provenance._git.__wrapped__("rev-parse", "HEAD") is None

@@ -20,9 +20,9 @@ def bf16_products(spec: Spec) -> AbstractContextManager[Any]:
     """The context in which a model runs forward and backward.
 
     Without bf16 instructions, PyTorch multiplies bf16 matrices many times more slowly than fp32
-    ones. Within this context, products are computed in fp32 and rounded, which is what the
+    ones. Within this context, matrix products are computed in fp32 and rounded, which is what the
     instructions do: they add in fp32 as well. The order of the additions differs, as it does
-    between CPUs.
+    between CPUs. Attention while scoring is left to PyTorch, whose kernel for it is not slow.
 
     Args:
         spec: settings; nothing changes unless they say bf16 on a CPU without instructions for it.

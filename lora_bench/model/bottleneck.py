@@ -10,7 +10,8 @@ class Bottleneck(nn.Module):
     """``x + up(gelu(down(x)))``, close to the identity at the start.
 
     Weights are drawn from a normal distribution with standard deviation 1e-3 and biases are zero,
-    as in google-research/adapter-bert, which also cuts it at two standard deviations.
+    as in google-research/adapter-bert. The reference truncates at two standard deviations, and this
+    class does not.
 
     Args:
         hidden_size: D, width of input and output.
@@ -24,6 +25,7 @@ class Bottleneck(nn.Module):
         self.down = nn.Linear(hidden_size, width)
         self.up = nn.Linear(width, hidden_size)
         for layer in (self.down, self.up):
+            # truncates at 2, which is 2,000 standard deviations: other draws would change results
             nn.init.trunc_normal_(layer.weight, std=1e-3)
             nn.init.zeros_(layer.bias)
 

@@ -35,7 +35,13 @@ def load_tokenizer(model: ModelSpec) -> PreTrainedTokenizerBase:
     Raises:
         UserError: it cannot be loaded.
     """
-    return _tiny_tokenizer() if model.source == TINY else _load(AutoTokenizer, model)
+    if model.source == TINY:
+        return _tiny_tokenizer()
+    tokenizer = _load(AutoTokenizer, model)
+    if getattr(_load(AutoConfig, model), "type_vocab_size", 0) < 2:  # as of a RoBERTa
+        names = tokenizer.model_input_names
+        tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
+    return tokenizer
 
 
 def load_encoder(model: ModelSpec, *, dropout: float) -> RobertaModel:
@@ -103,13 +109,15 @@ def _check_config(model: ModelSpec, config: Any) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Inside the block, transformers does not list a checkpoint's unused and missing parts."""
-    verbosity = logging.get_verbosity()
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()
 
 
 def stock_architecture(model: ModelSpec) -> bool:

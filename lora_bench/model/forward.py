@@ -198,7 +198,7 @@ class EncoderPass:
         first_only: bool,
         site: int,
     ) -> tuple[Tensor, Tensor]:
-        """x (R, D) -> the R or B rows to continue with: of x, and of the attention output."""
+        """x (R, D) -> the residual and the attention output, each (R, D), or (B, D)."""
         asking, keys_values = x, None
         if first_only:
             asking = x[rows.layout.first_rows]  # (B, D)

@@ -21,14 +21,15 @@ class Product:
         frozen: whether the product will be used for more than one step.
     """
 
+    _backward: Tensor | None
+
     @torch.no_grad()
     def __init__(self, weights: Sequence[Tensor], dtype: torch.dtype, frozen: bool = False):
-        self.widths = [len(weight) for weight in weights]
+        self._weights = weights
         weight = cat(weights).to(dtype)  # (N, in)
         self.packed = frozen and _can_pack(weight)
         if self.packed:
-            self._forward = _packed(weight)
-            self._backward = _packed(weight.t().contiguous())
+            self._forward, self._backward = _packed(weight), None
         else:
             self._forward = self._backward = weight
 
@@ -38,8 +39,11 @@ class Product:
             return _packed_linear(x, self._forward, bias)
         return F.linear(x, self._forward, bias)
 
+    @torch.no_grad()
     def backward(self, grad: Tensor) -> Tensor:
         """(T, N) -> the gradient of x (T, in)."""
+        if self._backward is None:  # not needed for scoring
+            self._backward = _packed(cat(self._weights).to(grad.dtype).t().contiguous())
         if self.packed:
             return _packed_linear(grad, self._backward, None)
         return grad @ self._backward

@@ -5,7 +5,6 @@ each run's own parts to its own rows. What it derives from frozen parameters, su
 bf16, is kept until they change.
 """
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,7 +134,7 @@ class Projection:
         name = tuple(id(p) for p in parameters)
         state = [(p._version, p.data_ptr()) for p in parameters]
         held = self._made.get(name)
-        if held is None or held.state != state or any(map(operator.is_not, held.of, parameters)):
+        if held is None or held.state != state:  # it keeps its parameters, so no id is reused
             held = self._made[name] = _Made(list(parameters), state, make(True))
         return held.result
 

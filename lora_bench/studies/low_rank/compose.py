@@ -105,13 +105,12 @@ def command(words: list[str], settings: Settings) -> str:
 
 
 def _check_key(word: str, override: Override) -> None:
-    known = ["layer", *(field.name for field in dataclasses.fields(Settings))]
+    # the layer's preset sets its kind
+    known = [field.name for field in dataclasses.fields(Settings) if field.name != "kind"]
     key = override.key_or_group
     if key not in known:
         near = difflib.get_close_matches(key, known, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(
-            f"{word}: no such setting; {hint}they are {', '.join(dict.fromkeys(known))}"
-        )
+        raise UserError(f"{word}: no such setting; {hint}they are {', '.join(known)}")
     if override.is_delete() or override.package is not None:
         raise UserError(f"{word}: must be {key}=<value>")

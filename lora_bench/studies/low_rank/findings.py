@@ -108,6 +108,10 @@ def measured(runs: pd.DataFrame, root: Path) -> pd.DataFrame:
         raise UserError(f"--runs {root}: no finished runs of this study there")
     if done.where_id.nunique() > 1:
         raise UserError(f"--runs {root}: has runs on different data; keep one --runs folder each")
+    for name in ("train.optimizer", "train.epochs", "train.batch_size"):
+        if done[name].nunique() > 1:
+            found = ", ".join(map(str, sorted(set(done[name]))))
+            raise UserError(f"--runs {root}: has several values of {name} ({found}); keep one")
     rank = done["rank"].fillna(0)  # full rank has none, and pandas does not group NaN
     systems = done.groupby([done.method, rank]).system_id.nunique()
     if (systems > 1).any():
@@ -163,10 +167,10 @@ def describe(runs: pd.DataFrame, failed: str = "") -> str:
         *([failed] if failed else []),
         _scores(runs).to_markdown(index=False, disable_numparse=True),
         "# Tests",
-        "Mean difference of the first over common seeds with its 95 % interval (paired t), and the "
-        f"p-value of the sign-flip permutation test ({kind}, two-sided), with Holm's correction "
-        "over the ranks of a line. n seeds allow no p below 2 / 2^n. A difference counts as "
-        f"significant if p ≤ {SIGNIFICANCE}.",
+        "Mean difference (first minus second) over common seeds with its 95 % interval (paired t), "
+        f"and the p-value of the sign-flip permutation test ({kind}, two-sided), with Holm's "
+        "correction over the ranks of a comparison. n seeds allow no p below 2 / 2^n. A difference "
+        f"counts as significant if p ≤ {SIGNIFICANCE}.",
     ]
     for question, comparisons in QUESTIONS.items():
         tables = [_tests(runs, *comparison) for comparison in comparisons]

@@ -71,18 +71,17 @@ def _curves(runs: pd.DataFrame, colour: dict[str, str]) -> plt.Figure:
 def _ranks(runs: pd.DataFrame, colour: dict[str, str]) -> plt.Figure:
     """Accuracy after the last epoch over ranks for every layer type; full rank as a level."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    ranks = sorted(set(runs["rank"]) - {0})
     for layer in colour:
         group = runs[runs.method == layer].pivot(index="rank", columns="seed", values="last")
         if group.empty:
             continue
         values = group.to_numpy()  # (ranks, seeds)
         if layer == "full":
-            ranks = sorted(set(runs["rank"]) - {0}) or [1]
-            _band(axes, np.array([ranks[0], ranks[-1]]), np.repeat(values, 2, 0), layer,
-                  colour[layer])  # fmt: skip
+            ends = np.array([min(ranks, default=1), max(ranks, default=1)])
+            _band(axes, ends, np.repeat(values, 2, 0), layer, colour[layer])
         else:
             _band(axes, group.index.to_numpy(), values, layer, colour[layer], marker="o")
-    ranks = sorted(set(runs["rank"]) - {0})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ranks, [str(rank) for rank in ranks])
     axes.set_xticks([], minor=True)

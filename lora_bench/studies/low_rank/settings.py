@@ -152,5 +152,9 @@ def _check_effect(settings: Settings) -> None:
             )
     elif settings.rank is None:
         raise SpecError("rank", "null", f"layer={settings.layer} needs one, as in rank=8")
+    draws = settings.data == "digits" or settings.split == "held_out"
+    if not (draws or settings.train_rows or settings.validation_rows) and settings.data_seed:
+        reason = f"data={settings.data} with all rows and split={settings.split} draws nothing"
+        raise SpecError("data_seed", settings.data_seed, f"{reason}; must be 0")
     if settings.data == "digits" and settings.root is not None:
         raise SpecError("root", settings.root, "data=digits comes with scikit-learn; must be null")

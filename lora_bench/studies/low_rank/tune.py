@@ -16,7 +16,7 @@ from ...overrides import command_of
 from ...plans import write_plan
 from ...presets import INSTALLED
 from ...program import Parser, program
-from .compose import CONF, command, plan
+from .compose import CONF, command, plan, without_rank
 from .run import Run, execute, prepare
 from .settings import FOLDERS, Settings
 
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.write and INSTALLED:
         raise UserError("--write: an installed package is not written to; use a clone")
     words = complete(args.words)
-    runs = {run.key: run for run in prepare(plan(words, sweep=True))}
+    runs = {run.key: run for run in prepare(map(without_rank, plan(words, sweep=True)))}
     scores = measure(list(runs.values()))
     text = command_of(args.words, MODULE)
     out_dir = next(iter(runs.values())).out_dir
