@@ -2,13 +2,11 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from .checks import SpecError, UserError
 from .compose import completed, plan
 from .hydra_program import call_hydra, check_launcher, executes_nothing, flags
 from .overrides import command_of, is_search, parsed, path_of, replaced
-from .plans import write_plan
 from .presets import CONF
 from .program import program
 from .search_path import with_presets_of
@@ -19,12 +17,12 @@ from .training.prepared import DataCache, prepare
 
 
 @program
+@interruptible()
 def main() -> None:
     """Check the whole command, then execute its runs; exit with an error if any failed."""
     args = flags()
     if executes_nothing(args):
-        with interruptible():
-            call_hydra(lambda config: None, sys.argv[1:], CONF)
+        call_hydra(lambda config: None, sys.argv[1:], CONF)
         return
     words = with_presets_of(args.config_dir, args.overrides)
     for line in replaced(words):
@@ -44,8 +42,7 @@ def main() -> None:
     check_folders([run.spec for run in runs])
     sweep = Sweep(runs)
     if args.multirun:
-        command = command_of(["-m", *overrides])
-        write_plan(Path(runs[0].spec.out_dir), command, list(sweep.runs))
+        sweep.write_plans(command_of(["-m", *overrides]))
         print(f"sweep: {sweep.progress()}", file=sys.stderr)
     session = Session(sweep, cache, multirun=args.multirun, launched=_launched(overrides))
     session.tell_done()
@@ -54,8 +51,7 @@ def main() -> None:
         mode = ["-m"] if args.multirun else []
         call_hydra(session.job, [*mode, *session.words(overrides, groups)], CONF)
 
-    with interruptible():
-        session.carry_out(launch)
+    session.carry_out(launch)
     session.end()
 
 
@@ -67,8 +63,7 @@ def _search(overrides: list[str], *, multirun: bool) -> None:
         override = parsed(word, searching=True)
         if override.key_or_group == "group" and override.value() is not None:
             raise UserError(f"{word}: has no effect in a search, which trains one run at a time")
-    with interruptible():
-        call_hydra(Search().job, ["-m", *completed(overrides)], CONF)
+    call_hydra(Search().job, ["-m", *completed(overrides)], CONF)
 
 
 def _launched(overrides: Sequence[str]) -> bool:

@@ -8,7 +8,6 @@ whose process on this machine is gone, has expired and can be taken over. Does n
 import contextlib
 import json
 import os
-import socket
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from .checks import UserError
+from .files import host_name
 
 FILE = "claim.json"
 HEARTBEAT = 15.0  # seconds between two touches
@@ -34,23 +34,23 @@ class Holder:
 
     host: str
     process: int
-    started: float  # start of the process, in seconds since 1970: process ids are reused
+    started: float  # start of the process, see ``_start_of``: process ids are reused
     token: str  # unique to this claim
 
     @classmethod
     def this_process(cls) -> "Holder":
         """This process, with a new token."""
         process = psutil.Process()
-        return cls(socket.gethostname(), process.pid, process.create_time(), uuid.uuid4().hex)
+        return cls(host_name(), process.pid, _start_of(process), uuid.uuid4().hex)
 
     def is_gone(self) -> bool:
         """Whether the process ran on this machine and has ended; if False, it may be alive."""
-        if self.host != socket.gethostname():
+        if self.host != host_name():
             return False
         try:
             process = psutil.Process(self.process)
             ended = process.status() == psutil.STATUS_ZOMBIE
-            return ended or abs(process.create_time() - self.started) > 1
+            return ended or _start_of(process) != self.started
         except psutil.NoSuchProcess:
             return True
         except psutil.Error:
@@ -58,6 +58,18 @@ class Holder:
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
+
+
+def _start_of(process: psutil.Process) -> float:
+    """When a process started: in clock ticks since boot on Linux, else in seconds since 1970.
+
+    On Linux, the latter would change when the system's clock is set.
+    """
+    try:
+        text = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return process.create_time()
+    return float(text.rpartition(")")[2].split()[19])  # field 22 of proc_pid_stat(5)
 
 
 UNKNOWN = Holder("an unknown host", 0, 0.0, "")  # holder of a claim that cannot be read

@@ -14,6 +14,20 @@ from pathlib import Path
 from typing import Any
 
 PART, NEW, OLD = ".part", "new", "old"
+FIRST_NAMESPACE = 0xEFFFFFFC  # of processes outside of containers (PROC_PID_INIT_INO in Linux)
+
+
+def host_name() -> str:
+    """Name of the machine, with a container's process namespace: process ids are unique in it.
+
+    Containers may have one host name and yet not see each other's processes.
+    """
+    name = socket.gethostname()
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # not Linux
+        return name
+    return name if namespace == FIRST_NAMESPACE else f"{name}.{namespace}"
 
 
 @contextmanager
@@ -53,7 +67,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             # a folder cannot replace one that has files: for a moment there is neither
             os.replace(folder, old := _part_of(folder, OLD))
-            os.replace(part, folder)
+            try:
+                os.replace(part, folder)
+            except BaseException:
+                os.replace(old, folder)
+                raise
             shutil.rmtree(old)
         else:
             os.replace(part, folder)
@@ -90,7 +108,7 @@ def remove_parts(folder: Path) -> None:
     for part in folder.glob(f".*{PART}"):
         name, _, writer = part.name.removesuffix(PART).rpartition("@")
         host, _, process = writer.rpartition("-")
-        if host != socket.gethostname() or not process.isdecimal() or _alive(int(process)):
+        if host != host_name() or not process.isdecimal() or _alive(int(process)):
             continue
         whole = part.with_name(name[1:].removesuffix(f".{OLD}"))
         if name.endswith(f".{OLD}") and not whole.exists():
@@ -104,7 +122,7 @@ def remove_parts(folder: Path) -> None:
 def _part_of(path: Path, role: str = NEW) -> Path:
     """The temporary name under which this process writes ``path``, free to use."""
     remove_parts(path.parent)
-    part = path.with_name(f".{path.name}.{role}@{socket.gethostname()}-{os.getpid()}{PART}")
+    part = path.with_name(f".{path.name}.{role}@{host_name()}-{os.getpid()}{PART}")
     if part.is_dir():
         shutil.rmtree(part)
     return part

@@ -15,6 +15,7 @@ from .data import DataError, load_split, source_of
 from .files import expanded
 from .model.source import fingerprint
 from .program import Parser, check_folder, program
+from .record_formats import UNKNOWN
 from .spec import DataSpec, Spec
 from .tasks import check_submission, make_task
 
@@ -70,7 +71,7 @@ def write_submission(
             f"{record.command}"
         )
     before, now = record.where.get("model.fingerprint"), fingerprint(spec.model)
-    if before not in (None, now):
+    if before not in (None, UNKNOWN, now):
         reason = f"has changed since {folder} was trained ({before}, now {now})"
         raise UserError(f"model.source={spec.model.source}: {reason}")
     task, tokenizer = make_task(spec.task), load_tokenizer(spec.model)

@@ -44,6 +44,7 @@ OPTIONAL: dict[str, dict[str, Types]] = {
 EPOCH: dict[str, Types] = {"epoch": (int,), "loss": NUMBER, "scores": (dict,)}
 MAX_INTEGER = 2**63 - 1  # NumPy cannot hold a larger whole number
 LONG_NUMBER = re.compile(rb"\d{19}")  # shorter numbers are below MAX_INTEGER
+UNKNOWN = "unknown"  # fingerprint of the encoder in records of format 1
 REFERENCES = ("chance", "bag_of_words", "ceiling")  # reference scores of a split
 
 
@@ -85,7 +86,7 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
     spec = Spec.from_dict(settings)
     prints = {split: facts["fingerprint"] for split, facts in sorted(record["data"].items())}
     start = _start_of_1(spec.init_from)
-    identity = spec.identity(data=fingerprint_of(prints), model="unknown")
+    identity = spec.identity(data=fingerprint_of(prints), model=UNKNOWN)
     system = {**identity.system, "procedure": 1, "init_from": start and start["cell"]}
     new = {"where": identity.where, "system": system, "seed": spec.seed, "start": start}
     return {**record, **new, "spec": settings, "format": 2}

@@ -313,7 +313,8 @@ def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 # Settings that cannot change a score beyond float noise: where files are, how they are checked, or
-# what is printed. The content of the files enters the identity through fingerprints.
+# what is printed. The content of the files enters the identity through fingerprints. The device is
+# the exception: a GPU draws other dropout masks, so its scores differ as those of two seeds do.
 NOT_IN_IDENTITY = (
     "task.official_rows",
     "task.submission",

@@ -5,7 +5,6 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 import yaml
@@ -14,10 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import tuned
 from .checkpoint import cell_behind
-from .checks import SpecError, UserError
+from .checks import SpecError, UserError, counted
 from .compose import check_same, compose, plan
 from .overrides import command_of, path_of, replaced
-from .plans import write_plan
 from .program import program
 from .record import Record, write_whole
 from .spec import Spec, settings
@@ -123,7 +121,8 @@ class System:
     def around_best(self, rates: Sequence[float]) -> list[float]:
         """The rates midway between the best one and its neighbours, on a log scale.
 
-        Without a neighbour on one side, the distance is that of the other side.
+        Without a neighbour on one side, the distance is that of the other side. A rate that is
+        already in a narrow grid is left out.
         """
         if not self.ranked:
             return []
@@ -131,30 +130,31 @@ class System:
         below = rates[at] / rates[at - 1] if at else rates[1] / rates[0]
         above = rates[at + 1] / rates[at] if at + 1 < len(rates) else below
         middle = (rates[at] / math.sqrt(below), rates[at] * math.sqrt(above))
-        return [float(f"{rate:.2g}") for rate in middle]
+        rounded = [float(f"{rate:.2g}") for rate in middle]
+        return [rate for rate in rounded if rate not in rates]
 
 
 @program
+@interruptible()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Search the rate of every system on the command line; write and print the result."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or {"-h", "--help"} & set(words):
         print(USAGE % _settings_text())
         return
-    with interruptible():
-        search, given = split(words)
-        systems = systems_of(given, search)
-        check_folders([system.spec for system in systems])
-        command = command_of(words, PROGRAM)
-        tune(systems, search, command)
-        lost = [system.name for system in systems if not system.ranked]
-        for system in systems:
-            if system.ranked:
-                path = tuned.FOLDERS[0] / f"{system.name}.yaml"
-                write_whole(path, content(system, search, command))
-                print(f"{path}\n{table(system)}\n")
-        if lost:
-            raise UserError(f"{', '.join(lost)}: runs failed at every rate of {search.rates}")
+    search, given = split(words)
+    systems = systems_of(given, search)
+    check_folders([system.spec for system in systems])
+    command = command_of(words, PROGRAM)
+    tune(systems, search, command)
+    lost = [system.name for system in systems if not system.ranked]
+    for system in systems:
+        if system.ranked:
+            path = tuned.FOLDERS[0] / f"{system.name}.yaml"
+            write_whole(path, content(system, search, command))
+            print(f"{path}\n{table(system)}\n")
+    if lost:
+        raise UserError(f"{', '.join(lost)}: runs failed at every rate of {search.rates}")
 
 
 def split(words: Sequence[str]) -> tuple[Search, list[str]]:
@@ -221,6 +221,8 @@ def systems_of(words: Sequence[str], search: Search) -> list[System]:
         if search.halving and spec.train.patience is not None:
             allowed = "must be null with tune.halving=true, whose first runs have fewer epochs"
             raise SpecError("train.patience", spec.train.patience, allowed)
+        if search.halving and len(search.rungs(spec.train.epochs)) == 1:
+            raise UserError("tune.halving=true: has no effect with train.epochs=1")
     return list(found.values())
 
 
@@ -247,19 +249,29 @@ def tune(systems: Sequence[System], search: Search, command: str) -> None:
                     kept = system.best(epochs[stage - 1])
                     own[:] = sorted(t.lr for t in kept[: math.ceil(len(own) / 2)])
                 wanted.append((system, list(own), epochs[stage]))
-        _try(wanted, search.seeds, cache, command)
+        _try(wanted, search.seeds, cache, f"{command}  # stage {stage + 1}")
     if search.refine:
         last = [(s, s.around_best(search.rates), s.spec.train.epochs) for s in systems]
-        _try(last, search.seeds, cache, command)
+        _try(last, search.seeds, cache, f"{command}  # refinement")
 
 
 def _try(
     wanted: Sequence[tuple[System, list[float], int]],
     seeds: Sequence[int],
     cache: DataCache,
-    command: str,
+    stage: str,
 ) -> None:
-    """Execute the runs of some rates for each system, and store the scores."""
+    """Execute the runs of some rates for each system, and store the scores.
+
+    Args:
+        wanted: systems, each with its rates and its number of epochs.
+        seeds: seeds of each rate.
+        cache: data that the runs share.
+        stage: command line of the search and name of the stage, for the plan.
+
+    Raises:
+        UserError: a run left no record, so nothing is known about its rate.
+    """
     trials: list[tuple[System, float, int, list[Run]]] = []
     for system, rates, epochs in wanted:
         for lr in rates:
@@ -270,10 +282,14 @@ def _try(
     if not runs:
         return
     sweep = Sweep(runs)
-    stage = f"{command}  # epochs: {', '.join(sorted({str(epochs) for _, _, epochs in wanted}))}"
-    write_plan(Path(runs[0].spec.out_dir), stage, list(sweep.runs))
+    sweep.write_plans(stage)
     print(f"search: {sweep.progress()}", file=sys.stderr)
-    Session(sweep, cache, multirun=True).run()
+    session = Session(sweep, cache, multirun=True)
+    session.run()
+    if session.lost:
+        reasons = "; ".join(dict.fromkeys(session.lost.values()))
+        lost = counted(len(session.lost), "run")
+        raise UserError(f"{lost} left no record ({reasons}); run the same command again")
     for system, lr, epochs, own in trials:
         ends = [sweep.done.get(run.key) or sweep.failed.get(run.key) for run in own]
         system.trials.append(Trial(lr, epochs, tuple(map(_score, ends))))
@@ -290,12 +306,14 @@ def _score(record: Record | None) -> float | None:
 def content(system: System, search: Search, command: str) -> str:
     """The file of a system that has a rate: the best one, how it was found, the whole curve."""
     origins = [record.provenance for record in system.records]
-    seconds = [record.core_seconds or 0.0 for record in system.records]
-    budget = {**dataclasses.asdict(search), "runs": _runs(system)}
+    seconds = [record.core_seconds for record in system.records]
+    known = [value for value in seconds if value is not None]
+    hours = round(sum(known) / 3600, 3) if len(known) == len(seconds) else None
+    budget = {**dataclasses.asdict(search), "runs": _runs(system), "core_hours": hours}
     entry = {
         "lr": system.ranked[0].lr,
         "metric": system.spec.task.metrics[0],
-        "budget": {**budget, "core_hours": round(sum(seconds) / 3600, 3)},
+        "budget": budget,
         "commits": sorted({origin["commit"] for origin in origins if origin.get("commit")}),
         "uncommitted_changes": any(origin.get("uncommitted_changes") for origin in origins),
         "settings": settings_behind(system.spec, system.start),

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,8 +16,11 @@ import pytest
 from lora_bench import claims as module
 from lora_bench import record
 from lora_bench.claims import EXPIRY, FILE, Claimed, Holder, claims, holder_of
+from lora_bench.compose import compose
+from lora_bench.files import host_name
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import execute, run
+from lora_bench.training.stop import REQUEUE
 
 from .helpers import command_line, forked_command
 
@@ -44,7 +46,7 @@ def test_a_claim_is_held_for_a_block_and_by_one_holder(tmp_path):
         assert found == dict.fromkeys(folders)
         assert holder_of(folders[0]).process == os.getpid()
         with claims([folders[1], tmp_path / "c"]) as inner:
-            assert str(inner[folders[1]]) == f"process {os.getpid()} on {socket.gethostname()}"
+            assert str(inner[folders[1]]) == f"process {os.getpid()} on {host_name()}"
             assert inner[tmp_path / "c"] is None
         assert holder_of(folders[1]) is not None and holder_of(tmp_path / "c") is None
     assert [list(folder.iterdir()) for folder in folders] == [[], []]
@@ -91,8 +93,8 @@ def test_a_damaged_claim_is_respected_until_it_expires(tmp_path, content):
 
 def test_a_process_that_ended_on_this_machine_holds_nothing(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    started = module.psutil.Process(process.pid).create_time()
-    holder = Holder(socket.gethostname(), process.pid, started, "t")
+    started = module._start_of(module.psutil.Process(process.pid))
+    holder = Holder(host_name(), process.pid, started, "t")
     write(tmp_path, holder)
     assert holder_of(tmp_path) == holder
     write(tmp_path, replace(holder, started=started - 50))  # another one with that number
@@ -212,3 +214,32 @@ def test_four_processes_divide_a_sweep(tmp_path, killed):
     assert len(found) == 12 and not problems and {one.status for one in found} == {"ok"}
     assert trained == 12 or (killed and trained >= 10)  # what the victim finished it told before
     assert not list((tmp_path / "out").rglob("claim*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_setting_the_clock_ends_no_claim(tmp_path, monkeypatch):
+    with claims([tmp_path]):
+        real = module.psutil.Process.create_time
+        monkeypatch.setattr(module.psutil.Process, "create_time", lambda self: real(self) + 50)
+        assert holder_of(tmp_path).process == os.getpid()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_container_does_not_judge_the_processes_of_another(tmp_path, monkeypatch):
+    """Both have one host name, and process ids of their own."""
+    write(tmp_path, replace(Holder.this_process(), process=2**22 + 1))  # not here
+    assert holder_of(tmp_path) is None
+    monkeypatch.setattr("lora_bench.files.FIRST_NAMESPACE", 0)
+    assert holder_of(tmp_path) is not None
+
+
+def test_a_signal_while_waiting_for_another_process_asks_for_another_go(
+    tmp_path, monkeypatch, other
+):
+    words = ["model=tiny", "data.toy_train=48", f"out_dir={tmp_path}", f"cache_dir={tmp_path}/c"]
+    write(prepare(compose(words)).folder, other)
+    send = lambda _: os.kill(os.getpid(), signal.SIGUSR1)  # noqa: E731
+    monkeypatch.setattr("lora_bench.sweep.session.time.sleep", send)
+    done = command_line(*words)
+    assert done.returncode == REQUEUE and "waiting for 1 run of process 1" in done.stderr
+    assert done.stderr.endswith("stopped by SIGUSR1; run the same command again to continue\n")

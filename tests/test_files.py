@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from lora_bench import checkpoint
-from lora_bench.files import parse_json, remove_parts, whole_file, whole_folder
+from lora_bench.files import host_name, parse_json, remove_parts, whole_file, whole_folder
 from lora_bench.tasks.encoding import Encoded, cached
 
 
@@ -23,7 +22,7 @@ def dead() -> int:
     return process.pid
 
 
-def part(name: str, process: int, host: str = socket.gethostname()) -> str:
+def part(name: str, process: int, host: str = host_name()) -> str:
     return f".{name}@{host}-{process}.part"
 
 
@@ -144,3 +143,21 @@ def test_json_that_is_none_is_one_line(text, message):
 def test_other_json_is_read_as_it_is():
     value = {"a": [1, -2.5, None, True, "é\u2028"], "": {}}
     assert parse_json(json.dumps(value)) == value
+
+
+def test_a_folder_that_cannot_be_replaced_is_still_there(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").touch()
+    replace, calls = os.replace, []
+
+    def fails_second(*paths):
+        calls.append(paths)
+        if len(calls) == 2:
+            raise OSError("no")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", fails_second)
+    with pytest.raises(OSError, match="no"), whole_folder(folder) as unfinished:
+        (unfinished / "new").touch()
+    assert os.listdir(tmp_path) == ["folder"] and os.listdir(folder) == ["old"]

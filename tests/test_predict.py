@@ -11,6 +11,7 @@ from lora_bench.checkpoint import __main__ as adapters
 from lora_bench.checkpoint.facts import file_hash
 from lora_bench.checks import UserError
 from lora_bench.predict import EVERY_FILE, main, write_submission
+from lora_bench.record_formats import UNKNOWN
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 
@@ -56,6 +57,20 @@ def test_the_zip_holds_all_and_says_what_is_missing(tiny_spec, tmp_path, capsys)
     said = capsys.readouterr()
     assert "the server needs 7 more: MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI" in said.out
     assert "CoLA.tsv: 13 rows of 1,063; a server refuses it" in said.err
+
+
+def test_a_record_of_the_first_format_predicts(tiny_spec, tmp_path):
+    """It has no fingerprint of its encoder, which therefore cannot have changed."""
+    folder = folder_of(finished(tiny_spec, tmp_path, "rte"))
+    path = folder / "record.json"
+    content = json.loads(path.read_text())
+    content["where"]["model.fingerprint"] = UNKNOWN
+    path.write_text(json.dumps(content))
+    assert write_submission(folder, tmp_path / "out")
+    content["where"]["model.fingerprint"] = "another"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="has changed since"):
+        write_submission(folder, tmp_path / "out")
 
 
 def test_two_runs_of_a_task_are_refused_and_old_files_stay_out_of_the_zip(

@@ -334,3 +334,32 @@ def test_kills_inside_training_change_nothing(tmp_path, grouped):
             for r in (one, other)
         ]
         assert parts[0] == parts[1]
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tiny_spec, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    (outcome,) = execute([prepare(tiny_spec("train.checkpoint_minutes=0", "train.epochs=1"))])
+    assert outcome.record.status == "ok"
+    said = capsys.readouterr().err.splitlines()
+    assert f"{outcome.planned.key}: no checkpoint was written (No space left on device)" in said
+
+
+def test_a_run_that_continues_alone_has_shares_of_its_group_in_its_costs(tiny_spec):
+    specs = [tiny_spec("train.epochs=2", f"seed={seed}") for seed in (0, 1)]
+    with pytest.raises(Stopped):
+        execute([prepare(spec) for spec in specs], StopAt(2))
+    with pytest.raises(Stopped):
+        execute([prepare(specs[0])], StopAt(1))
+    (outcome,) = execute([prepare(specs[0])])
+    assert outcome.record.group["size"] == 2 and outcome.record.peak_memory_bytes is None
+
+
+def test_a_checkpoint_of_another_version_is_said(tiny_spec, capsys):
+    spec = tiny_spec("train.epochs=1")
+    change_checkpoint(spec, lambda state: state.update(format=0))
+    assert execute([prepare(spec)])[0].record.status == "ok"
+    said = capsys.readouterr().err
+    assert "checkpoint.pt: comes from another run or version; the run starts over" in said

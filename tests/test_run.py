@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,7 +18,7 @@ from scipy import stats
 
 from lora_bench import checkpoint, claims, record
 from lora_bench.checkpoint.restore import load_model
-from lora_bench.checks import UserError
+from lora_bench.checks import SpecError, UserError
 from lora_bench.methods.lora import Lora
 from lora_bench.model.group import Group
 from lora_bench.training.evaluation import outputs_of, score
@@ -350,3 +351,44 @@ def test_the_peak_memory_is_that_of_the_gpu_of_the_run(monkeypatch):
     with PeakMemory("cuda:1") as peak:
         pass
     assert peak.bytes == 7 and asked == ["cuda:1"] * 2
+
+
+@pytest.mark.parametrize("task", ["stsb", "sst2"])
+def test_a_run_that_diverges_in_its_last_step_fails_alone(tiny_spec, task):
+    """Its last loss is finite, and its outputs are not; as classes, they would have a score."""
+    words = [f"task={task}", "data.toy_train=16", "train.batch_size=16", "train.epochs=1"]
+    wild = ["train.lr=1e38", "train.warmup=0", "train.max_grad_norm=1e38"]
+    specs = [tiny_spec(*words, *wild), tiny_spec(*words, "train.warmup=0", "seed=2")]
+    bad, good = execute([prepare(spec) for spec in specs])
+    assert "outputs are NaN after epoch 1; try a lower train.lr than 1e+38" in str(bad.error)
+    assert record.read(bad.folder).status == "failed" and good.error is None
+    assert record.read(good.folder).status == "ok"
+
+
+def test_a_score_that_is_no_number_fails_its_run(tiny_spec, monkeypatch):
+    """A task of the user's own may compute one from finite outputs."""
+    planned = prepare(tiny_spec("train.epochs=1"))
+    assert planned.prepared.facts  # with scores of chance
+    wrong = {"f1": np.float64("nan")}
+    monkeypatch.setattr("lora_bench.tasks.text.TextTask.score", lambda *_: wrong)
+    (outcome,) = execute([planned])
+    assert "f1 is nan after epoch 1" in record.read(outcome.folder).error
+
+
+def test_an_error_of_the_whole_group_is_recorded_for_each_run(tiny_spec, monkeypatch):
+    def full(*_):
+        raise MemoryError("no room for the prefix")
+
+    monkeypatch.setattr("lora_bench.training.fit.Loop._frozen_prefix", full)
+    specs = [tiny_spec("train.epochs=1"), tiny_spec("train.epochs=1", "seed=1")]
+    outcomes = execute([prepare(spec) for spec in specs])
+    assert all("no room" in record.read(outcome.folder).error for outcome in outcomes)
+
+
+def test_numbers_of_another_type_are_the_same_run(tiny_spec):
+    spec = tiny_spec("method.alpha=16", "train.epochs=1")
+    spec.method.alpha = 16  # the command line makes it 16.0
+    assert run(spec).key == prepare(tiny_spec("method.alpha=16", "train.epochs=1")).key
+    spec.train.epochs = 1.5
+    with pytest.raises(SpecError, match=r"train.epochs=1.5: "):
+        run(spec)

@@ -45,6 +45,37 @@ def test_a_preset_stands_for_its_overrides_and_the_command_line_wins():
         expand(["+sweep=ranks"], sweep=False)
 
 
+def test_the_last_preset_of_a_sweep_replaces_the_others():
+    last = expand(["+sweep=ranks"], sweep=True)
+    assert expand(["+sweep=alphas", "+sweep=ranks", "seed=1"], sweep=True) == [
+        word for word in last if not word.startswith("seed=")
+    ] + ["seed=1"]
+    assert expand(["+sweep=ranks", "+sweep=ranks"], sweep=True) == last
+
+
+def test_each_output_folder_has_the_plan_of_its_own_runs(tiny_spec, tmp_path):
+    runs = []
+    for seed in range(3):
+        spec = tiny_spec(f"seed={seed}")
+        spec.out_dir = f"{tmp_path}/{seed % 2}"
+        runs.append(prepare(spec))
+    Sweep(runs).write_plans("the command")
+    plans = {name: read_plans(tmp_path / name)[0][0].keys for name in "01"}
+    assert plans == {"0": [runs[0].key, runs[2].key], "1": [runs[1].key]}
+
+
+def test_data_that_changed_after_the_plan_end_the_sweep(tiny_spec, monkeypatch, capsys):
+    planned = prepare(tiny_spec("train.epochs=1")).planned
+    session = Session(Sweep([prepare(tiny_spec("train.epochs=1"))]), DataCache(), multirun=False)
+    other = prepare(tiny_spec("train.epochs=1", "data.toy_train=50"))
+    monkeypatch.setattr("lora_bench.sweep.session.prepare", lambda *_: other)
+    session.run()
+    said = capsys.readouterr().err
+    assert f"error: {planned.key}: would be {other.key} now, because the data" in said
+    with pytest.raises(SystemExit):
+        session.end()
+
+
 def write(planned: Run, status: str, seconds: float | None = 0.0, started: str = "now") -> None:
     """Write a record as the run would."""
     found = planned.identity
@@ -78,7 +109,8 @@ def test_runs_that_fit_together_are_groups(tiny_spec):
     expected = [[0, 3], [1], [2, 5], [4, 7], [6]]
     assert keys(groups(small)) == [[small[i].key for i in group] for group in expected]
     assert [len(group) for group in groups(made("group=1"))] == [1] * 8
-    assert max_group_size(runs[0]) == 16 and max_group_size(made("train.batch_size=300")[0]) == 1
+    assert max_group_size(runs[0]) == 8 and max_group_size(made("device=cuda")[0]) == 16
+    assert max_group_size(made("train.batch_size=300")[0]) == 1
     assert [run.key for run in made("group=2")] == [run.key for run in runs]
 
 

@@ -14,8 +14,9 @@ from lora_bench.checkpoint import FACTS
 from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.data import load
+from lora_bench.plans import read_plans
 from lora_bench.presets import CONF
-from lora_bench.record import read_all
+from lora_bench.record import Record, read_all
 from lora_bench.spec import Spec, part_of, settings
 from lora_bench.tasks import make_task
 
@@ -278,3 +279,32 @@ def test_a_committed_rate_is_the_best_of_its_curve(path):
     assert entry["lr"] == max(sorted(means), key=means.__getitem__)
     assert not entry["uncommitted_changes"] and entry["commits"]
     assert {field.name for field in dataclasses.fields(tune.Search)} < entry["budget"].keys()
+
+
+def test_each_stage_has_its_plan_and_unknown_hours_are_null(search, tmp_path, monkeypatch):
+    monkeypatch.setattr(Record, "core_seconds", None)  # as on a GPU
+    (entry,) = search("tune.rates=[0.001,0.1]").values()
+    assert entry["budget"]["core_hours"] is None
+    plans = {plan.command.rpartition("  # ")[2]: plan for plan in read_plans(tmp_path / "out")[0]}
+    assert {name: len(plan.keys) for name, plan in plans.items()} == {"stage 1": 2, "refinement": 2}
+
+
+def test_a_run_that_left_no_record_is_no_bad_rate(search, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lora_bench.record.write", full)
+    with pytest.raises(SystemExit, match="2 runs left no record .*No space left"):
+        search("tune.rates=[0.001,0.1]")
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_rate_is_tried_once():
+    system = tune.System([], compose([*WORDS, "train.lr=1"]))
+    system.trials = [tuned.Trial(rate, 4, (rate,)) for rate in (0.001, 0.0011)]
+    assert system.around_best([0.001, 0.0011]) == [0.0012]
+
+
+def test_halving_of_one_epoch_is_refused(search):
+    with pytest.raises(SystemExit, match="tune.halving=true: has no effect with train.epochs=1"):
+        search("tune.halving=true", "train.epochs=1")

@@ -8,6 +8,7 @@ from .. import record as records
 from ..checks import UserError, counted
 from ..compose import check_same
 from ..overrides import path_of
+from ..plans import write_plan
 from ..presets import CONF, load_yaml
 from ..record import Record
 from ..spec import settings
@@ -27,8 +28,11 @@ def expand(arguments: list[str], *, sweep: bool) -> list[str]:
     """
     presets = {path.stem: path for path in sorted(CONF.glob("sweep/*.yaml"))}
     given = {path_of(argument) for argument in arguments}
+    places = [i for i, argument in enumerate(arguments) if path_of(argument) == "sweep"]
     expanded = []
-    for argument in arguments:
+    for i, argument in enumerate(arguments):
+        if i in places[:-1]:  # replaced by the last one, like any repeated setting
+            continue
         if path_of(argument) != "sweep":
             expanded.append(argument)
             continue
@@ -69,6 +73,21 @@ class Sweep:
         self.groups = groups(run for key, run in self.runs.items() if key not in self.done)
         self._besides: list[float] = []  # seconds of a group outside of training and scoring
         self._tried_before = {key: record.started for key, record in self.failed.items()}
+
+    def write_plans(self, command: str) -> None:
+        """Record below each output folder which of its runs the command asks for.
+
+        Args:
+            command: the command line of the sweep.
+
+        Raises:
+            UserError: a plan cannot be written.
+        """
+        keys: dict[str, list[str]] = {}
+        for key, planned in self.runs.items():
+            keys.setdefault(planned.spec.out_dir, []).append(key)
+        for folder, own in keys.items():
+            write_plan(Path(folder), command, own)
 
     def refresh(self) -> None:
         """Read the records of the runs that are not done yet.

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..checks import UserError, counted, first_line
+from ..checks import UserError, counted, first_line, one_line
 from ..claims import FILE as CLAIM
 from ..claims import Claimed, holder_of
 from ..compose import completed, hydra_reason
 from ..program import check_folder
 from ..spec import Spec
-from ..training.prepared import DataCache, Planned, prepare
+from ..training.prepared import DataCache, Planned, Run, prepare
 from ..training.run import Outcome, announce, execute
-from ..training.stop import REQUEUE, Stopped, StopSignals
+from ..training.stop import REQUEUE, Stopped, StopSignals, stopped_at_once
 from .plan import Sweep
 
 JOB = "job"  # index of a group, as Hydra passes it to a launcher
@@ -27,7 +27,7 @@ ATTEMPTS = 3  # consecutive launches without a finished run after which to give 
 
 
 class Session:
-    """The runs of one command. In another process, it executes runs and prints nothing.
+    """The runs of one command. In another process, it executes runs and reports nothing.
 
     Args:
         sweep: the runs that the command asks for.
@@ -40,7 +40,8 @@ class Session:
         self.sweep, self.cache, self.multirun, self.launched = sweep, cache, multirun, launched
         self.sent = False  # whether this is the copy in a process of the launcher
         self.told = set(sweep.done)  # keys of the runs whose outcome was printed
-        self.lost: set[str] = set()  # those that could not even be recorded as failed
+        # reasons of those that could not even be recorded as failed
+        self.lost: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "sent": True}
@@ -173,13 +174,13 @@ class Session:
     def _do(self, planned: Sequence[Planned]) -> list[Outcome]:
         stop, started = StopSignals(), time.monotonic()
         try:
-            group = [prepare(run.spec, self.cache, run.command) for run in planned]
+            group = [self._prepared(run) for run in planned]
             with stop:
                 outcomes = execute(group, stop, self.sweep.place(group))
         except Exception as error:  # a failure could not be recorded
             if self.sent:
                 raise
-            self.lost |= {run.key for run in planned}
+            self.lost |= {run.key: one_line(error) for run in planned}
             print(f"error: {_told(error, planned[0])}", file=sys.stderr)
             return []
         except Stopped:
@@ -188,9 +189,21 @@ class Session:
             raise
         if not self.sent:
             self._tell(outcomes, time.monotonic() - started)
-        if stop.received is not None:  # while the group was finishing
+        if stop.received is not None and not self.sent:  # while the group was finishing
             raise Stopped(f"{stop.received} between two groups")
         return outcomes
+
+    def _prepared(self, planned: Planned) -> Run:
+        """The run with its data.
+
+        Raises:
+            UserError: the data changed after the sweep was planned, so it is another run.
+        """
+        run = prepare(planned.spec, self.cache, planned.command)
+        if run.key != planned.key:
+            reason = "the data, the model or the adapter to start from changed since the start"
+            raise UserError(f"{planned.key}: would be {run.key} now, because {reason}")
+        return run
 
     def _tell(self, outcomes: Sequence[Outcome], seconds: float) -> None:
         """Print how the runs of a group went, except those of other processes."""
@@ -219,7 +232,10 @@ class Session:
 
     def _reason(self, key: str) -> str:
         record = self.sweep.failed.get(key)
-        return record.error or "" if record else "left no record"
+        if record is not None:
+            return record.error or ""
+        reason = f" ({self.lost[key]})" if key in self.lost else ""
+        return f"left no record{reason}"
 
 
 def check_folders(specs: Collection[Spec]) -> None:
@@ -258,7 +274,8 @@ def _told(error: Exception, planned: Planned) -> str:
 def interruptible() -> Iterator[None]:
     """Inside the block, an early end of the command is one line and the right exit status."""
     try:
-        yield
+        with stopped_at_once():
+            yield
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept; run the same command again for the rest")
     except Stopped as error:

@@ -1,6 +1,7 @@
 """Checkpoints of a run: what a stopped run needs to continue, in one file beside its record.
 
-On a CPU, a run that continues ends bit for bit like one that was never stopped.
+On a CPU, a run that continues alone, or with the same group, ends bit for bit like one that was
+never stopped. Other runs beside it change the rounding.
 """
 
 import sys
@@ -46,14 +47,15 @@ def read(folder: Path, key: str, device: str) -> dict[str, Any] | None:
         reason = f"cannot be read ({type(error).__name__}); the run starts over"
         print(f"{folder / FILE}: {reason}", file=sys.stderr)
         return None
-    fits = isinstance(found, dict) and found.get("format") == FORMAT and found.get("key") == key
-    if fits and _kind(found.get("device", device)) != _kind(device):
-        print(
-            f"{folder / FILE}: comes from a run on {found['device']}; the run starts over",
-            file=sys.stderr,
-        )
+    reason = ""
+    if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("key") != key:
+        reason = "comes from another run or version"
+    elif _kind(found.get("device", device)) != _kind(device):
+        reason = f"comes from a run on {found['device']}"
+    if reason:
+        print(f"{folder / FILE}: {reason}; the run starts over", file=sys.stderr)
         return None
-    return found if fits else None
+    return found
 
 
 def _kind(device: str) -> str:

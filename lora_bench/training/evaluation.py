@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +19,7 @@ from ..tasks import Task
 from ..tasks.encoding import Encoded
 from .prepared import Prepared, Run
 from .progress import bar
-from .trainee import Trainee, batches
-
-if TYPE_CHECKING:
-    pass
+from .trainee import NonFiniteScore, Trainee, batches
 
 PREDICTIONS = "predictions"
 
@@ -127,10 +124,14 @@ class BestEpoch:
         Args:
             trainee: trainee of the run.
             outputs: outputs of its model.
+
+        Raises:
+            NonFiniteScore: an output is NaN, which some metrics would score as any other.
         """
-        planned = self.planned
+        planned, epoch = self.planned, len(trainee.epochs)
+        if any(torch.cat([one.flatten() for one in own]).isnan().any() for own in outputs.values()):
+            raise NonFiniteScore(f"outputs are NaN after epoch {epoch + 1}; {trainee.remedy}")
         found = score(outputs, planned.prepared)
-        epoch = len(trainee.epochs)
         repeated = epoch == self.index  # the best epoch is scored again in another process
         if self.best is None or repeated or _first(found) > _first(self.best):
             self.best, self.outputs, self.index = found, outputs, epoch

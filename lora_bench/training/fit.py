@@ -96,7 +96,7 @@ class Loop:
     """
 
     def __init__(self, trainees: Sequence[Trainee], scoring: Scoring | None = None):
-        self.spec = trainees[0].spec  # what it is used for, all trainees share
+        self.spec = trainees[0].spec  # only settings that all trainees share are read from it
         self.scoring = scoring or Scoring()
         self.passes = [list(trainees)]
         self.done = trainees[0].step_count  # steps of the run so far
@@ -124,9 +124,8 @@ class Loop:
 
     def start_epoch(self) -> None:
         """Shuffle every trainee's examples."""
-        prefix = self._frozen_prefix()
         for trainee in self.trainees:
-            trainee.start_epoch(prefix)
+            self._attempt(trainee, None, lambda t, _: t.start_epoch(self._frozen_prefix()))
 
     def _frozen_prefix(self) -> FrozenPrefix | None:
         trainees = self.trainees
@@ -159,7 +158,7 @@ class Loop:
         for trainee in left:
             self._attempt(trainee, None, lambda t, _: t.prefetch())
         left = [trainee for trainee in left if trainee in self.trainees]
-        # waits for a GPU, which has had the whole step to do meanwhile
+        # waits for the GPU, which has been computing the step in the meantime
         values = torch.stack([losses[t] for t in left]).tolist() if left else []
         for trainee, value in zip(left, values, strict=True):
             self._attempt(trainee, value, lambda t, loss: t.record(loss, batches[t]))

@@ -35,15 +35,18 @@ class Member:
 
     Args:
         outcome: outcome of the run, to be filled in.
+        group: number of runs that are trained with it, including itself.
     """
 
     trainee: Trainee  # set by ``begin``, like the next one
     keeper: BestEpoch
     reloaded: LoraWrapperRoberta  # set by ``reload``
 
-    def __init__(self, outcome: "Outcome"):
+    def __init__(self, outcome: "Outcome", group: int):
         self.outcome, self.planned, self.folder = outcome, outcome.planned, outcome.folder
         self.resumed = outcome.checkpoint
+        # of the largest group it was trained in: its costs are a share even if it continues alone
+        self.group = max(group, (self.resumed or {}).get("largest_group", 1))
 
     @property
     def failed(self) -> bool:
@@ -92,7 +95,12 @@ class Member:
         if state is not None:
             state["best"] = self.keeper.state()
             state["device"] = self.planned.spec.device
-            checkpoint.write(self.folder, self.planned.key, group, state)
+            state["largest_group"] = self.group
+            try:
+                checkpoint.write(self.folder, self.planned.key, group, state)
+            except OSError as error:  # the earlier one is still there, and the run can go on
+                reason = f"no checkpoint was written ({error.strerror or error})"
+                print(f"{self.planned.key}: {reason}", file=sys.stderr)
 
     def save(self) -> None:
         """Save the trained model, and record the curves and costs of training."""
@@ -141,11 +149,11 @@ def _raise(error: Exception) -> None:
 
 def _check_reloaded(record: records.Record, scores: dict[str, float]) -> None:
     assert record.last is not None
-    record.reloaded = scores
     for name, value in scores.items():
         before = record.last["scores"][name]
-        if abs(value - before) > TOLERANCE:
+        if not abs(value - before) <= TOLERANCE:  # NaN too
             raise RuntimeError(f"{name} was {before} and is {value} after saving and loading")
+    record.reloaded = scores
 
 
 class Members(Scoring):
@@ -165,7 +173,7 @@ class Members(Scoring):
         stop: StopSignals,
         place: str = "",
     ):
-        self.members = [Member(outcome) for outcome in outcomes]
+        self.members = [Member(outcome, len(outcomes)) for outcome in outcomes]
         self.shared, self.stop, self.place = shared, stop, place
         self._written = time.monotonic()  # time of the last checkpoint
         self._of: dict[Trainee, Member] = {}
@@ -253,7 +261,7 @@ class Members(Scoring):
         """
         for member in self.members:
             member.attempt(member.save)
-            _note_group(member, len(self.members), peak)
+            _note_group(member, peak)
             member.attempt(member.reload, self.shared)
         # In the passes of the last scoring: in other passes, rounding could change a prediction.
         # A run that failed, or was last scored in another pass, takes part with its trained model.
@@ -280,15 +288,15 @@ class Members(Scoring):
                 member.attempt(member.end, own)
 
 
-def _note_group(member: Member, size: int, peak: int | None) -> None:
+def _note_group(member: Member, peak: int | None) -> None:
     """Record the group: memory belongs to it as a whole; a member's seconds are its share."""
     record = member.outcome.record
-    if size == 1:
+    if member.group == 1:
         record.peak_memory_bytes = peak
     elif not member.failed:
         costs = member.trainee.costs
         record.group = {
-            "size": size,
+            "size": member.group,
             "train_seconds": costs.group_train,
             "eval_seconds": costs.group_evaluate,
             "peak_memory_bytes": peak,

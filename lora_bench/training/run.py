@@ -15,7 +15,7 @@ from ..claims import Claimed, claims
 from ..compose import validate
 from ..files import name_file
 from ..record import Record
-from ..spec import NOT_RECORDED, Spec
+from ..spec import NOT_RECORDED, Spec, typed
 from .compatible import shared_settings
 from .prepared import DataCache, Run, prepare
 from .progress import stage
@@ -40,7 +40,8 @@ def run(spec: Spec, command: str = "", cache: DataCache | None = None) -> Record
         UserError: a setting or the data is wrong; nothing was trained.
         Exception: whatever the run raises; see ``execute``.
     """
-    (outcome,) = execute([prepare(validate(spec), cache, command)])
+    spec = validate(typed(spec.to_dict()))  # alpha=16 in Python is the same run as alpha=16.0
+    (outcome,) = execute([prepare(spec, cache, command)])
     if outcome.error is not None:
         raise outcome.error
     return outcome.record
@@ -131,9 +132,9 @@ def _found(planned: Run) -> Outcome:
     try:
         folder, done = records.find(Path(planned.spec.out_dir), planned.identity)
     except UserError as error:
-        return Outcome(planned, planned.folder, _begun(planned), error)
+        return Outcome(planned, planned.folder, _new_record(planned), error)
     good = done is not None and done.status == "ok"
-    return Outcome(planned, folder, done if done and good else _begun(planned))
+    return Outcome(planned, folder, done if done and good else _new_record(planned))
 
 
 def _train(outcomes: Sequence[Outcome], stop: StopSignals, place: str) -> None:
@@ -210,7 +211,7 @@ def _runs_that_fit(outcomes: Sequence[Outcome], shared: "SharedEncoder") -> int:
     return size
 
 
-def _begun(planned: Run) -> Record:
+def _new_record(planned: Run) -> Record:
     """The record before training: what the run is."""
     identity, settings = planned.identity, planned.spec.to_dict()
     return Record(

@@ -27,6 +27,10 @@ class NonFiniteLoss(RuntimeError):
     """Training diverged; the message names the step and the examples."""
 
 
+class NonFiniteScore(RuntimeError):
+    """Training diverged, as its scores show; the message names one."""
+
+
 @dataclass
 class Costs:
     """Wall time of a run in seconds: its share, and the whole group's while it was a member.
@@ -169,8 +173,7 @@ class Trainee:
         if not math.isfinite(loss):
             raise NonFiniteLoss(
                 f"loss is {loss} at step {self.step_count + 1} (training examples "
-                f"{[i for part in batch for i in _indices(part)]}); try a lower train.lr "
-                f"than {self.spec.train.lr:g} or precision=fp32"
+                f"{[i for part in batch for i in _indices(part)]}); {self.remedy}"
             )
         self.step_count += 1
         self.method.after_step(self.model, self.step_count)
@@ -229,10 +232,25 @@ class Trainee:
             self._losses = state["losses"]
 
     def end_epoch(self, scores: dict[str, float]) -> None:
-        """Record the validation scores after an epoch, by name."""
+        """Record the validation scores after an epoch, by name.
+
+        Raises:
+            NonFiniteScore: a score is NaN or infinite.
+        """
+        scores = {name: float(score) for name, score in scores.items()}  # not NumPy's types
+        for name, score in scores.items():
+            if not math.isfinite(score):
+                raise NonFiniteScore(
+                    f"{name} is {score} after epoch {len(self.epochs) + 1}; {self.remedy}"
+                )
         self.logger.log(self.step_count, {f"validation/{name}": v for name, v in scores.items()})
         loss = sum(self._losses) / len(self.data)
         self.epochs.append({"epoch": len(self.epochs) + 1, "loss": loss, "scores": scores})
+
+    @property
+    def remedy(self) -> str:
+        """What may help a run that diverged."""
+        return f"try a lower train.lr than {self.spec.train.lr:g} or precision=fp32"
 
     @property
     def is_done(self) -> bool:
