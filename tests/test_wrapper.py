@@ -1,3 +1,4 @@
+import copy
 import re
 
 import pytest
@@ -218,3 +219,33 @@ def test_a_call_without_tokens_says_what_is_missing(tiny_encoder):
     inputs["attention_mask"][1] = 0
     with pytest.raises(ValueError, match="every row must have a real token"):
         model(**inputs)
+
+
+def test_under_autocast_the_encoder_computes_in_bf16(tiny_encoder):
+    """As with ``dtype``, which this project uses; the head follows the caller's autocast."""
+    model = article_call(tiny_encoder, task_type="squad_v1", num_classes=None).eval()
+    ids = torch.randint(5, 200, (3, 9))
+    exact = model(input_ids=ids)
+    same = LoraWrapperRoberta.from_parts(
+        model.encoder, model.head, per_token=True, dtype=torch.bfloat16
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = model(input_ids=ids), same.eval()(input_ids=ids)
+    assert torch.equal(found, expected) and not torch.equal(found, exact)
+    assert (found - exact).abs().max() < 0.05 * exact.abs().max()
+    found.float().sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    assert torch.equal(model(input_ids=ids), exact)
+    with torch.autocast("cpu", torch.float16), pytest.raises(ValueError, match="must be to torch"):
+        model(input_ids=ids)
+
+
+def test_another_encoder_is_used_once_it_is_set(tiny_encoder):
+    model = article_call(tiny_encoder, lora_rank=None).eval()
+    ids = torch.randint(5, 200, (3, 9))
+    before = model(input_ids=ids)
+    other = copy.deepcopy(model.encoder)
+    with torch.no_grad():
+        other.embeddings.word_embeddings.weight.mul_(3)
+    model.encoder = other
+    assert not torch.equal(model(input_ids=ids), before)

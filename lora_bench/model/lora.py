@@ -133,6 +133,8 @@ class LoraLinear(nn.Linear):
     def merge(self) -> None:
         """Add the update to the weight, so that inference costs the same as the base layer.
 
+        A ``state_dict`` does not hold whether it is merged: call ``unmerge`` before saving one.
+
         Source: LoRA paper, section 4.1.
 
         Raises:

@@ -58,8 +58,10 @@ class LoraWrapperRoberta(nn.Module):
     """A RoBERTa encoder with a head on top. The call in the article works as printed.
 
     It is an ordinary PyTorch module: call it with padded ``input_ids`` and ``attention_mask``,
-    train it in a loop of your own, and save its ``state_dict``. This project calls it with packed
-    batches, which computes the same without padding.
+    train it in a loop of your own, also under ``torch.autocast`` to bf16, and save its
+    ``state_dict``. This project calls it with packed batches, which computes the same without
+    padding. Forward hooks on the encoder as a whole, its layers, attention blocks, LayerNorms and
+    dropouts are not called, because their work is done in fewer steps.
 
     Args:
         task_type: ``glue`` (one output row per example), ``squad_v1`` or ``squad_v2`` (one row per
@@ -147,6 +149,7 @@ class LoraWrapperRoberta(nn.Module):
         self.encoder, self.head, self.per_token = encoder, head, per_token
         self.stream: DropoutStream | None = None
         self.encode = EncoderPass([encoder], dtype)
+        self._autocast: EncoderPass | None = None  # in bf16; made when first needed
 
     def use_stream(self, stream: DropoutStream) -> None:
         """Take every dropout mask from ``stream`` instead of torch's global generator."""
@@ -174,7 +177,8 @@ class LoraWrapperRoberta(nn.Module):
             (B, L, outputs) for a padded one, 0 on padding.
 
         Raises:
-            ValueError: neither a batch nor input_ids, or a row without a real token.
+            ValueError: neither a batch nor input_ids, a row without a real token, or
+                ``torch.autocast`` to another type than bf16.
         """
         if batch is not None:
             return self._packed(batch)
@@ -207,9 +211,25 @@ class LoraWrapperRoberta(nn.Module):
 
     def _packed(self, batch: Batch) -> Tensor:
         """(B, outputs), or (T, outputs) for a token head."""
-        # (T, D), or (B, D) for a sequence head, which reads first tokens only
-        (hidden,) = self.encode(batch, [self.stream], first_only=not self.per_token)
+        device = batch.input_ids.device.type
+        encode = self._encode_in_autocast(device) or self.encode
+        encode.encoders = [self.encoder]  # it may have been replaced
+        with torch.autocast(device, enabled=False):  # the pass chooses its types itself
+            # (T, D), or (B, D) for a sequence head, which reads first tokens only
+            (hidden,) = encode(batch, [self.stream], first_only=not self.per_token)
         return self.logits(hidden)
+
+    def _encode_in_autocast(self, device: str) -> EncoderPass | None:
+        """The pass in the type of the caller's ``torch.autocast``; None without one."""
+        if not torch.is_autocast_enabled(device):
+            return None
+        dtype = torch.get_autocast_dtype(device)
+        if dtype is not torch.bfloat16:
+            raise ValueError(f"torch.autocast to {dtype}: must be to torch.bfloat16")
+        if self._autocast is None:
+            checkpointing = self.encode.checkpointing
+            self._autocast = EncoderPass([self.encoder], dtype, checkpointing=checkpointing)
+        return self._autocast
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The head's output for the encoder's: (B, D) or (T, D) -> (B, outputs) or (T, outputs)."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from ..training.compatible import shared_settings
 from ..training.prepared import Planned
 
-# Matrix products reach the machine's rate at a few thousand tokens per step, and a larger group
-# only delays the first record: see results/speed/avx2/group.md.
-ENOUGH_EXAMPLES = 256  # examples per step, over all runs of a group
+# Examples per step, over all runs of a group. On a CPU, a larger group is slower, since its
+# activations do not fit the cache: see results/speed/amx/group.md.
+ENOUGH_EXAMPLES = {"cpu": 128, "cuda": 256}
 
 
 def groups(runs: Iterable[Planned]) -> list[list[Planned]]:
@@ -38,4 +38,5 @@ def groups(runs: Iterable[Planned]) -> list[list[Planned]]:
 
 def max_group_size(run: Planned) -> int:
     """The maximum number of runs in a group with ``run``."""
-    return run.spec.group or max(1, ENOUGH_EXAMPLES // run.spec.train.batch_size)
+    enough = ENOUGH_EXAMPLES[run.spec.device.partition(":")[0]]
+    return run.spec.group or max(1, enough // run.spec.train.batch_size)
