@@ -45,7 +45,7 @@ def main() -> None:
         sweep.write_plans(command_of(["-m", *overrides]))
         print(f"sweep: {sweep.progress()}", file=sys.stderr)
     session = Session(sweep, cache, multirun=args.multirun, launched=_launched(overrides))
-    session.tell_done()
+    session.report_done()
 
     def launch(groups: Sequence[int]) -> None:
         mode = ["-m"] if args.multirun else []

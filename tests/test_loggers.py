@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 
 from lora_bench.checks import UserError
+from lora_bench.compose import compose
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 
@@ -46,7 +47,6 @@ def test_a_logger_is_no_part_of_the_key_and_off_by_default(tiny_spec, monkeypatc
         and not (prepare(spec).folder / "wandb").exists()
     )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        UserError, match=r"logger=wandb: needs wandb: pip install 'lora-bench\[wandb\]'"
-    ):
-        run(tiny_spec("train.epochs=1", "logger=wandb", "seed=1"))
+    message = r"logger=wandb needs wandb: pip install 'lora-bench\[wandb\]'"
+    with pytest.raises(UserError, match=message):  # before anything is loaded
+        compose(["logger=wandb"])

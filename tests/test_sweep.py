@@ -167,7 +167,7 @@ def test_a_done_run_whose_seconds_are_unknown_is_told(tiny_spec, capsys):
     cache = DataCache()
     done = prepare(tiny_spec(), cache)
     write(done.planned, "ok", seconds=None)
-    Session(Sweep([done]), cache, multirun=True).tell_done()
+    Session(Sweep([done]), cache, multirun=True).report_done()
     assert f"{done.key}: matthews 50.0 (already done" in capsys.readouterr().err
 
 

@@ -250,7 +250,7 @@ def get_method(spec: MethodSpec) -> Method:
 
 
 def check_method(spec: Spec) -> None:
-    """Check the settings of the method, without torch.
+    """Check the settings of the method, and that every package of the run is installed.
 
     Raises:
         SpecError: there is no such method, it does not read a setting that was changed, a setting
@@ -260,3 +260,5 @@ def check_method(spec: Spec) -> None:
     method_class(spec.method).check(spec)
     if spec.train.optimizer == "adamw8bit":
         check_installed("bitsandbytes", "qlora", "train.optimizer=adamw8bit")
+    if spec.logger != "none":
+        check_installed(spec.logger, spec.logger, f"logger={spec.logger}")

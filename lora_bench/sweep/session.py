@@ -39,7 +39,7 @@ class Session:
     def __init__(self, sweep: Sweep, cache: DataCache, *, multirun: bool, launched: bool = False):
         self.sweep, self.cache, self.multirun, self.launched = sweep, cache, multirun, launched
         self.sent = False  # whether this is the copy in a process of the launcher
-        self.told = set(sweep.done)  # keys of the runs whose outcome was printed
+        self.reported = set(sweep.done)  # keys of the runs whose outcome was printed
         # reasons of those that could not even be recorded as failed
         self.lost: dict[str, str] = {}
 
@@ -141,7 +141,7 @@ class Session:
 
         def watch() -> None:
             while not ended.wait(POLL):
-                self._tell_news()
+                self._report_new()
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -150,23 +150,23 @@ class Session:
         finally:
             ended.set()
             thread.join()
-            self._tell_news()
+            self._report_new()
 
-    def _tell_news(self) -> None:
+    def _report_new(self) -> None:
         """Report the runs whose records have appeared, and the progress."""
         self.sweep.refresh()
         found = {**self.sweep.done, **self.sweep.failed_now}
-        news = {key: record for key, record in found.items() if key not in self.told}
-        for key, record in news.items():
-            self.told.add(key)
+        new = {key: record for key, record in found.items() if key not in self.reported}
+        for key, record in new.items():
+            self.reported.add(key)
             if record.status == "ok":
                 announce(record, self.sweep.runs[key].folder, skipped=False)
             else:
                 print(f"error: {key} failed: {record.error}", file=sys.stderr)
-        if news:
+        if new:
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
 
-    def tell_done(self) -> None:
+    def report_done(self) -> None:
         """Print the runs that were already done."""
         for key, record in self.sweep.done.items():
             announce(record, self.sweep.folders[key], skipped=True)
@@ -181,14 +181,14 @@ class Session:
             if self.sent:
                 raise
             self.lost |= {run.key: one_line(error) for run in planned}
-            print(f"error: {_told(error, planned[0])}", file=sys.stderr)
+            print(f"error: {_message(error, planned[0])}", file=sys.stderr)
             return []
         except Stopped:
             if self.sent:
                 _requeue(stop)
             raise
         if not self.sent:
-            self._tell(outcomes, time.monotonic() - started)
+            self._report(outcomes, time.monotonic() - started)
         if stop.received is not None and not self.sent:  # while the group was finishing
             raise Stopped(f"{stop.received} between two groups")
         return outcomes
@@ -205,18 +205,18 @@ class Session:
             raise UserError(f"{planned.key}: would be {run.key} now, because {reason}")
         return run
 
-    def _tell(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+    def _report(self, outcomes: Sequence[Outcome], seconds: float) -> None:
         """Print how the runs of a group went, except those of other processes."""
-        news = [o for o in outcomes if o.trained or (o.error and not isinstance(o.error, Claimed))]
-        self.told |= {outcome.planned.key for outcome in news}
-        for outcome in news:
+        new = [o for o in outcomes if o.trained or (o.error and not isinstance(o.error, Claimed))]
+        self.reported |= {outcome.planned.key for outcome in new}
+        for outcome in new:
             if outcome.error is None:
                 announce(outcome.record, outcome.folder, skipped=False)
             else:
-                print(f"error: {_told(outcome.error, outcome.planned)}", file=sys.stderr)
-        if self.multirun and news:
+                print(f"error: {_message(outcome.error, outcome.planned)}", file=sys.stderr)
+        if self.multirun and new:
             self.sweep.refresh()
-            self.sweep.note(seconds, [outcome.planned.key for outcome in news])
+            self.sweep.note(seconds, [outcome.planned.key for outcome in new])
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
 
     def end(self) -> None:
@@ -261,7 +261,7 @@ def _requeue(stop: StopSignals) -> None:
     sys.exit(REQUEUE)
 
 
-def _told(error: Exception, planned: Planned) -> str:
+def _message(error: Exception, planned: Planned) -> str:
     """One line: a user error as it is, a failure with the path of its traceback, if any."""
     if isinstance(error, UserError):
         return str(error)

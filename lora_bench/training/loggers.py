@@ -1,10 +1,8 @@
 """Training curves for TensorBoard or Weights & Biases. Off by default: tables only need records."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
-from ..checks import UserError
 from ..spec import Spec
 
 
@@ -75,14 +73,5 @@ def make_logger(spec: Spec, key: str, folder: Path) -> Logger:
         spec: settings of the run.
         key: key of the run.
         folder: folder of the run.
-
-    Raises:
-        UserError: the logger's package is not installed.
     """
-    if spec.logger == "none":
-        return Logger()
-    if importlib.util.find_spec(spec.logger) is None:
-        raise UserError(
-            f"logger={spec.logger}: needs {spec.logger}: pip install 'lora-bench[{spec.logger}]'"
-        )
-    return LOGGERS[spec.logger](spec, key, folder)
+    return Logger() if spec.logger == "none" else LOGGERS[spec.logger](spec, key, folder)
