@@ -363,3 +363,19 @@ def test_a_checkpoint_of_another_version_is_said(tiny_spec, capsys):
     assert execute([prepare(spec)])[0].record.status == "ok"
     said = capsys.readouterr().err
     assert "checkpoint.pt: comes from another run or version; the run starts over" in said
+
+
+def test_the_best_adapter_is_that_of_the_checkpoint_not_of_an_epoch_that_was_lost(tiny_spec):
+    """A process may be killed after a better epoch and before the next checkpoint."""
+    spec = tiny_spec("train.lr=1e-12", "train.epochs=3")  # equal scores: the first epoch is kept
+    steps = prepare(spec).prepared.encoded["train"].labels
+    after_first_epoch = -(-len(steps) // spec.train.batch_size) + 2
+    with pytest.raises(Stopped):
+        execute([prepare(spec)], StopAt(after_first_epoch))
+    best = prepare(spec).folder / "adapter_best"
+    kept = {path.name: path.read_bytes() for path in best.iterdir()}
+    for path in best.iterdir():
+        path.write_bytes(b"of the lost epoch")
+    (outcome,) = execute([prepare(spec)])
+    assert outcome.record.best["epoch"] == 1
+    assert {path.name: path.read_bytes() for path in best.iterdir()} == kept

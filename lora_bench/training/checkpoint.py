@@ -14,7 +14,7 @@ import torch
 from ..files import whole_file
 
 FILE = "checkpoint.pt"
-FORMAT = 1
+FORMAT = 2
 
 
 def write(folder: Path, key: str, group: Sequence[str], state: dict[str, Any]) -> None:

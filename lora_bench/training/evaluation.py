@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checkpoint import BEST_ADAPTER, save_adapter
 from ..data import HELD_OUT
+from ..files import whole_folder
 from ..model.bf16 import bf16_products
 from ..model.group import Group
 from ..record import suffix_of
@@ -135,22 +136,38 @@ class BestEpoch:
         repeated = epoch == self.index  # the best epoch is scored again in another process
         if self.best is None or repeated or _first(found) > _first(self.best):
             self.best, self.outputs, self.index = found, outputs, epoch
-            folder = self.folder / BEST_ADAPTER
-            save_adapter(folder, trainee.model, planned.spec, planned.identity.cell)
+            save_adapter(self.adapter, trainee.model, planned.spec, planned.identity.cell)
         return found.scores
 
+    @property
+    def adapter(self) -> Path:
+        """Folder of the best epoch's adapter."""
+        return self.folder / BEST_ADAPTER
+
     def state(self) -> dict[str, Any]:
-        """What a stopped run needs to continue."""
-        return {
-            "outputs": None if self.outputs is None else dict(self.outputs),
-            "index": self.index,
-        }
+        """What a stopped run needs to continue.
+
+        That includes the files of the adapter: a later epoch, which is lost if the process is then
+        killed, may replace those in its folder.
+        """
+        if self.outputs is None:
+            return {"outputs": None, "index": self.index, "files": {}}
+        files = {path.name: _as_tensor(path.read_bytes()) for path in self.adapter.iterdir()}
+        return {"outputs": dict(self.outputs), "index": self.index, "files": files}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what ``state`` returned; the adapter is in its folder."""
+        """Continue from what ``state`` returned."""
         self.outputs, self.index = state["outputs"], state["index"]
         if self.outputs is not None:
             self.best = score(self.outputs, self.planned.prepared)
+            with whole_folder(self.adapter) as folder:
+                for name, content in state["files"].items():
+                    (folder / name).write_bytes(content.numpy().tobytes())
+
+
+def _as_tensor(content: bytes) -> Tensor:
+    """Bytes in a form in which a checkpoint can hold them, (n,) uint8."""
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 def _first(found: Evaluation) -> float:
