@@ -117,7 +117,11 @@ def _points(frame: pd.DataFrame, path: str, along: Mapping[str, list[str]]) -> p
         for x, system, method in points[["x", "system", "method"]].itertuples(index=False)
     ]
     points = points.assign(tick=ticks)
-    return points.sort_values(["line", "x"], kind="stable", ignore_index=True)
+    # lines in the order of the cells, in which rank 4 comes before rank 16
+    order = {line: i for i, line in enumerate(dict.fromkeys(points.line))}
+    points = points.assign(order=points.line.map(order))
+    points = points.sort_values(["order", "x"], kind="stable", ignore_index=True)
+    return points.drop(columns="order")
 
 
 def reduced(ids: pd.Series, parts: pd.Series, ignore: Sequence[Collection[str]]) -> pd.Series:
