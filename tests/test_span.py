@@ -12,7 +12,7 @@ from transformers import RobertaForQuestionAnswering
 
 from lora_bench.checks import UserError
 from lora_bench.compose import compose
-from lora_bench.data import HELD_OUT, DataError, load, load_split
+from lora_bench.data import HELD_OUT, DataError, Rows, load, load_split
 from lora_bench.model.encoder import load_tokenizer, tiny_config
 from lora_bench.model.heads import TokenHead
 from lora_bench.tasks import make_task
@@ -502,3 +502,27 @@ def test_v1_wants_an_answer_to_every_question(tmp_path):
         DataError, match="question 'q3': has no answer; every question of squad_v1 must have one"
     ):
         load_split(make_task(spec.task), spec.data, "train")
+
+
+def test_articles_without_a_kind_of_question_are_reported(capsys):
+    """Those with unanswerable questions may all be on one side of the division."""
+    answered = {"text": ["a"], "answer_start": [0]}
+
+    def rows(without: str) -> Rows:
+        nothing = {"text": [], "answer_start": []}
+        found = [
+            {"title": title, "answers": nothing if title == without and i else answered}
+            for title in "ab"
+            for i in range(2)
+        ]
+        return Rows(found, "train.json")
+
+    task = make_task(compose(["task=squad_v2"]).task)
+    divided = task.divide({"train": rows("a")}, seed=0)
+    (has_both,) = {row["title"] for row in divided["train"].rows}
+    source = "train.json, held-out articles" if has_both == "a" else "train.json"
+    use = "the no-answer threshold" if has_both == "a" else "training"
+    assert capsys.readouterr().err == (
+        f"{source}: all 2 questions for {use} have an answer; another data.seed divides the "
+        "articles differently\n"
+    )

@@ -5,13 +5,14 @@ Answers are found and cut by character offsets into the original passage, never 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import SpecError
+from ..checks import SpecError, counted
 from ..data import HELD_OUT, Rows, squad
 from ..data.toy import reading
 from ..spec import DataSpec, Spec, TaskSpec
@@ -266,7 +267,25 @@ class SpanTask(Task):
         if self.args.held_out == 0:
             return splits
         train, held_out = squad.by_article(splits["train"], self.args.held_out, seed)
+        for part, use in ((train, "training"), (held_out, "the no-answer threshold")):
+            _warn_of_one_kind(part, use)
         return {**splits, "train": train, HELD_OUT: held_out}
+
+
+def _warn_of_one_kind(part: Rows, use: str) -> None:
+    """Report that a part has no question with, or none without, an answer.
+
+    In SQuAD v2.0, a third of the training articles have no unanswerable question.
+    """
+    kinds = {bool(row["answers"]["text"]) for row in part.rows}
+    if len(kinds) == 1:
+        found = "an answer" if kinds.pop() else "no answer"
+        questions = counted(len(part.rows), "question")
+        print(
+            f"{part.source}: all {questions} for {use} have {found}; another data.seed divides "
+            "the articles differently",
+            file=sys.stderr,
+        )
 
 
 def _facts(answers: list[Answer], rows: list[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
