@@ -57,14 +57,20 @@ def test_help_that_is_not_read_ends_quietly(module, lost):
     assert done.stderr.startswith(LOST[lost]) and done.stderr.count("\n") == bool(LOST[lost])
 
 
-@pytest.mark.parametrize("place", ["lora_bench.__main__.plan", "lora_bench.predict._planned"])
-def test_an_interrupt_at_any_moment_is_one_line(monkeypatch, place):
+KEPT = "interrupted: finished runs are kept; run the same command again for the rest\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [("lora_bench.__main__.plan", KEPT), ("lora_bench.predict._planned", "interrupted\n")],
+)
+def test_an_interrupt_at_any_moment_is_one_line(monkeypatch, place, line):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(place, interrupted)
     done = command_line("runs", module=".".join(place.split(".")[:-1]).removesuffix(".__main__"))
-    assert done.returncode == 1 and done.stderr == "interrupted\n"
+    assert done.returncode == 1 and done.stderr == line
 
 
 def test_the_console_command_reaches_every_program_but_the_study():
