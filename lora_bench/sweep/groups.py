@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from ..training.compatible import shared_settings
 from ..training.prepared import Planned
 
-# Examples per step, over all runs of a group. On a CPU, more gain little for short texts, are slower
-# for longer ones, and need more memory: see results/speed/amx/group.md.
+# Examples per step, over all runs of a group. On a CPU, more gain little for short texts, are
+# slower for longer ones, and need more memory: see results/speed/amx/group.md.
 ENOUGH_EXAMPLES = {"cpu": 128, "cuda": 256}
 
 
