@@ -9,7 +9,7 @@ from omegaconf import MISSING
 from pydantic import ValidationError
 
 MAX_COUNT = 2**31 - 1  # the largest count that the arrays and seeds of every library accept
-FINEST = 2**-16  # the smallest probability of a dropout mask, see model/dropout.py
+MIN_DROPOUT = 2**-16  # of a mask whose elements are drawn with 16 bits, see model/dropout.py
 MIN_LENGTH = 8  # tokens of an example
 MAX_MESSAGE = 1500  # characters of a message
 # A name becomes part of a folder name.
@@ -144,8 +144,8 @@ def _check_sizes(spec: Any) -> None:
     for path, value in (("train.dropout", train.dropout), ("method.dropout", spec.method.dropout)):
         if not 0 <= value < 1:
             raise SpecError(path, value, "must be at least 0 and below 1")
-        if value and not FINEST <= value <= 1 - FINEST:
-            allowed = f"must be 0, or between {FINEST:.2g} and 1 - {FINEST:.2g}"
+        if value and not MIN_DROPOUT <= value <= 1 - MIN_DROPOUT:
+            allowed = f"must be 0, or between {MIN_DROPOUT:.2g} and 1 - {MIN_DROPOUT:.2g}"
             raise SpecError(path, value, f"{allowed}: masks are drawn with 16 bits")
     if not 0 <= train.warmup <= 1:
         raise SpecError(
