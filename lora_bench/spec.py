@@ -312,6 +312,11 @@ def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
+def device_kind(device: str) -> str:
+    """``cpu`` or ``cuda``, without the number of the device."""
+    return device.partition(":")[0]
+
+
 # Settings that cannot change a score beyond float noise: where files are, how they are checked, or
 # what is printed. The content of the files enters the identity through fingerprints. The device is
 # the exception: a GPU draws other dropout masks, so its scores differ as those of two seeds do.

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 
+from ..spec import device_kind
 from ..training.compatible import shared_settings
 from ..training.prepared import Planned
 
@@ -38,5 +39,5 @@ def groups(runs: Iterable[Planned]) -> list[list[Planned]]:
 
 def max_group_size(run: Planned) -> int:
     """The maximum number of runs in a group with ``run``."""
-    enough = ENOUGH_EXAMPLES[run.spec.device.partition(":")[0]]
+    enough = ENOUGH_EXAMPLES[device_kind(run.spec.device)]
     return run.spec.group or max(1, enough // run.spec.train.batch_size)

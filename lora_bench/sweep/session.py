@@ -18,7 +18,7 @@ from ..program import check_folder
 from ..spec import Spec
 from ..training.prepared import DataCache, Planned, Run, prepare
 from ..training.run import Outcome, announce, execute
-from ..training.stop import REQUEUE, Stopped, StopSignals, stopped_at_once
+from ..training.stop import REQUEUE, StopAtOnce, Stopped, StopSignals
 from .plan import Sweep
 
 JOB = "job"  # index of a group, as Hydra passes it to a launcher
@@ -274,7 +274,7 @@ def _message(error: Exception, planned: Planned) -> str:
 def interruptible() -> Iterator[None]:
     """Inside the block, an early end of the command is one line and the right exit status."""
     try:
-        with stopped_at_once():
+        with StopAtOnce():
             yield
     except KeyboardInterrupt:
         sys.exit("interrupted: finished runs are kept; run the same command again for the rest")

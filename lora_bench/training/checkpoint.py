@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..files import whole_file
+from ..spec import device_kind
 
 FILE = "checkpoint.pt"
 FORMAT = 2
@@ -50,16 +51,12 @@ def read(folder: Path, key: str, device: str) -> dict[str, Any] | None:
     reason = ""
     if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("key") != key:
         reason = "comes from another run or version"
-    elif _kind(found.get("device", device)) != _kind(device):
+    elif device_kind(found.get("device", device)) != device_kind(device):
         reason = f"comes from a run on {found['device']}"
     if reason:
         print(f"{folder / FILE}: {reason}; the run starts over", file=sys.stderr)
         return None
     return found
-
-
-def _kind(device: str) -> str:
-    return device.partition(":")[0]
 
 
 def remove(folder: Path) -> None:

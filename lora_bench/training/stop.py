@@ -1,8 +1,6 @@
 """Stopping a process that trains: the signals, and the exit status that asks to be requeued."""
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 REQUEUE = 75  # exit status of a run that was stopped and can continue (EX_TEMPFAIL in sysexits.h)
@@ -35,16 +33,8 @@ class StopSignals:
         self.received = signal.Signals(number).name
 
 
-@contextmanager
-def stopped_at_once() -> Iterator[None]:
-    """Inside the block, a signal raises ``Stopped``, except while ``StopSignals`` records it."""
+class StopAtOnce(StopSignals):
+    """As its parent, but a signal raises ``Stopped``, except while another block records it."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         raise Stopped(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
