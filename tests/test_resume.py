@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -379,3 +380,24 @@ def test_the_best_adapter_is_that_of_the_checkpoint_not_of_an_epoch_that_was_los
     (outcome,) = execute([prepare(spec)])
     assert outcome.record.best["epoch"] == 1
     assert {path.name: path.read_bytes() for path in best.iterdir()} == kept
+
+
+def test_a_checkpoint_does_not_stay_in_memory_during_training(tiny_spec, monkeypatch):
+    spec, loaded, alive = tiny_spec("train.epochs=1"), [], []
+    with pytest.raises(Stopped):
+        execute([prepare(spec)], StopAt(1))
+    read = checkpoint.read
+
+    def reading(*arguments):
+        state = read(*arguments)
+        loaded.extend(weakref.ref(tensor) for tensor in state["parameters"].values())
+        return state
+
+    class Watching(StopSignals):
+        @property
+        def received(self):
+            alive.append(sum(reference() is not None for reference in loaded))
+
+    monkeypatch.setattr(checkpoint, "read", reading)
+    execute([prepare(spec)], Watching())
+    assert loaded and alive and not any(alive)

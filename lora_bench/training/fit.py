@@ -68,6 +68,7 @@ def fit(
     loop = Loop(trainees, scoring)
     if states is not None:
         loop.restore(states)
+        states = None  # frees their memory, unless the caller holds them
     first, steps = trainees[0], trainees[0].steps_per_epoch
     counts = {"total": first.total_steps, "initial": first.step_count}
     with bar(name, shown=first.spec.progress, unit="step", **counts) as shown:

@@ -44,7 +44,7 @@ class Member:
 
     def __init__(self, outcome: "Outcome", group: int):
         self.outcome, self.planned, self.folder = outcome, outcome.planned, outcome.folder
-        self.resumed = outcome.checkpoint
+        self.resumed, outcome.checkpoint = outcome.checkpoint, None
         # of the largest group it was trained in: its costs are a share even if it continues alone
         self.group = max(group, (self.resumed or {}).get("largest_group", 1))
 
@@ -205,6 +205,7 @@ class Members(Scoring):
         for member in self._of.values():
             steps, total = states[0]["counts"]["step_count"], member.trainee.total_steps
             print(f"{member.planned.key}: continues from step {steps} of {total}", file=sys.stderr)
+            member.resumed = None  # as large as the model; not needed during training
         return states
 
     def pause(self, trainees: Sequence[Trainee], *, epoch_ended: bool) -> None:
