@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from .checks import SpecError, UserError
+from .checks import UserError
 from .compose import completed, plan
 from .hydra_program import call_hydra, check_launcher, executes_nothing, flags
 from .overrides import command_of, is_search, parsed, path_of, replaced
 from .presets import CONF
 from .program import program
 from .search_path import with_presets_of
+from .sweep.groups import check_group
 from .sweep.plan import Sweep, expand
 from .sweep.search import Search
 from .sweep.session import Session, check_folders, interruptible
@@ -32,14 +33,12 @@ def main() -> None:
     if is_search(overrides):
         _search(overrides, multirun=args.multirun)
         return
+    planned = plan(overrides, sweep=args.multirun)
+    specs = [spec for _, spec in planned]
+    check_group(specs, multirun=args.multirun)
+    check_folders(specs)
     cache = DataCache()
-    runs = [
-        prepare(spec, cache, command_of(words))
-        for words, spec in plan(overrides, sweep=args.multirun)
-    ]
-    if not args.multirun and runs[0].spec.group is not None:
-        raise SpecError("group", runs[0].spec.group, "only applies to a sweep; add -m")
-    check_folders([run.spec for run in runs])
+    runs = [prepare(spec, cache, command_of(words)) for words, spec in planned]
     sweep = Sweep(runs)
     if args.multirun:
         sweep.write_plans(command_of(["-m", *overrides]))

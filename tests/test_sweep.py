@@ -16,7 +16,7 @@ from lora_bench.model.encoder import load_encoder
 from lora_bench.plans import read_plans
 from lora_bench.record import Record
 from lora_bench.report import load_records
-from lora_bench.sweep.groups import groups, max_group_size
+from lora_bench.sweep.groups import check_group, groups, max_group_size
 from lora_bench.sweep.plan import Sweep, duration, expand
 from lora_bench.sweep.session import Session
 from lora_bench.training import memory
@@ -147,11 +147,27 @@ def test_a_sweep_trains_groups_and_says_so(tmp_path):
         assert one.last["scores"] == pytest.approx(grouped[one.key].last["scores"])
 
 
-def test_a_group_is_of_a_sweep(tmp_path):
-    done = command_line("model=tiny", "group=2", f"out_dir={tmp_path}")
-    assert (
-        done.returncode == 1 and done.stderr == "error: group=2: only applies to a sweep; add -m\n"
-    )
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["group=2"], "group=2: only applies to a sweep; add -m"),
+        (
+            ["-m", "group=2", "method=full,galore", "task=cola,stsb"],
+            "group=2: has no effect: no run of this sweep can be in a group (method=full, galore)",
+        ),
+        (
+            ["-m", "group=2", "method=lora", "method.embeddings=true"],
+            "group=2: has no effect: no run of this sweep can be in a group (method=lora)",
+        ),
+    ],
+)
+def test_a_group_without_effect_is_refused(tmp_path, words, reason):
+    done = command_line(*words, "model=tiny", f"out_dir={tmp_path}")
+    assert done.returncode == 1 and done.stderr == f"error: {reason}\n"
+
+
+def test_a_group_size_is_accepted_if_some_runs_of_the_sweep_can_be_in_one(tiny_spec):
+    check_group([tiny_spec("group=2", f"method={name}") for name in ("full", "lora")], multirun=True)
 
 
 def test_one_run_in_two_folders_is_refused(tmp_path):

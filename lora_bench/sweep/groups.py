@@ -1,9 +1,10 @@
 """The groups of a sweep: runs that are trained in one pass over the frozen encoder."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from ..spec import device_kind
+from ..checks import SpecError
+from ..spec import Spec, device_kind
 from ..training.compatible import shared_settings
 from ..training.prepared import Planned
 
@@ -41,3 +42,24 @@ def max_group_size(run: Planned) -> int:
     """The maximum number of runs in a group with ``run``."""
     enough = ENOUGH_EXAMPLES[device_kind(run.spec.device)]
     return run.spec.group or max(1, enough // run.spec.train.batch_size)
+
+
+def check_group(specs: Collection[Spec], *, multirun: bool) -> None:
+    """Refuse a number of runs per group where it would have no effect.
+
+    Args:
+        specs: settings of all runs of a command.
+        multirun: whether it is a sweep (``-m``).
+
+    Raises:
+        SpecError: the command is not a sweep, or none of its runs can be in a group.
+    """
+    sized = [spec for spec in specs if spec.group is not None]
+    if not sized:
+        return
+    if not multirun:
+        raise SpecError("group", sized[0].group, "only applies to a sweep; add -m")
+    if all(shared_settings(spec) is None for spec in sized):
+        methods = ", ".join(sorted({spec.method.name for spec in sized}))
+        reason = f"has no effect: no run of this sweep can be in a group (method={methods})"
+        raise SpecError("group", sized[0].group, reason)
