@@ -167,7 +167,9 @@ def test_a_group_without_effect_is_refused(tmp_path, words, reason):
 
 
 def test_a_group_size_is_accepted_if_some_runs_of_the_sweep_can_be_in_one(tiny_spec):
-    check_group([tiny_spec("group=2", f"method={name}") for name in ("full", "lora")], multirun=True)
+    check_group(
+        [tiny_spec("group=2", f"method={name}") for name in ("full", "lora")], multirun=True
+    )
 
 
 def test_one_run_in_two_folders_is_refused(tmp_path):
