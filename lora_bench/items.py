@@ -125,7 +125,8 @@ def _scored(record: Record, path: Path) -> Scored:
     try:
         task = make_task(spec.task)
         table = pd.read_parquet(path)
-        found = Scored(record.key, task, split, table, scores.get("chosen_thresh"), rows)
+        threshold = scores.get("chosen_thresh" + suffix_of(split))
+        found = Scored(record.key, task, split, table, threshold, rows)
         score = found.score(np.arange(len(table)))
     except NotImplementedError:
         raise UserError(

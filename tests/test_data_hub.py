@@ -1,5 +1,7 @@
 """Loading from the hub, with a cache that is filled by hand and without a network."""
 
+import math
+
 import datasets
 import huggingface_hub
 import pytest
@@ -124,6 +126,70 @@ def test_an_empty_cache_another_revision_and_other_labels_are_one_line(cache):
     cache(other.task, revision="0" * 40)
     with pytest.raises(DataError, match="the cache holds another revision|cannot be loaded"):
         load_split(make_task(other.task), other.data, "train")
+
+
+WRONG_ROWS = {  # what is wrong -> what the message says
+    "label": (-1, "row 1: label is -1; must be a whole number from 0 to 1"),
+    "sentence1": (None, "row 1: column sentence1 is None; must be text"),
+}
+
+
+@pytest.mark.parametrize("column", WRONG_ROWS)
+def test_a_wrong_row_of_the_hub_is_refused(monkeypatch, column):
+    value, message = WRONG_ROWS[column]
+    spec = compose(["task=rte", "data=hub"])
+    good = {"sentence1": "a", "sentence2": "b", "label": 0}
+    hub_gives(monkeypatch, spec, [good, {**good, column: value}])
+    with pytest.raises(DataError, match=f"nyu-mll/glue rte train: {message}"):
+        load_split(make_task(spec.task), spec.data, "train")
+
+
+@pytest.mark.parametrize("target", [99.0, math.nan])
+def test_a_target_of_the_hub_outside_the_range_is_refused(monkeypatch, target):
+    spec = compose(["task=stsb", "data=hub"])
+    hub_gives(monkeypatch, spec, [{"sentence1": "a", "sentence2": "b", "label": target}])
+    with pytest.raises(DataError, match="label is (99.0|nan); must be a number from 0 to 5"):
+        load_split(make_task(spec.task), spec.data, "train")
+
+
+ANSWERS = {  # answers, ids -> what the message says
+    ((), ("1",)): "row 0: has no answer; every question of squad_v1 must have one",
+    ((("Ann", 4),), ("1",)): "row 0: answer 'Ann' is not at its offset 4",
+    ((("Ann", 0),), ("1", "1")): "row 1: an earlier question has this id; must be unique",
+}
+
+
+@pytest.mark.parametrize(("answers", "ids"), ANSWERS)
+def test_a_wrong_question_of_the_hub_is_refused(monkeypatch, answers, ids):
+    spec = compose(["task=squad_v1", "data=hub"])
+    texts = {"text": [text for text, _ in answers], "answer_start": [at for _, at in answers]}
+    row = {"title": "t", "context": "Ann sleeps.", "question": "Who?", "answers": texts}
+    hub_gives(monkeypatch, spec, [{"id": one, **row} for one in ids])
+    with pytest.raises(DataError, match=ANSWERS[answers, ids]):
+        load_split(make_task(spec.task), spec.data, "validation")
+
+
+def hub_gives(monkeypatch, spec, rows: list[dict]) -> None:
+    """Let the hub hold these rows in every split."""
+    found = datasets.Dataset.from_list(rows)
+    if spec.task.labels:
+        found = found.cast_column("label", datasets.ClassLabel(names=spec.task.labels))
+    found._data_files = [{"filename": spec.task.hub.revision}]
+    monkeypatch.setattr(type(found), "cache_files", property(lambda self: self._data_files))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: found)
+
+
+@pytest.mark.parametrize("revision", ["", "main", "e"])
+def test_a_revision_that_is_no_commit_is_refused(revision):
+    spec = compose(["task=rte", "data=hub", f"task.hub.revision={revision}"])
+    with pytest.raises(DataError, match=f"task.hub.revision={revision}: must be the 40 hexadecim"):
+        load_split(make_task(spec.task), spec.data, "train")
+
+
+def test_a_folder_is_no_repository_of_the_hub(tmp_path):
+    spec = compose(["task=rte", "data=hub", f"task.hub.path={tmp_path}"])
+    with pytest.raises(DataError, match="is a folder; must be a repository on the hub"):
+        load_split(make_task(spec.task), spec.data, "train")
 
 
 def broken(*_, **__):

@@ -2,11 +2,13 @@
 
 import pytest
 
+from lora_bench.checks import SpecError
 from lora_bench.data import DataError, load, load_split, local, table
 from lora_bench.data.__main__ import check
 from lora_bench.data.__main__ import main as data_main
-from lora_bench.spec import DataSpec, TaskSpec
+from lora_bench.spec import DataSpec, LocalLayout, TaskSpec
 from lora_bench.tasks import make_task
+from lora_bench.training.prepared import DataCache
 
 from .conftest import compose_in
 from .helpers import GLUE, TASKS, official_rows, write_official
@@ -332,6 +334,38 @@ def own(tmp_path, suffix, text, **changes):
 def test_a_nul_in_json_is_refused_as_in_other_files(tmp_path):
     with pytest.raises(DataError, match="line 1: column text holds a NUL character"):
         own(tmp_path, ".jsonl", '{"text": "a\\u0000b", "label": "x"}', labels=["x", "y"])
+
+
+def test_a_broken_line_of_json_lines_is_one_line_with_what_is_allowed(tmp_path):
+    with pytest.raises(DataError, match=r"line 2: column 1: Expecting value; must be a JSON obj"):
+        own(tmp_path, ".jsonl", '{"text": "a", "label": "x"}\n\n', labels=["x", "y"])
+
+
+def test_the_suffix_of_a_file_may_be_in_capitals(tmp_path):
+    assert own(tmp_path, ".CSV", 'text,label\n"a, b",x\n', labels=["x", "y"]) == [
+        {"text": "a, b", "label": 0}
+    ]
+
+
+def test_labels_that_yaml_read_as_true_or_false_are_explained(tmp_path):
+    with pytest.raises(DataError, match=r"label is 'no'; must be one of False, True \(in a preset"):
+        own(tmp_path, ".csv", "text,label\na,no\n", labels=["False", "True"])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_pattern_of_a_column_that_no_file_has_is_refused(tmp_path, suffix):
+    text = "text,label\na,x\n" if suffix == ".csv" else '{"text": "a", "label": "x"}\n'
+    layout = LocalLayout(patterns={"text": "a", "txet": "a"})
+    with pytest.raises(SpecError, match=r"task.local.patterns.txet=a: .* has no column txet; it "):
+        own(tmp_path, suffix, text, labels=["x", "y"], local=layout)
+
+
+def test_rows_that_are_left_out_are_reported(glue, capsys):
+    edit_line(glue / "STS-B" / "train.tsv", 17, lambda line: line + "\t9")
+    prepared = DataCache().prepared(spec(glue, "stsb", "data.skip_bad=true"))
+    assert len(prepared.splits["train"].rows) == 29
+    said = capsys.readouterr().err
+    assert "train: data.skip_bad left out 1 malformed row; the first: train.tsv line 17" in said
 
 
 def test_a_file_beside_a_linked_folder_is_beside_the_link(tmp_path):

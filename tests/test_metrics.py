@@ -38,12 +38,22 @@ def test_correlations_agree_with_their_formulas(seed):
     assert spearman(p, r) == pytest.approx(pearson(*ranks))
 
 
+@pytest.mark.parametrize("spread", [1e-6, 1e-4, 1.0])
+def test_the_correlation_of_almost_constant_values_is_exact(spread):
+    rng = np.random.default_rng(0)
+    references = rng.normal(size=200)
+    predictions = (2.5 + spread * (references + rng.normal(size=200))).astype(np.float32)
+    expected = np.corrcoef(predictions.astype(np.float64), references)[0, 1]
+    assert pearson(predictions, references.astype(np.float32)) == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_constant_prediction_scores_zero_and_does_not_warn():
     references = np.array([0, 1, 1, 0])
     assert matthews(np.ones(4, dtype=int), references) == 0.0
     assert pearson(np.full(4, 2.5), references) == spearman(np.full(4, 2.5), references) == 0.0
     almost = np.array([2.5, 2.5, 2.5, np.nextafter(2.5, 3)])
     assert -1 <= pearson(almost, references) <= 1
+    assert matthews(np.ones(4, dtype=int), np.ones(4, dtype=int)) == 0.0
     assert f1(np.zeros(4, dtype=int), np.zeros(4, dtype=int)) == 0.0
 
 

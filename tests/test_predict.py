@@ -1,5 +1,6 @@
 """Submission files for the GLUE server."""
 
+import dataclasses
 import json
 import shutil
 import zipfile
@@ -10,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from lora_bench.checkpoint import __main__ as adapters
 from lora_bench.checkpoint.facts import file_hash
 from lora_bench.checks import UserError
-from lora_bench.predict import EVERY_FILE, main, write_submission
+from lora_bench.predict import EVERY_FILE, main, write_submission, write_zip
 from lora_bench.record_formats import UNKNOWN
+from lora_bench.tasks import make_task
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 
-from .helpers import GLUE, every, write_official
+from .helpers import GLUE, TASKS, every, write_official
 
 
 def folder_of(spec):
@@ -47,6 +49,17 @@ def test_every_task_writes_its_files_as_the_server_reads_them(tiny_spec, tmp_pat
                 if spec.task.labels
                 else 0 <= float(value) <= 5
             )
+
+
+@pytest.mark.parametrize(("highest", "text"), [(5.0, "0.001"), (0.001, "0.000877")])
+def test_a_value_has_decimals_for_its_range(highest, text):
+    task = make_task(dataclasses.replace(TASKS["stsb"], value_range=[0.0, highest]))
+    assert task.submission_value(0.000877) == text
+
+
+def test_other_tasks_do_not_ask_for_the_files_of_glue(tmp_path):
+    (tmp_path / "a.tsv").touch()
+    assert write_zip(tmp_path, [tmp_path / "a.tsv"])[1] == []
 
 
 def test_the_zip_holds_all_and_says_what_is_missing(tiny_spec, tmp_path, capsys):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from transformers import RobertaForQuestionAnswering
 
+from lora_bench import items
 from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.data import HELD_OUT, DataError, Rows, load, load_split
@@ -237,6 +238,34 @@ def test_windows_overlap_by_the_stride_and_cover_the_passage():
         assert len(one & other) == 20
 
 
+@pytest.mark.parametrize("model", [MINILM, TINY], ids=["wordpiece", "byte-level"])
+@pytest.mark.parametrize(
+    ("context", "answer"),
+    [
+        ("He lives in Rome ", "Rome "),
+        (" Rome is big", " Rome"),
+        ("He lives in Rome\u200b", "Rome\u200b"),
+        ("\u200bRome is big", "\u200bRome"),
+        ("Rome", "Rome"),
+    ],
+)
+def test_characters_without_a_token_do_not_hide_an_answer(context, answer, model):
+    """At the edges of a passage."""
+    rows = [row("1", "Where?", context, answer)]
+    encoded = make_task(compose(["task=squad_v1"]).task).encode(rows, load_tokenizer(model), 240)
+    assert (gold_text(encoded, 0, rows) or "").strip(" \u200b") == "Rome"
+
+
+def test_an_answer_that_continues_in_the_next_window_is_not_in_this_one():
+    words = [f"w{i}" for i in range(300)]
+    task = make_task(
+        compose(["task=squad_v1", "+task.args.stride=20", "train.max_length=120"]).task
+    )
+    rows = [row("1", "What?", " ".join(words), " ".join(words[:200]))]
+    encoded = task.encode(rows, load_tokenizer(MINILM), 120)
+    assert len(encoded) > 2 and not encoded.labels.any()
+
+
 def test_other_windows_are_not_taken_from_the_cache(tiny_spec):
     rows = [row("1", "What?", " ".join(f"w{i}" for i in range(100)), "w7")]
 
@@ -376,6 +405,22 @@ def test_a_run_writes_files_that_the_official_rules_score_alike(tiny_spec, overr
     assert swept["best_f1_thresh"] == pytest.approx(scores["best_f1_thresh"])
 
 
+def test_each_split_has_its_own_official_files(tiny_spec):
+    spec = tiny_spec(
+        "task=squad_v2", "data.toy_train=80", "train.epochs=1",
+        "task.validation=[validation_a,validation_b]",
+    )  # fmt: skip
+    scores = run(spec).last["scores"]
+    folder = prepare(spec).folder
+    for split, suffix in (("validation_a", "_a"), ("validation_b", "_b")):
+        rows = load_split(make_task(spec.task), spec.data, split).rows
+        golds = {row["id"]: row["answers"]["text"] for row in rows}
+        found = json.loads((folder / "predictions" / split / "predictions.json").read_text())
+        exact = official.evaluate_v2(golds, found)["exact"]
+        assert exact == pytest.approx(100 * scores[f"exact{suffix}"])
+    assert {*items.read_scored(folder)} == {"validation_a", "validation_b"}
+
+
 def test_the_threshold_comes_from_other_articles_than_training():
     spec = compose(["task=squad_v2", "data.toy_train=200"])
     splits = load(make_task(spec.task), spec.data)
@@ -452,7 +497,7 @@ def break_question(**changes):
         (break_question(is_impossible=True), "is_impossible is True with 1 answer; must"),
         (break_question(question=" "), "question is ' '; must be text"),
         (break_question(id=7), "id is 7; must be text"),
-        (break_question(id="q1"), "an earlier question of the file has this id"),
+        (break_question(id="q1"), "an earlier question has this id"),
     ],
 )
 def test_a_broken_question_is_named_or_left_out_and_counted(tmp_path, change, message):

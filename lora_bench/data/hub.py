@@ -1,5 +1,7 @@
 """``data=hub``: the Hugging Face hub at a pinned revision; a filled cache needs no network."""
 
+import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from ..checks import first_line
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from ..tasks import Task
 
 READS = frozenset[str]()
+COMMIT = re.compile("[0-9a-f]{40}")
 OFFLINE = "offline choices: data=toy, or data=local data.root=/path/to/the/official/files"
 
 
@@ -18,11 +21,16 @@ def load(task: "Task", data: DataSpec, split: str) -> Rows:
     """Rows of one split.
 
     Raises:
-        DataError: it cannot be loaded, or has the wrong revision, columns or labels.
+        DataError: it cannot be loaded, or has the wrong revision, columns, labels or values.
     """
     hub, labels = task.spec.hub, task.spec.labels
     if not hub.path:
         raise DataError(f"task={task.spec.name}: conf/task names no repository on the hub")
+    if os.path.isdir(hub.path):
+        raise DataError(f"task.hub.path={hub.path}: is a folder; must be a repository on the hub")
+    if not COMMIT.fullmatch(hub.revision):  # a branch or a tag may change
+        reason = "must be the 40 hexadecimal digits of a commit"
+        raise DataError(f"task.hub.revision={hub.revision}: {reason}")
     name = f"{hub.path} {hub.name or ''} {split}"
     found = _download(task.spec, split, name)
     if not any(hub.revision in file["filename"] for file in found.cache_files):
@@ -37,7 +45,12 @@ def load(task: "Task", data: DataSpec, split: str) -> Rows:
     names = getattr(found.features.get("label"), "names", None)
     if labels and names != labels:
         raise DataError(f"{name}: labels are {names}; must be {labels}")
-    return Rows(found.select_columns(wanted).to_list(), f"hub {name}@{hub.revision[:10]}")
+    rows = found.select_columns(wanted).to_list()
+    try:
+        task.check_rows(rows, split)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from None
+    return Rows(rows, f"hub {name}@{hub.revision[:10]}")
 
 
 def has(task: TaskSpec, data: DataSpec, split: str) -> bool:

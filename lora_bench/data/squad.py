@@ -1,7 +1,7 @@
 """The official SQuAD JSON, v1.1 and v2.0: articles -> paragraphs -> questions."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,15 +26,13 @@ def read(path: Path, name: str, *, unanswerable: bool, skip_bad: bool) -> Rows:
         DataError: names the file, the article, the question and what is wrong with it.
     """
     skipped: list[str] = []
-    rows: dict[str, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
+    seen: set[str] = set()
     for title, context, question in _questions(path):
         identity = question.get("id") if isinstance(question, dict) else None
         try:
             row = _row(title, context, question)
-            if not (row["answers"]["text"] or unanswerable):
-                raise ValueError(f"has no answer; every question of {name} must have one")
-            if row["id"] in rows:
-                raise ValueError("an earlier question of the file has this id; must be unique")
+            _check_place(row, name, seen, unanswerable=unanswerable)
         except ValueError as error:
             where = f"article {shown(title)} question {shown(identity)}"
             if not skip_bad:
@@ -42,8 +40,31 @@ def read(path: Path, name: str, *, unanswerable: bool, skip_bad: bool) -> Rows:
                 raise DataError(f"{path} {where}: {error} ({hint})") from None
             skipped.append(f"{path.name} {where}: {error}")
             continue
-        rows[row["id"]] = row
-    return Rows(list(rows.values()), f"local {path.name}", skipped)
+        rows.append(row)
+    return Rows(rows, f"local {path.name}", skipped)
+
+
+def check_rows(rows: Sequence[dict[str, Any]], name: str, *, unanswerable: bool) -> None:
+    """Check rows that a library has read, as ``read`` checks those of a file.
+
+    Args:
+        rows: the rows.
+        name: name of the task, for messages.
+        unanswerable: whether a question may have no answer.
+
+    Raises:
+        ValueError: names the row, from 0, and what is wrong with it.
+    """
+    seen: set[str] = set()
+    for number, row in enumerate(rows):
+        try:
+            _check_texts(row)
+            pairs = zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)
+            for text, start in pairs:
+                _answer({"text": text, "answer_start": start}, row["context"])
+            _check_place(row, name, seen, unanswerable=unanswerable)
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from None
 
 
 def by_article(found: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
@@ -123,14 +144,9 @@ def _row(title: str, context: str, question: Any) -> dict[str, Any]:
     """
     if not isinstance(question, dict):
         raise ValueError("is not an object; must hold id, question, answers")
-    for name in ("id", "question"):
-        if not isinstance(question.get(name), str) or not question[name].strip():
-            raise ValueError(f"{name} is {shown(question.get(name))}; must be text")
-    if not context.strip():
-        raise ValueError(f"context is {shown(context)}; must be text")
-    texts = {"title": title, "context": context, "id": question["id"]}
-    for name, text in (texts | {"question": question["question"]}).items():
-        check_characters(name, text)
+    texts = {"id": question.get("id"), "title": title, "question": question.get("question")}
+    texts["context"] = context
+    _check_texts(texts)
     answers = question.get("answers")
     if not isinstance(answers, list):
         raise ValueError(f"answers is {shown(answers)}; must be a list")
@@ -139,16 +155,24 @@ def _row(title: str, context: str, question: Any) -> dict[str, Any]:
         given = counted(len(answers), "answer")
         raise ValueError(f"is_impossible is {shown(impossible)} with {given}; must agree")
     found = [_answer(answer, context) for answer in answers]
-    return {
-        "id": question["id"],
-        "title": title,
-        "question": question["question"],
-        "context": context,
-        "answers": {
-            "text": [text for text, _ in found],
-            "answer_start": [start for _, start in found],
-        },
-    }
+    starts = [start for _, start in found]
+    return {**texts, "answers": {"text": [text for text, _ in found], "answer_start": starts}}
+
+
+def _check_texts(row: dict[str, Any]) -> None:
+    for name in ("id", "title", "question", "context"):
+        if not isinstance(row[name], str) or not row[name].strip():
+            raise ValueError(f"{name} is {shown(row[name])}; must be text")
+        check_characters(name, row[name])
+
+
+def _check_place(row: dict[str, Any], name: str, seen: set[str], *, unanswerable: bool) -> None:
+    """Check a row against its task and the ids of earlier rows, to which it adds its own."""
+    if not (row["answers"]["text"] or unanswerable):
+        raise ValueError(f"has no answer; every question of {name} must have one")
+    if row["id"] in seen:
+        raise ValueError("an earlier question has this id; must be unique")
+    seen.add(row["id"])
 
 
 def _answer(answer: Any, context: str) -> tuple[str, int]:

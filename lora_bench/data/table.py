@@ -7,7 +7,7 @@ line), anything else tab-separated without quoting. All are UTF-8.
 import csv
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ LAYOUT = frozenset(
 CSV, JSON_LINES = ".csv", ".jsonl"
 # float() would also accept 1_0, nan and the digits of every script
 NUMBER = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+QUOTE = ' (in a preset, quote labels that YAML reads as true or false: "yes", "no", "on", "off")'
 csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's 131,072 characters
 
 
@@ -43,15 +44,19 @@ def read(path: Path, task: TaskSpec, split: str, *, skip_bad: bool) -> Rows:
         DataError: names the file, the line, the value and what is allowed.
     """
     skipped: list[str] = []
-    rows = []
+    rows, found = [], set[str]()
     for line, fields in _lines(path, task, split):
         try:
-            rows.append(_row(_checked(fields), task, split))
+            values = _checked(fields)
+            found.update(values)
+            rows.append(_row(values, task, split))
         except ValueError as error:
             message = f"{path} line {line}: {error}"
             if not skip_bad:
                 raise DataError(f"{message} (data.skip_bad=true leaves such rows out)") from None
             skipped.append(f"{path.name} line {line}: {error}")
+    if split == "train" and rows:
+        _check_patterns_apply(path, task, found)
     place = "/".join(filter(None, (task.local.folder, path.name)))
     return Rows(rows, f"local {place}", skipped)
 
@@ -62,17 +67,22 @@ def check_layout(task: TaskSpec) -> None:
     Raises:
         SpecError: names the setting, its value and what is allowed.
     """
-    local = task.local
-    columns, labels = _columns(task), label_values(task)
+    local, columns, labels = task.local, _columns(task), label_values(task)
     if missing := [column for column in task.columns if column not in columns]:
         raise SpecError("task.local.columns", local.columns, f"lacks {', '.join(missing)}")
     if len(labels) != len(task.labels):
         raise SpecError("task.local.label_values", labels, "must be one for each label")
     if len(set(labels)) < len(labels):
         raise SpecError("task.local.label_values", labels, "must not contain duplicates")
-    if local.label in columns.values():
-        reason = f"names {local.label}, the column of the label"
-        raise SpecError("task.local.columns", local.columns, reason)
+    for name in ("headers", "headerless", "other_names"):
+        if unknown := [split for split in getattr(local, name) if split not in local.files]:
+            reason = f"task.local.files has no {', '.join(unknown)}"
+            raise SpecError(f"task.local.{name}", getattr(local, name), reason)
+    for split in local.files or ["train"]:
+        texts, label = _names(task, split)
+        if label in texts.values():
+            reason = f"names {label}, the column of the label"
+            raise SpecError("task.local.columns", texts, reason)
     for column, pattern in local.patterns.items():
         try:
             re.compile(pattern)
@@ -80,18 +90,61 @@ def check_layout(task: TaskSpec) -> None:
             path = f"task.local.patterns.{column}"
             raise SpecError(path, pattern, f"must be a regular expression ({error})") from None
     for split, name in local.files.items():
+        if not name:
+            raise SpecError(f"task.local.files.{split}", name, "must name a file")
         header = local.headers.get(split)
+        if Path(name).suffix.lower() == JSON_LINES and (header or split in local.headerless):
+            setting = "headers" if header else "headerless"
+            raise SpecError(f"task.local.{setting}", split, f"has no effect on {name}")
         if header is None and split in local.headerless:
             raise SpecError("task.local.headers", [*local.headers], f"lacks {split}")
         if header is not None and (lacks := _missing(header, task, split)):
             raise SpecError(f"task.local.headers.{split}", header, f"lacks {', '.join(lacks)}")
-        if not name:
-            raise SpecError(f"task.local.files.{split}", name, "must name a file")
+
+
+def check_optional(task: TaskSpec) -> None:
+    """Check that ``task.local`` has a file for each optional split, which may be absent itself.
+
+    Raises:
+        SpecError: names a split without one, which would never be scored.
+    """
+    for split, metrics in task.optional.items():
+        if split not in task.local.files:
+            raise SpecError(f"task.optional.{split}", metrics, "task.local.files has no such split")
+
+
+def check_rows(rows: Sequence[Fields], task: TaskSpec, split: str) -> None:
+    """Check rows that a library has read: texts, and class indices or values.
+
+    Raises:
+        ValueError: names the row, from 0, and what is wrong with it.
+    """
+    for number, row in enumerate(rows):
+        try:
+            for column in task.columns:
+                _check_text(column, row[column])
+            if not split.startswith("test"):
+                _check_label(row["label"], task)
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from None
 
 
 def label_values(task: TaskSpec) -> list[str]:
     """The labels as the files write them: ``task.labels`` unless the preset says otherwise."""
     return task.local.label_values or task.labels
+
+
+def _check_patterns_apply(path: Path, task: TaskSpec, found: set[str]) -> None:
+    """Refuse a pattern for a column that neither the training file nor any header has.
+
+    Raises:
+        SpecError: names the pattern.
+    """
+    known = found.union(*task.local.headers.values())
+    for column, pattern in task.local.patterns.items():
+        if column not in known:
+            reason = f"{path} has no column {column}; it has {', '.join(sorted(found))}"
+            raise SpecError(f"task.local.patterns.{column}", pattern, reason)
 
 
 def _columns(task: TaskSpec) -> dict[str, str]:
@@ -119,10 +172,11 @@ def _lines(path: Path, task: TaskSpec, split: str) -> Iterator[tuple[int, Fields
     Raises:
         DataError: the header is wrong.
     """
-    if path.suffix == JSON_LINES:
+    suffix = path.suffix.lower()
+    if suffix == JSON_LINES:
         yield from _json_lines(path, task, split)
         return
-    rows = _csv_rows(path) if path.suffix == CSV else _tsv_rows(path)
+    rows = _csv_rows(path) if suffix == CSV else _tsv_rows(path)
     header = task.local.headers.get(split)
     if header is None or split not in task.local.headerless:
         found = next(rows, (1, []))[1]
@@ -131,7 +185,7 @@ def _lines(path: Path, task: TaskSpec, split: str) -> Iterator[tuple[int, Fields
         if len(values) == len(header):
             yield number, dict(zip(header, values, strict=True))
             continue
-        kind = "comma" if path.suffix == CSV else "tab"
+        kind = "comma" if suffix == CSV else "tab"
         given = counted(len(values), f"{kind}-separated column")
         reason = f"has {given}; must have as many as the header"
         yield number, ValueError(reason)
@@ -184,7 +238,7 @@ def _json_lines(
     lines = decoded(path).split("\n")
     for number, line in enumerate(lines[: -1 if not lines[-1] else None], start=1):
         try:
-            fields = parse_json(line)
+            fields = _json(line)
             if not isinstance(fields, dict):
                 raise ValueError(f"is {shown(fields)}; must be an object")
             if missing := _missing(fields, task, split):
@@ -193,6 +247,14 @@ def _json_lines(
             yield number, error
         else:
             yield number, fields
+
+
+def _json(line: str) -> Any:
+    try:
+        return parse_json(line)
+    except ValueError as error:
+        reason = str(error).removeprefix("line 1 ")
+        raise ValueError(f"{reason}; must be a JSON object on each line") from None
 
 
 def _checked(fields: Fields | ValueError) -> Fields:
@@ -213,16 +275,26 @@ def _row(fields: Fields, task: TaskSpec, split: str) -> dict[str, Any]:
     columns, label = _names(task, split)
     row: dict[str, Any] = {}
     for column, theirs in columns.items():
-        text = fields[theirs]
-        if not isinstance(text, str):
-            raise ValueError(f"column {column} is {shown(text)}; must be text")
+        text = row[column] = fields[theirs]
+        _check_text(column, text)
         if not text.strip():
             raise ValueError(f"column {column} is empty; must be text")
-        check_characters(f"column {column}", text)
-        row[column] = text
     if label is not None:
         row["label"] = _label(fields[label], task)
     return row
+
+
+def _check_text(column: str, text: Any) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"column {column} is {shown(text)}; must be text")
+    check_characters(f"column {column}", text)
+
+
+def _check_label(found: Any, task: TaskSpec) -> None:
+    low, high = task.value_range or (0, len(task.labels) - 1)
+    if not isinstance(found, int if task.labels else int | float) or not low <= found <= high:
+        kind = "a whole number" if task.labels else "a number"
+        raise ValueError(f"label is {shown(found)}; must be {kind} from {low:g} to {high:g}")
 
 
 def _label(found: Any, task: TaskSpec) -> int | float:
@@ -232,7 +304,8 @@ def _label(found: Any, task: TaskSpec) -> int | float:
     if task.labels:
         known = label_values(task)
         if text not in known:
-            raise ValueError(f"label is {shown(found)}; must be one of {', '.join(known)}")
+            quoted = "" if not {"True", "False"} & set(known) else QUOTE
+            raise ValueError(f"label is {shown(found)}; must be one of {', '.join(known)}{quoted}")
         return known.index(text)
     low, high = task.value_range
     if text is None or not NUMBER.fullmatch(text) or not low <= float(text) <= high:

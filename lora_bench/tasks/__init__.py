@@ -80,6 +80,10 @@ def check_submission(spec: TaskSpec) -> None:
         SpecError: a name leads out of that folder, is not a TSV file or is used for two splits.
     """
     for split, name in spec.submission.items():
+        if not split.startswith("test"):  # its rows would be limited and need labels
+            raise SpecError(
+                f"task.submission.{split}", name, "the split's name must begin with test"
+            )
         path = Path(name)
         if path.name != name or path.suffix != ".tsv" or not name.isprintable():
             reason = "must be the name of a .tsv file, without a folder"

@@ -178,7 +178,7 @@ class Task:
     ) -> dict[str, Scores | None]:
         """Scores to compare a model with; None for an unknown one.
 
-        ``chance`` is the best guess that ignores the input. For generated data, ``ceiling`` is a
+        ``chance`` is a constant guess. For generated data, ``ceiling`` is a
         perfect model scored against the noisy labels and ``bag_of_words`` a linear model.
         """
         return {"chance": None, "ceiling": None, "bag_of_words": None}
@@ -206,7 +206,14 @@ class Task:
     def write_predictions(
         self, folder: Path, predictions: Predictions, rows: list[Row], threshold: float | None
     ) -> None:
-        """Write files that an official scorer of the task reads; by default none."""
+        """Write files that an official scorer of the task reads; by default none.
+
+        Args:
+            folder: folder of the split, which may not exist yet.
+            predictions: one prediction for each row.
+            rows: the rows with their references.
+            threshold: threshold that ``tune`` chose.
+        """
 
     def submission_value(self, prediction: Any) -> str:
         """A prediction in the format of the test server, for tasks with ``task.submission``."""
@@ -239,6 +246,13 @@ class Task:
     def hub_columns(self, split: str) -> list[str]:
         """Columns to read from the hub (``data=hub``)."""
         return [*self.spec.columns, "label"]
+
+    def check_rows(self, rows: list[Row], split: str) -> None:
+        """Check rows of the hub, whose columns and names of labels were checked; by default none.
+
+        Raises:
+            ValueError: names the row and what is wrong with it.
+        """
 
     def divide(self, splits: dict[str, Rows], seed: int) -> dict[str, Rows]:
         """Derive splits from those that were read; unchanged by default.

@@ -10,7 +10,7 @@ import re
 import string
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,10 @@ def matthews(predictions: np.ndarray, references: np.ndarray) -> float:
     """Matthews correlation of class indices; 0 for a constant prediction."""
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(references, predictions))
+    with warnings.catch_warnings():
+        # One class in predictions and references: scikit-learn warns, and returns 0.
+        warnings.filterwarnings("ignore", "A single label was found")
+        return float(matthews_corrcoef(references, predictions))
 
 
 def pearson(predictions: np.ndarray, references: np.ndarray) -> float:
@@ -68,7 +71,8 @@ def _correlation(
     with warnings.catch_warnings():
         # An almost constant prediction, as early in training, is a poor score, not an error.
         warnings.simplefilter("ignore", NearConstantInputWarning)
-        return float(function(predictions, references).statistic)
+        # in fp32, the correlation of almost constant predictions would be wrong in the third digit
+        return float(function(predictions.astype(np.float64), references).statistic)
 
 
 CLASSIFICATION = {f.__name__: f for f in (accuracy, f1, matthews)}
@@ -113,6 +117,8 @@ def compute(metric: str, predictions: np.ndarray, references: np.ndarray) -> flo
         found = module.compute(predictions=predictions, references=references)
     except Exception as error:  # from the metric's own code, or while reaching the hub
         raise UserError(f"task.metrics={metric}: {one_line(error)}") from error
+    if not isinstance(found, Mapping):
+        raise UserError(f"task.metrics={metric}: gives {found!r}; must give a dict of scores")
     value = value or (next(iter(found)) if len(found) == 1 else score_name(metric))
     if value not in found:
         named = ", ".join(f"{EVALUATE}{path}#{name}" for name in found)

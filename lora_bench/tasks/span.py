@@ -262,6 +262,10 @@ class SpanTask(Task):
         """The columns of SQuAD's repositories."""
         return ["id", "title", *COLUMNS, "answers"]
 
+    def check_rows(self, rows: list[Row], split: str) -> None:
+        """Check texts, ids, and answers against their passages."""
+        squad.check_rows(rows, self.spec.name, unanswerable=self.args.unanswerable)
+
     def divide(self, splits: dict[str, Rows], seed: int) -> dict[str, Rows]:
         """Move the share ``held_out`` of the training articles into the split HELD_OUT."""
         if self.args.held_out == 0:

@@ -45,6 +45,11 @@ class TextTask(Task):
         if len(task.columns) not in (1, 2):
             raise SpecError("task.columns", task.columns, "must name one or two text columns")
         check_distinct("task.columns", task.columns)
+        if reserved := {"label", "clean_label"} & set(task.columns):
+            reason = (
+                f"{', '.join(sorted(reserved))} cannot be a text; task.local.columns renames it"
+            )
+            raise SpecError("task.columns", task.columns, reason)
         if bool(task.labels) == bool(task.value_range):
             raise SpecError(
                 "task.labels", task.labels, "exactly one of labels and value_range must be set"
@@ -59,6 +64,8 @@ class TextTask(Task):
         if task.labels and not 1 < len(task.labels) == len(set(task.labels)):
             raise SpecError("task.labels", task.labels, "must be two or more different names")
         table.check_layout(task)
+        if spec.data.source == "local":
+            table.check_optional(task)
         if spec.data.source == "toy":
             texts.generator(task)
 
@@ -180,8 +187,11 @@ class TextTask(Task):
         return table["prediction"].to_numpy(), [{"label": label} for label in table["reference"]]
 
     def submission_value(self, prediction: Any) -> str:
-        """The label as the official files write it, or the value with three decimals."""
-        return f"{prediction:.3f}" if self.regression else table.label_values(self.spec)[prediction]
+        """The label as the official files write it, or the value with three or more decimals."""
+        if not self.regression:
+            return table.label_values(self.spec)[prediction]
+        low, high = self.spec.value_range
+        return f"{prediction:.{max(3, 3 - math.floor(math.log10(high - low)))}f}"
 
     def generate(self, data: DataSpec, split: str) -> list[Row]:
         """Rows with ``label`` and, before noise, ``clean_label``."""
@@ -190,6 +200,10 @@ class TextTask(Task):
     def read(self, path: Path, split: str, skip_bad: bool) -> Rows:
         """Rows of a file: GLUE's own, or CSV or JSON lines."""
         return table.read(path, self.spec, split, skip_bad=skip_bad)
+
+    def check_rows(self, rows: list[Row], split: str) -> None:
+        """Check texts, and labels except of test splits."""
+        table.check_rows(rows, self.spec, split)
 
     def hub_columns(self, split: str) -> list[str]:
         """Text columns and the label, which test splits lack."""

@@ -44,11 +44,13 @@ def encode(
     row_of = tokens["overflow_to_sample_mapping"]
     offsets, labels = [], []
     for window, row in enumerate(row_of):
+        first = window == 0 or row_of[window - 1] != row
+        last = window == len(row_of) - 1 or row_of[window + 1] != row
         inside = np.array([part == 1 for part in tokens.sequence_ids(window)])  # (n,)
         spans = np.array(tokens["offset_mapping"][window])  # (n, 2)
         spans = np.where(inside[:, None], spans, -1).astype(np.int32)
         offsets.append(spans)
-        labels.append(label_of(spans, rows[row]["answers"]))
+        labels.append(label_of(spans, rows[row]["answers"], first=first, last=last))
     encoded = Encoded.from_lists(
         tokens["input_ids"], tokens.get("token_type_ids"), np.array(labels, dtype=np.int64)
     )
@@ -56,20 +58,30 @@ def encode(
     return encoded
 
 
-def label_of(offsets: np.ndarray, answers: dict[str, list]) -> tuple[int, int]:
+def label_of(
+    offsets: np.ndarray, answers: dict[str, list], *, first: bool, last: bool
+) -> tuple[int, int]:
     """First and last token of the first answer; (0, 0) if a window does not hold all of it.
 
     Args:
         offsets: (n, 2), characters of each token in the passage, -1 for other tokens.
         answers: ``text`` and ``answer_start`` of each answer; both empty for an unanswerable
             question.
+        first: whether the window is the passage's first one. Characters before its first token,
+            such as spaces, have no token in any window.
+        last: whether it is the last one; as ``first``.
     """
     if not answers["text"]:
         return 0, 0
-    low = answers["answer_start"][0]
-    high = low + len(answers["text"][0])
+    text = answers["text"][0]
+    low = answers["answer_start"][0] + len(text) - len(text.lstrip())
+    high = low + len(text.strip())
     inside = np.flatnonzero(offsets[:, 0] >= 0)
-    if not len(inside) or offsets[inside[0], 0] > low or offsets[inside[-1], 1] < high:
+    if not len(inside):
+        return 0, 0
+    begins_before = not first and offsets[inside[0], 0] > low
+    ends_after = not last and offsets[inside[-1], 1] < high
+    if begins_before or ends_after:
         return 0, 0
     covering = inside[(offsets[inside, 1] > low) & (offsets[inside, 0] < high)]
     return (int(covering[0]), int(covering[-1])) if len(covering) else (0, 0)

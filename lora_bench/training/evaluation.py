@@ -191,4 +191,5 @@ def write_predictions(planned: Run, folder: Path, last: Evaluation, best: Evalua
         table = task.stored(predictions, rows)
         table["best_prediction"] = task.stored(best.predictions[split], rows)["prediction"]
         table.to_parquet(folder / f"{split}.parquet")
-        task.write_predictions(folder, predictions, rows, last.threshold)
+        place = folder / split if suffix_of(split) else folder  # the files' names are official
+        task.write_predictions(place, predictions, rows, last.threshold)

@@ -1,5 +1,6 @@
 """Prepared: a run's data, read and encoded once for all runs that share it, without a model."""
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -107,7 +108,17 @@ class DataCache:
         name = repr([spec.task, spec.data, spec.model, spec.train.max_length, spec.cache_dir])
         if name not in self._prepared:
             self._prepared[name] = Prepared(spec)
+            _report_skipped(self._prepared[name])
         return self._prepared[name]
+
+
+def _report_skipped(prepared: Prepared) -> None:
+    """Report malformed rows that were left out (``data.skip_bad``)."""
+    for name, split in prepared.splits.items():
+        if split.skipped:
+            count = counted(len(split.skipped), "malformed row")
+            first = f"the first: {split.skipped[0]}"
+            print(f"{name}: data.skip_bad left out {count}; {first}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
