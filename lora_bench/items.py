@@ -21,8 +21,10 @@ from . import record as records
 from .checks import UserError, counted
 from .program import Parser, program
 from .record import Record, suffix_of
-from .report.statistics import CONFIDENCE, RESAMPLES, mcnemar
+from .report.statistics import CONFIDENCE, mcnemar
 from .tasks import Task, make_task
+
+RESAMPLES = 1000  # of the examples; each is scored again
 
 
 @dataclass(frozen=True)

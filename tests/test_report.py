@@ -298,7 +298,7 @@ def test_reproduced_is_said_only_where_model_protocol_start_and_data_are_the_sam
         write(tmp_path / name / record.key, record)
     same = verdicts(tmp_path / "same", "best").iloc[0]
     assert (same.verdict, same.difference, same.published) == (
-        "reproduced within 0.3",
+        "comparable",
         "-0.3",
         "63.4 ± 1.2",
     )
@@ -511,8 +511,60 @@ def test_a_system_is_better_or_worse_only_if_the_corrected_test_shows_it(tmp_pat
         "- better on cola and rte: full",
         "- worse on cola: head_only",
         "- better on cola, worse on rte: bitfit",
-        "- no difference shown: lora r=2",
+        "- fewer than the 6 seeds that can show a difference on one task: lora r=2",
     ]
+
+
+def test_six_seeds_are_too_few_for_two_tasks_and_the_tables_say_so(tmp_path):
+    """Holm's correction doubles the smaller p, 2 / 2^6."""
+    for task in ("cola", "rte"):
+        for method, gain in (("lora", 0.0), ("full", 0.1 if task == "cola" else 0.0)):
+            scores = {s: 0.5 + gain + (-1) ** s * (gain + 0.1) / 500 for s in range(6)}
+            seeded(tmp_path, f"task={task}", f"method={method}", last=scores)
+    table = paired_table(make_cells(load_records(tmp_path), "last"))
+    (row,) = (row for row in table.rows.to_dict("records") if row["task"] == "cola")
+    assert (float(row["p"].value), row["result"], row["seeds needed"]) == (0.031, None, 7)
+    assert comparisons(table).splitlines()[2:] == [
+        "- fewer than the 7 seeds that can show a difference on one task: full"
+    ]
+    (one,) = paired_table(
+        make_cells(load_records(tmp_path).query("`task.name` == 'cola'"), "last")
+    ).rows.to_dict("records")
+    assert (one["result"], one["seeds needed"]) == ("better", 6)
+
+
+def test_every_score_of_every_seed_is_shown(tmp_path):
+    """Also where the first seed has other scores than the others."""
+    for seed, names in enumerate((["odd"], ["accuracy"], ["accuracy", "f1"])):
+        spec = composed("task=sst2", f"seed={seed}")
+        done = made_of(tmp_path, spec, spec.identity(data="d", model="m"))
+        for protocol in ("last", "best"):
+            getattr(done, protocol)["scores"] = dict.fromkeys(names, 0.5)
+        write(tmp_path / done.key, done)
+    cells = make_cells(load_records(tmp_path), "last")
+    assert dict(zip(cells.metric, cells.n, strict=True)) == {"odd": 1, "accuracy": 2, "f1": 1}
+
+
+def test_a_baseline_whose_runs_failed_is_named(tmp_path):
+    seeded(tmp_path, "task=cola", "method=full", last={0: 0.5})
+    spec = composed("task=cola", "method=lora")
+    made_of(tmp_path, spec, spec.identity(data="d", model="m"), status="failed")
+    notes = paired_table(make_cells(load_records(tmp_path), "last")).notes
+    assert "No finished run of lora r=8 to compare with in cola matthews." in notes
+
+
+def test_the_readme_of_one_system_has_no_picture_and_of_failed_runs_is_refused(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- results: start -->\n<!-- results: end -->\n")
+    seeded(tmp_path / "one", "task=cola", "method=lora", last={0: 0.5})
+    update_readme(load_records(tmp_path / "one"), tmp_path / "one", readme)
+    shown = readme.read_text()
+    assert "![" not in shown and "Compared with" not in shown
+    spec = composed("task=cola")
+    made_of(tmp_path / "failed", spec, spec.identity(data="d", model="m"), status="failed")
+    with pytest.raises(UserError, match="failed: no finished run there"):
+        update_readme(load_records(tmp_path / "failed"), tmp_path / "failed", readme)
+    assert readme.read_text() == shown
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def test_a_layout_chooses_orders_and_renames(tmp_path):
         (["--methods", "lora r=9"], "methods: lora r=9: must be one of bitfit; full; lora r=8"),
         (["--rename", "x=y"], "rename: x: must be one of"),
         (["--rename", "x"], "--rename x: must be old=new"),
-        (["--columns", "n"], "option: columns.0: must be 'parameters'"),
+        (["--columns", "n"], "--columns: must be 'parameters'"),
         (["--sort", "given"], "sort: given needs methods"),
         (["--layout", "LAYOUT"], "nosuch: must be one of tasks, methods"),
         (["--layout", "missing.yaml"], "--layout missing.yaml: cannot be read"),
@@ -129,6 +129,7 @@ def test_a_layout_chooses_orders_and_renames(tmp_path):
         (["best", "--over", "seed"], "--over seed: must be a setting that runs differ in: "),
         (["curve", "--x", "train.lr"], "--x train.lr: must be a swept setting: nothing"),
         (["compare", "a"], "compare: needs two folders"),
+        (["compare", "nosuch", "b"], "compare nosuch: no such folder"),
         (["--columns", ""], "argument --columns: '' names nothing"),
         (["--methods", ","], "argument --methods: ',' names nothing"),
         (["--sort", "nosuch"], "argument --sort: invalid choice: 'nosuch'"),
@@ -145,6 +146,12 @@ def test_a_wrong_choice_is_one_line(tmp_path, words, message):
     with pytest.raises(SystemExit) as stopped:
         printed(*words, *(["--runs", str(tmp_path)] if words[0] != "compare" else []))
     assert message in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+def test_tuned_rates_are_not_written_to_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(SystemExit, match="nosuch: no such folder"):
+        printed("tuning", "--runs", str(tmp_path / "nosuch"))
+    assert not (tmp_path / "nosuch").exists()
 
 
 def test_best_finds_the_value_that_was_made_best(tmp_path):

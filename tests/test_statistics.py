@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from lora_bench.report.aggregates import compare_over_tasks, interquartile_means, mean_ranks
-from lora_bench.report.power import MIN_SEEDS, _power, seeds_needed
+from lora_bench.report.power import MIN_SEEDS, SIGNIFICANCE, _power, min_seeds, seeds_needed
 from lora_bench.report.statistics import (
     EXACT_SEEDS,
     bootstrap,
@@ -207,6 +207,14 @@ def test_mcnemar_counts_the_examples_on_which_two_systems_differ():
     tail = sum(math.comb(12, k) for k in (0, 1, 2)) / 2**12
     assert mcnemar(first, second) == pytest.approx(2 * tail)
     assert mcnemar(first, first) == 1.0
+
+
+@pytest.mark.parametrize("tests", [1, 2, 5])
+def test_with_the_least_seeds_equal_signs_in_one_test_of_several_are_significant(tests):
+    n = min_seeds(tests)
+    for seeds, shown in ((n, True), (n - 1, False)):
+        (p,) = sign_flip(np.ones((1, seeds)))
+        assert (holm([p] + [1.0] * (tests - 1))[0] <= SIGNIFICANCE) == shown
 
 
 def test_seeds_needed_give_the_promised_power():

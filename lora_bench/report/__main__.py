@@ -86,8 +86,9 @@ def main(arguments: list[str] | None = None, baseline: str = BASELINE) -> None:
     args.required, args.baseline = args.baseline is not None, args.baseline or baseline
     args.protocol, args.statistic = args.protocol or "last", args.statistic or "mean"
     args.format = args.format or ("terminal" if sys.stdout.isatty() else "markdown")
+    is_read = args.command not in WITHOUT_RUNS or args.runs is not None  # tuning writes there
     args.runs = args.runs or RUNS
-    if args.command not in WITHOUT_RUNS and not os.path.isdir(args.runs):
+    if is_read and not os.path.isdir(args.runs):
         raise UserError(
             f"--runs {args.runs}: no such folder; train a run first with python -m lora_bench"
         )

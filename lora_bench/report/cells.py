@@ -70,7 +70,7 @@ def _rows_of(group: list[Any], protocol: str) -> list[dict[str, Any]]:
     }
     if not done:
         return [{**common, "metric": None, "first": True, "n": 0, "scores": {}}]
-    metrics = records.metrics_of(getattr(done[0], protocol))
+    metrics = list(dict.fromkeys(m for r in done for m in records.metrics_of(getattr(r, protocol))))
     return [
         {
             **common,

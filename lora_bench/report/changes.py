@@ -1,5 +1,6 @@
 """Two folders of results side by side: what changed between them beyond noise."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -143,7 +144,9 @@ def _difference(
     unknown = min(len(a), len(b)) < MIN_COMMON_SEEDS or np.ptp(a) == np.ptp(b) == 0
     if len(common) < MIN_COMMON_SEEDS and unknown:
         return difference, None, None, seeds
-    test = stats.ttest_rel(a, b) if is_paired else stats.ttest_ind(a, b, equal_var=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # one side is constant
+        test = stats.ttest_rel(a, b) if is_paired else stats.ttest_ind(a, b, equal_var=False)
     interval = test.confidence_interval(CONFIDENCE)
     return difference, float(interval.low), float(interval.high), seeds
 

@@ -131,6 +131,8 @@ def _compare(args: argparse.Namespace, runs: pd.DataFrame) -> None:
         raise UserError("compare: needs two folders of results")
     both, problems = [], []
     for folder in args.which:
+        if not Path(folder).is_dir():
+            raise UserError(f"compare {folder}: no such folder")
         runs, unread = read_runs(folder)
         if runs.empty:
             raise UserError(f"compare {folder}: no runs there")

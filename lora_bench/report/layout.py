@@ -67,10 +67,12 @@ def load_layout(path: Path | None, options: dict[str, Any]) -> Layout:
     except ValidationError as error:
         first = error.errors()[0]
         place, reason = first_problem(error)
-        source = "option" if given.keys() & set(first["loc"]) else f"--layout {path}"
+        is_option = given.keys() & set(first["loc"])
+        option = place.partition(".")[0]
+        source = f"--{option}" if is_option else f"--layout {path}: {place}"
         if "unexpected" in first["type"]:
             reason = f"must be one of {_allowed()}"
-        raise UserError(f"{source}: {place}: {reason}, is {first['input']!r}") from None
+        raise UserError(f"{source}: {reason}, is {first['input']!r}") from None
     if layout.sort == "given" and not layout.methods:
         raise UserError("sort: given needs methods, whose order it takes")
     return layout

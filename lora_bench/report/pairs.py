@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..checks import UserError, counted
 from .names import defaults
-from .power import MIN_SEEDS, SIGNIFICANCE
+from .power import MIN_SEEDS, SIGNIFICANCE, min_seeds
 from .statistics import Paired, compare, compare_all, holm, smallest_p
 from .table import Number, Table
 
@@ -43,6 +43,7 @@ def paired_table(cells: pd.DataFrame, baseline: str = BASELINE, *, required: boo
     notes: dict[str, None] = {}
     alone: list[str] = []
     absent: list[str] = []
+    failed: list[str] = []
     unclear: dict[str, None] = {}
     is_found = False
     for _, place in first.groupby("where_id", sort=False):
@@ -50,7 +51,9 @@ def paired_table(cells: pd.DataFrame, baseline: str = BASELINE, *, required: boo
         if len(base) > 1:
             unclear["; ".join(base.label)] = None
         elif base.empty:
-            absent.append(str(place.place.iloc[0]))
+            every = cells[cells.where_id == place.where_id.iloc[0]]
+            without = absent if find_baseline(every, baseline).empty else failed
+            without.append(str(place.place.iloc[0]))
         else:
             is_found = True
             label = base.label.iloc[0]
@@ -66,6 +69,8 @@ def paired_table(cells: pd.DataFrame, baseline: str = BASELINE, *, required: boo
     if absent:
         where = name_some(absent)
         notes[f"No system {baseline} to compare with in {where}; --baseline names another."] = None
+    if failed:
+        notes[f"No finished run of {baseline} to compare with in {name_some(failed)}."] = None
     notes |= _without_interval(alone)
     title = f"Difference from {baseline} over common seeds"
     listed = [*notes, *_named_apart(first)]
@@ -163,6 +168,8 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
             row["p, Holm"] = _p_value(p)
             if p > SIGNIFICANCE:
                 row["result"] = None
+                if row["seeds needed"] is not None:
+                    row["seeds needed"] = max(row["seeds needed"], min_seeds(len(family)))
     for row in rows:
         row["p"] = _p_value(row["p"])
     floors = [
@@ -171,7 +178,8 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
     if floors:
         notes.append(
             "p: two-sided sign-flip test over common seeds, which cannot be below "
-            f"{', '.join(floors)}; Holm: corrected over the tasks of a system that are shown. "
+            f"{', '.join(floors)}; Holm: corrected over the tasks of a system that are shown, "
+            "the smallest p times their number. "
             f"Result: what a corrected p of at most {SIGNIFICANCE} shows."
         )
 

@@ -7,8 +7,20 @@ import numpy as np
 from scipy import stats
 
 SIGNIFICANCE = 0.05  # level of every test of this project, two-sided
-# seeds with which the smallest p of a sign-flip test, 2 / 2^n, can reach it
-MIN_SEEDS = math.ceil(1 - math.log2(SIGNIFICANCE))
+
+
+def min_seeds(tests: int = 1) -> int:
+    """Seeds with which one sign-flip test can be significant, whatever the other tests show.
+
+    With n seeds, p is at least 2 / 2^n, and Holm's method multiplies the smallest of several.
+
+    Args:
+        tests: number of tests that are corrected together.
+    """
+    return math.ceil(1 - math.log2(SIGNIFICANCE / tests))
+
+
+MIN_SEEDS = min_seeds()
 POWER = 0.8  # share of cases in which the test should show the difference
 MAX_SEEDS = 1000  # beyond this, "how many seeds" has no useful answer
 # numbers of seeds to try: all up to 100, then 2 % apart

@@ -80,7 +80,7 @@ def published_pairs(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> p
 def published_table(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> Table:
     """Each of our cells next to every published number of its task, metric, method and rank.
 
-    The verdict says "reproduced within" only if model, protocol, start and number of trained
+    The verdict is "comparable" only if model, protocol, start and number of trained
     parameters are the same and all official data was used; otherwise it names what differs.
 
     Args:
@@ -91,12 +91,11 @@ def published_table(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> T
     rows = []
     for pair in published_pairs(cells, runs, protocol).itertuples():
         spread = "" if pd.isna(pair.spread) else f" ± {pair.spread:.1f}"
-        within = f"reproduced within {abs(pair.difference):.1f}"
         rows.append({
             "task": pair.task, "metric": pair.metric, "system": pair.label,
             "ours": f"{pair.ours:.1f} ({pair.n})", "published": f"{pair.value:.1f}{spread}",
             "difference": f"{pair.difference:+.1f}",
-            "verdict": f"not comparable: {pair.reasons}" if pair.reasons else within,
+            "verdict": f"not comparable: {pair.reasons}" if pair.reasons else "comparable",
             "source": pair.origin,
         })  # fmt: skip
     names = ["task", "metric", "system", "ours", "published", "difference", "verdict", "source"]

@@ -15,7 +15,7 @@ from scipy import stats
 from .power import seeds_needed
 
 CONFIDENCE = 0.95
-RESAMPLES = 1000
+RESAMPLES = 10_000  # bounds of BCa intervals then agree to about 2 % of the interval
 EXACT_SEEDS = 14  # up to this number, all sign flips are tried; beyond it they are sampled
 SAMPLED_FLIPS = 20_000
 TIE_DIGITS = 9  # decimal places to which means must agree to count as tied
