@@ -16,6 +16,7 @@ from .tables import common
 
 MIN_COUNT = 2  # minimum number of systems and of tasks
 COLUMNS = ["method", "average", "IQM", "IQM interval", "mean rank", "rank interval"]
+NOTHING_IN_COMMON = "No two systems have a seed in common on two tasks."
 MEANING = (
     "Average: mean over tasks of the mean over seeds. IQM: interquartile mean of all scores. Both "
     "use scores in percent without normalizing them by task, so the IQM drops scores of the "
@@ -112,18 +113,23 @@ def _without_gaps(
 
 
 def overall_table(cells: pd.DataFrame, layout: Layout = DEFAULT) -> Table | None:
-    """Systems over the tasks and seeds that all of them have; None if there is only one task.
+    """Systems over the tasks and seeds that all of them have.
 
     Args:
         cells: cells from ``make_cells``.
         layout: order of the rows.
 
     Returns:
-        Rows of COLUMNS. Notes say which tasks and seeds these are, and what was left out.
+        Rows of COLUMNS. Notes say which tasks and seeds these are, and what was left out. None if
+        there is only one task or system.
     """
     blocks = complete_blocks(cells)
     if blocks is None:
-        return None
+        scored = cells[cells["first"] & (cells.n > 0)]
+        if min(scored.label.nunique(), scored.place.nunique()) < MIN_COUNT:
+            return None
+        empty = pd.DataFrame(columns=COLUMNS, dtype=object)
+        return Table("overall", "Methods over tasks", empty, notes=[NOTHING_IN_COMMON])
     shown = cells[cells["first"] & cells.label.isin(blocks.labels)]
     shown = shown[shown.place.isin(blocks.places)]
     arrays = blocks.arrays
