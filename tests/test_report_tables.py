@@ -169,6 +169,7 @@ def test_best_finds_the_value_that_was_made_best(tmp_path):
     found = rows.set_index("system")
     assert found.best.to_dict() == {"full": "1e-05", "lora r=8": "0.001"}
     assert found["at the end"].tolist() == ["lowest", "highest"]
+    assert found.p.tolist() == ["0.500", "0.500"]  # two seeds
     assert found.score.to_dict() == {"full": "70.5 ± 0.7 (2)", "lora r=8": "70.5 ± 0.7 (2)"}
     assert "so no choice: bitfit (cola matthews)" in text
 

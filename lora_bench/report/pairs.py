@@ -165,13 +165,13 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
         families.setdefault(frozenset((row["system"], row.get("than", ""))), []).append(row)
     for family in families.values():
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
-            row["p, Holm"] = _p_value(p)
+            row["p, Holm"] = p_value(p)
             if p > SIGNIFICANCE:
                 row["result"] = None
                 if row["seeds needed"] is not None:
                     row["seeds needed"] = max(row["seeds needed"], min_seeds(len(family)))
     for row in rows:
-        row["p"] = _p_value(row["p"])
+        row["p"] = p_value(row["p"])
     floors = [
         f"{smallest_p(n):.2g} with {counted(n, 'seed')}" for n in sorted({row["n"] for row in rows})
     ]
@@ -184,7 +184,8 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
         )
 
 
-def _p_value(p: float) -> Number:
+def p_value(p: float) -> Number:
+    """A p-value as tables show it."""
     return Number(f"{p:.3f}" if p >= 0.001 else f"{p:.4f}")
 
 

@@ -8,13 +8,17 @@ import pandas as pd
 from ..checks import UserError
 from ..spec import part_of
 from .names import conditions, describe, short_names, show, system_names, texts
-from .pairs import difference
+from .pairs import difference, p_value
 from .statistics import compare
 from .sweeps import DATA, reduced
 from .table import Number, Table
 from .tables import score
 
 CHOSEN_ON = "data.tuning_rows"
+P_NOTE = (
+    "p: two-sided sign-flip test of the best against the second best value over common seeds. It "
+    "is not corrected for the choice of the best."
+)
 
 
 def best_table(cells: pd.DataFrame, over: Sequence[str], statistic: str) -> Table:
@@ -27,8 +31,8 @@ def best_table(cells: pd.DataFrame, over: Sequence[str], statistic: str) -> Tabl
 
     Returns:
         A row for each system: the best value, its score, all values that were tried, and the
-        difference from the second best over common seeds. A value with failed runs is chosen only
-        if every value has some. Notes say on which data was chosen.
+        difference from the second best over common seeds with its interval and p. A value with
+        failed runs is chosen only if every value has some. Notes say on which data was chosen.
 
     Raises:
         UserError: all runs have the same value of a setting.
@@ -53,13 +57,13 @@ def best_table(cells: pd.DataFrame, over: Sequence[str], statistic: str) -> Tabl
         else:
             single.append(f"{ordered.line.iloc[0]} ({ordered.place.iloc[0]})")
     names = ", ".join(short_names(paths).values())
-    notes = [_chosen_on(first)]
+    notes = [_chosen_on(first), P_NOTE] if rows else [_chosen_on(first)]
     if single:
         notes.append(f"Only one value, so no choice: {', '.join(single)}.")
     if failed:
         notes.append(f"No run finished: {', '.join(failed)}.")
     columns = ["task", "metric", "system", "best", "score", "tried", "second", "difference"]
-    shown = pd.DataFrame(rows, columns=[*columns, "interval", "at the end"], dtype=object)
+    shown = pd.DataFrame(rows, columns=[*columns, "interval", "p", "at the end"], dtype=object)
     return Table(
         "best", f"Best {names} of each system by {statistic} over seeds", shown, notes=notes
     )
@@ -112,6 +116,7 @@ def _row(ordered: pd.DataFrame, paths: Sequence[str], statistic: str) -> dict[st
         "second": f"{values[1]}: {second[statistic]:.1f}" if second.n else None,
         "difference": compared.get("difference", apart and Number(apart)),
         "interval": compared.get("interval"),
+        "p": p_value(paired.p) if paired and paired.low is not None else None,
         "at the end": _at_the_end(values),
     }
 
