@@ -1,12 +1,15 @@
 """Which values a Spec may hold, and the errors for others."""
 
 import dataclasses
+import json
 import math
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import MISSING
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
 
 MAX_COUNT = 2**31 - 1  # the largest count that the arrays and seeds of every library accept
 MIN_DROPOUT = 2**-16  # of a mask whose elements are drawn with 16 bits, see model/dropout.py
@@ -74,11 +77,30 @@ class SpecError(UserError):
         self.path, self.allowed = path, allowed
 
 
+def typed_args(path: str, given: dict[str, Any], schema: type[T]) -> T:
+    """A dict of settings as a dataclass, without converting texts to numbers.
+
+    Args:
+        path: dotted name of the dict.
+        given: the settings; those with a default may be missing.
+        schema: the dataclass.
+
+    Raises:
+        SpecError: an entry is unknown, missing or of the wrong type.
+    """
+    try:
+        # As JSON: for Python objects, strict validation accepts only instances of the schema.
+        return TypeAdapter(schema).validate_json(json.dumps(given), strict=True)
+    except ValidationError as error:
+        name, reason = first_problem(error)
+        raise SpecError(f"{path}.{name}", given.get(name.partition(".")[0]), reason) from None
+
+
 def check(spec: Any) -> None:
     """Check every value of a Spec that needs no knowledge of a task, method or source.
 
     Args:
-        spec: a ``Spec``; this module cannot import it.
+        spec: a ``Spec``, which imports this module.
 
     Raises:
         SpecError: names the setting, its value and what is allowed.

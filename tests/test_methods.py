@@ -9,7 +9,7 @@ from torch import nn
 
 from lora_bench.checkpoint import load_adapter, save_adapter
 from lora_bench.checks import SpecError, UserError
-from lora_bench.compose import validate
+from lora_bench.compose import compose, validate
 from lora_bench.methods import arguments, get_method, method_class
 from lora_bench.methods.adapter import Adapter
 from lora_bench.methods.peft_adalora import _add_orthogonality
@@ -25,7 +25,7 @@ from lora_bench.training.fit import fit
 from lora_bench.training.run import run
 from lora_bench.training.trainee import Trainee
 
-from .helpers import COMMON, random_batch, yes_data
+from .helpers import COMMON, mostly_slow, random_batch, yes_data
 from .test_peft import TINY_ARGS
 from .test_spec import OURS, PEFT
 
@@ -295,8 +295,9 @@ class Two:
         ({"size": 3, "name": "x", "more": 1}, "method.args.more=1: method=mine takes size, name"),
         (
             {"size": "many", "name": "x"},
-            "method.args.size=many: Value 'many' of type 'str' could not be converted",
+            "method.args.size=many: must be a valid integer",
         ),
+        ({"size": "3", "name": "x"}, "method.args.size=3: must be a valid integer"),
     ],
 )
 def test_a_methods_own_settings_are_all_given_and_typed(tiny_spec, args, message):
@@ -307,6 +308,20 @@ def test_a_methods_own_settings_are_all_given_and_typed(tiny_spec, args, message
     assert "\n" not in str(caught.value)
     spec.method.args = {"size": 3, "name": "x"}
     assert arguments(spec, Two) == Two(3, "x")
+
+
+@pytest.mark.parametrize("method", mostly_slow(sorted({*OURS, *PEFT}), ["lora_plus"]))
+def test_a_whole_number_of_a_methods_own_settings_is_one_run_in_either_form(method):
+    """A run's key is made from the text of its settings, in which 16 and 16.0 differ."""
+    spec = compose([f"method={method}"])
+    key = spec.identity(data="d", model="m").key
+    for name, value in spec.method.args.items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            try:
+                other = compose([f"method={method}", f"method.args.{name}={float(value)}"])
+            except UserError:  # a method may take whole numbers only
+                continue
+            assert other.identity(data="d", model="m").key == key, name
 
 
 @pytest.mark.parametrize(

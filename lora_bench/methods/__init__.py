@@ -31,7 +31,7 @@ from ..checks import SpecError
 from ..spec import MethodSpec, Spec
 from ._checks import adapted_modules as adapted_modules
 from ._checks import arguments as arguments
-from ._checks import check_installed, check_read
+from ._checks import check_installed, check_read, in_one_form
 from ._checks import one_of as one_of
 from ._checks import require as require
 
@@ -118,6 +118,7 @@ class Method:
             reason = f"method={spec.method.name} trains in the lowest layer; must be compute"
             raise SpecError("train.frozen_prefix", "cache", reason)
         cls.check_args(spec)
+        spec.method.args = in_one_form(spec.method.args)
 
     @classmethod
     def function(cls, method: MethodSpec) -> dict[str, Any]:

@@ -7,10 +7,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from ..checks import SpecError, UserError, first_line
+from ..checks import MAX_COUNT, SpecError, UserError, typed_args
 from ..spec import MethodSpec, Spec, settings
 
 if TYPE_CHECKING:
@@ -65,11 +62,17 @@ def arguments(spec: Spec, schema: type[T]) -> T:
             )
     if missing := [name for name in names if name not in given]:
         raise SpecError("method.args", given, f"{method} needs {', '.join(missing)} too")
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        name = str(error.full_key)
-        raise SpecError(f"method.args.{name}", given[name], first_line(error)) from None
+    return typed_args("method.args", given, schema)
+
+
+def in_one_form(value: Any) -> Any:
+    """Equal numbers as the same text, 16 and not 16.0, since they are part of a run's key."""
+    if isinstance(value, dict):
+        return {name: in_one_form(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [in_one_form(entry) for entry in value]
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= MAX_COUNT
+    return int(value) if is_whole else value
 
 
 def adapted_modules(model: LoraWrapperRoberta, spec: Spec) -> list[str]:

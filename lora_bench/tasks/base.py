@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import TypeAdapter, ValidationError
-
-from ..checks import SpecError, first_problem
+from ..checks import SpecError, typed_args
 from ..data import Rows
 from ..spec import DataSpec, Spec, TaskSpec
 
@@ -285,12 +282,4 @@ def arguments(spec: TaskSpec, schema: type | None) -> Any:
         if name not in known:
             allowed = f"has only {', '.join(known)}" if known else "has no task.args"
             raise SpecError(f"task.args.{name}", value, f"kind={spec.kind} {allowed}")
-    if schema is None:
-        return None
-    try:
-        # As JSON: for Python objects, strict validation accepts only instances of the schema.
-        return TypeAdapter(schema).validate_json(json.dumps(spec.args), strict=True)
-    except ValidationError as error:
-        path, reason = first_problem(error)
-        value = spec.args.get(path.partition(".")[0])
-        raise SpecError(f"task.args.{path}", value, reason) from None
+    return None if schema is None else typed_args("task.args", spec.args, schema)
