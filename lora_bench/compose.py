@@ -23,7 +23,7 @@ from .model.source import check_model, source_name
 from .overrides import check_number, expected, groups, in_dict, parsed, path_of, setting_paths
 from .presets import CONF
 from .search_path import check_searchpath
-from .spec import Spec, typed
+from .spec import Spec, is_within, typed
 from .tasks import check_task
 from .tuned import SETTING as TUNED_SETTING
 from .tuned import tuned_rate
@@ -222,9 +222,7 @@ def hydra_reason(error: Exception) -> str:
 def _is_given(path: str, overrides: Sequence[str]) -> bool:
     """Whether the command line sets a setting, an entry of it, or what it is an entry of."""
     given = [name for name in map(path_of, overrides) if "." in name or name == path]
-    return any(
-        name == path or name.startswith(f"{path}.") or path.startswith(f"{name}.") for name in given
-    )
+    return any(is_within(name, path) or is_within(path, name) for name in given)
 
 
 def _check_known(config: DictConfig, section: Any, prefix: str) -> None:

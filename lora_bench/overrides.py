@@ -29,7 +29,7 @@ from hydra.errors import HydraException
 
 from .checks import UserError, counted, one_line
 from .presets import CONF
-from .spec import NOT_RECORDED, Spec
+from .spec import NOT_RECORDED, Spec, is_within
 
 MAX_RUNS = 10_000  # in one command: all are composed and checked before the first one starts
 SWEEPER = "hydra.sweeper"
@@ -213,7 +213,7 @@ def _check_key(word: str, override: Override) -> None:
 def _check_hydra(word: str, override: Override, searching: bool) -> None:
     key = override.key_or_group
     for name, reason in REFUSED.items():
-        if (key == name or key.startswith(f"{name}.")) and not (searching and name == SWEEPER):
+        if is_within(key, name) and not (searching and name == SWEEPER):
             raise UserError(f"{word}: {reason}")
     if override.is_add() or override.is_force_add() or override.is_delete():
         raise UserError(f"{word}: must be one of Hydra's own settings, without + and ~")

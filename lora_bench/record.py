@@ -87,7 +87,7 @@ def suffix_of(split: str) -> str:
 
 
 def metrics_of(scores: Mapping[str, float]) -> list[str]:
-    """The names of scores that are one: a threshold (``*_thresh``) is chosen, not scored."""
+    """The names of the metrics in ``scores``: ``*_thresh`` is a chosen threshold, not a score."""
     return [name for name in scores if "_thresh" not in name]
 
 

@@ -1,14 +1,12 @@
 """Upgrades records of older formats step by step; checks the fields that every record has."""
 
 import copy
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from .spec import Spec
+from .spec import FINGERPRINT, Spec, digest
 
 Step = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -122,7 +120,7 @@ def _start_of_1(init_from: str | None) -> dict[str, Any] | None:
 
 def fingerprint_of(splits: dict[str, str]) -> str:
     """One fingerprint for the data of a run, from the fingerprints of its splits."""
-    return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(splits, FINGERPRINT)
 
 
 UPGRADES = (_from_1,)

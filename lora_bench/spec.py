@@ -17,9 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from .checks import SpecError, check, first_problem
 
-# Raise it when the same settings would train to other numbers than before.
+# Raise it when the same settings would give different results.
 PROCEDURE = 2
 DIGITS = 10  # of the hash that ends a key
+FINGERPRINT = 16  # digits of the hash of data
 
 
 @dataclass
@@ -345,9 +346,14 @@ WHERE = ("task", "model", "data")
 NOT_RECORDED = ("out_dir", "cache_dir", "group")
 
 
+def is_within(path: str, section: str) -> bool:
+    """Whether a dotted path is a section or below it."""
+    return path == section or path.startswith(f"{section}.")
+
+
 def part_of(path: str) -> str | None:
     """Part of the identity that a setting belongs to: ``where``, ``system``, ``seed`` or None."""
-    if any(path == name or path.startswith(f"{name}.") for name in NOT_IN_IDENTITY):
+    if any(is_within(path, name) for name in NOT_IN_IDENTITY):
         return None
     if path == "seed":
         return "seed"
@@ -360,6 +366,6 @@ def chosen(part: dict[str, Any]) -> dict[str, Any]:
     return {path: v for path, v in part.items() if path not in default or v != default[path]}
 
 
-def digest(content: Any) -> str:
+def digest(content: Any, digits: int = DIGITS) -> str:
     """A short hash of JSON-serializable content."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:DIGITS]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:digits]

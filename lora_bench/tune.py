@@ -119,9 +119,9 @@ class System:
         return self.best(self.spec.train.epochs)
 
     def around_best(self, rates: Sequence[float]) -> list[float]:
-        """The rates midway between the best one and its neighbours, on a log scale.
+        """The rates midway between the best one and its neighbors, on a log scale.
 
-        Without a neighbour on one side, the distance is that of the other side. A rate that is
+        Without a neighbor on one side, the distance is that of the other side. A rate that is
         already in a narrow grid is left out.
         """
         if not self.ranked:

@@ -52,7 +52,7 @@ def test_a_speed_up_is_of_two_measurements_of_one_round():
     assert "| 5 % [1, 10]" in table  # 1e9 FLOP in 2 s at 1e10 FLOP/s
 
 
-def test_a_wrong_word_is_one_line(capsys):
+def test_a_wrong_word_gives_a_one_line_error(capsys):
     for words in (["--rows", "0"], ["--tasks", "nosuch"]):
         with pytest.raises(SystemExit, match="2"):
             speed.main(words)

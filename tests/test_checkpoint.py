@@ -251,7 +251,7 @@ def broken(kind: str, good: dict) -> dict | bytes:
         ("gone", "lora.bin: no such file"),
     ],
 )
-def test_a_bad_file_is_one_line_and_nothing_is_run_or_left(
+def test_a_bad_file_gives_a_one_line_error_and_nothing_is_run_or_left(
     adapter, base, tmp_path, monkeypatch, kind, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -345,7 +345,7 @@ def test_our_own_folder_is_checked_as_well(adapter, tmp_path, tiny_spec):
         ),
     ],
 )
-def test_what_cannot_be_done_is_one_line(adapter, tmp_path, overrides, command, message):
+def test_what_cannot_be_done_gives_a_one_line_error(adapter, tmp_path, overrides, command, message):
     folder = adapter("task=cola", *overrides)
     with pytest.raises(SystemExit, match=message) as caught:
         main([command[0], str(folder), *command[1:], "--out", str(tmp_path / "out")])

@@ -233,7 +233,7 @@ def test_a_container_does_not_judge_the_processes_of_another(tmp_path, monkeypat
     assert holder_of(tmp_path) is not None
 
 
-def test_a_signal_while_waiting_for_another_process_asks_for_another_go(
+def test_a_signal_while_waiting_for_another_process_asks_to_be_requeued(
     tmp_path, monkeypatch, other
 ):
     words = ["model=tiny", "data.toy_train=48", f"out_dir={tmp_path}", f"cache_dir={tmp_path}/c"]

@@ -67,7 +67,7 @@ def test_a_real_process_answers_as_main_does():
         ),
     ],
 )
-def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, arguments, message):
+def test_a_wrong_input_gives_a_one_line_error_and_a_non_zero_exit(tmp_path, arguments, message):
     done = cli(*arguments, f"out_dir={tmp_path}")
     assert done.returncode != 0
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
@@ -76,7 +76,7 @@ def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, arguments, mess
 
 @pytest.mark.parametrize("module", ["lora_bench", "lora_bench.studies.low_rank"])
 @pytest.mark.parametrize("flag", REFUSED_FLAGS)
-def test_a_flag_of_hydra_that_would_change_the_runs_is_one_line(flag, module):
+def test_a_flag_of_hydra_that_would_change_the_runs_gives_a_one_line_error(flag, module):
     option = f"--{flag.replace('_', '-')}"
     done = cli(option, "x", module=module)
     assert (done.returncode, done.stdout) == (1, "")
@@ -85,7 +85,7 @@ def test_a_flag_of_hydra_that_would_change_the_runs_is_one_line(flag, module):
 
 @pytest.mark.parametrize("name", ["task/mine", "recipe/mine"])
 @pytest.mark.parametrize("text", ["name: [a\nx: {", "name: a\nname: b\n"])
-def test_a_damaged_preset_is_one_line_that_names_its_file(tmp_path, name, text):
+def test_a_damaged_preset_gives_a_one_line_error_that_names_its_file(tmp_path, name, text):
     path = tmp_path / "presets" / f"{name}.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(text)
@@ -109,7 +109,7 @@ def test_help_shows_tasks_methods_models_and_recipes():
     assert "\ntuned:" not in text and "recipe_for_" not in text  # not for a user to choose
 
 
-def test_a_sweep_goes_on_after_a_failure_resumes_and_reports(tmp_path):
+def test_a_sweep_continues_after_a_failure_resumes_and_reports(tmp_path):
     small = ["model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=1"]
     folders = [f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache"]
     done = cli("-m", *small, *folders, "method.layers=[7],[0]", "seed=0,1")
@@ -202,7 +202,7 @@ def test_a_done_run_without_its_adapter_says_so_and_how_to_train_it_again(tmp_pa
     assert "is missing" not in cli(*words).stderr
 
 
-def test_a_failed_record_that_was_edited_to_ok_is_one_line_that_names_it(tmp_path):
+def test_a_failed_record_that_was_edited_to_ok_gives_a_one_line_error_that_names_it(tmp_path):
     words = [*small_run(tmp_path), "method.layers=[7]"]
     assert cli(*words).returncode == 1
     (path,) = tmp_path.glob(f"out/runs/cola/*/{record.FILE}")
@@ -234,7 +234,7 @@ def test_a_run_whose_folder_was_moved_aside_is_trained_again(tmp_path, status):
 
 
 @pytest.mark.slow
-def test_a_done_run_under_an_older_key_is_told_with_its_own_folder(tmp_path):
+def test_a_done_run_under_an_older_key_is_reported_with_its_own_folder(tmp_path):
     words = small_run(tmp_path)
     assert cli(*words).returncode == 0
     (folder,) = (tmp_path / "out" / "runs" / "cola").iterdir()
@@ -242,7 +242,7 @@ def test_a_done_run_under_an_older_key_is_told_with_its_own_folder(tmp_path):
     assert f"(already done; {older})" in cli(*words).stderr
 
 
-def test_a_gpu_that_is_not_there_is_one_line(tmp_path):
+def test_a_gpu_that_is_not_there_gives_a_one_line_error(tmp_path):
     done = cli("model=tiny", "device=cuda:99", f"out_dir={tmp_path}", f"cache_dir={tmp_path}/c")
     assert done.returncode != 0 and done.stderr.count("\n") == 1
     assert "error: device=cuda:99: there is no such CUDA device here; must be cpu" in done.stderr

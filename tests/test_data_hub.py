@@ -45,10 +45,10 @@ def cache(tmp_path, monkeypatch):
             texts = [
                 {column: f"{column} of {split} {i}" for column in task.columns} for i in range(24)
             ]
-            labelled = [i % 2 if task.labels else i % 6 * 0.9 for i in range(24)]
+            labeled = [i % 2 if task.labels else i % 6 * 0.9 for i in range(24)]
             splits[split] = [
                 {**t, "label": x, "idx": i}
-                for i, (t, x) in enumerate(zip(texts, labelled, strict=True))
+                for i, (t, x) in enumerate(zip(texts, labeled, strict=True))
             ]
         fill(tmp_path, task, features, splits, revision)
 
@@ -112,7 +112,7 @@ def test_a_hub_run_records_the_revision(cache, tiny_spec):
     assert run(spec).data["train"]["source"] == "hub nyu-mll/glue rte train@bcdcba79d0"
 
 
-def test_an_empty_cache_another_revision_and_other_labels_are_one_line(cache):
+def test_an_empty_cache_another_revision_and_other_labels_give_a_one_line_error(cache):
     spec = compose(["task=rte", "data=hub"])
     with pytest.raises(
         DataError, match="cannot be loaded .* offline choices: data=toy, or data=local"

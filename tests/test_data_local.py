@@ -336,7 +336,7 @@ def test_a_nul_in_json_is_refused_as_in_other_files(tmp_path):
         own(tmp_path, ".jsonl", '{"text": "a\\u0000b", "label": "x"}', labels=["x", "y"])
 
 
-def test_a_broken_line_of_json_lines_is_one_line_with_what_is_allowed(tmp_path):
+def test_a_broken_line_of_json_lines_gives_a_one_line_error_with_what_is_allowed(tmp_path):
     with pytest.raises(DataError, match=r"line 2: column 1: Expecting value; must be a JSON obj"):
         own(tmp_path, ".jsonl", '{"text": "a", "label": "x"}\n\n', labels=["x", "y"])
 

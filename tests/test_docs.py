@@ -171,7 +171,7 @@ def test_every_command_of_a_page_runs(path, given, monkeypatch):
             reader.follow(block)
 
 
-def test_every_setting_stands_in_the_reference_with_its_meaning(monkeypatch):
+def test_every_setting_is_listed_in_the_reference_with_its_meaning(monkeypatch):
     monkeypatch.syspath_prepend(str(HOOKS))
     import settings_page
 
@@ -187,7 +187,7 @@ def test_every_setting_stands_in_the_reference_with_its_meaning(monkeypatch):
     assert rows["task.local.label_values"].startswith("as the file writes them")
 
 
-def test_every_preset_stands_in_the_reference(monkeypatch):
+def test_every_preset_is_listed_in_the_reference(monkeypatch):
     monkeypatch.syspath_prepend(str(HOOKS))
     import settings_page
 

@@ -35,7 +35,7 @@ def test_a_stream_is_a_function_of_the_seed_and_moves_on():
     assert not torch.equal(first, second)
 
 
-def test_neighbouring_elements_are_independent(stream):
+def test_neighboring_elements_are_independent(stream):
     kept = (stream.keep_mask(torch.Size([400_000]), 0.5) > 0).float()
     for lag in (1, 2, 3, 4):
         assert torch.corrcoef(torch.stack([kept[lag:], kept[:-lag]]))[0, 1].abs() < 0.01

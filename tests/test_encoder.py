@@ -105,7 +105,7 @@ def test_a_folder_loads_and_keeps_its_weights(tmp_path):
         ("/nowhere/at/all", "model.source=/nowhere/at/all: no such folder"),
     ],
 )
-def test_a_missing_model_is_one_line(source, message):
+def test_a_missing_model_gives_a_one_line_error(source, message):
     with pytest.raises(UserError, match=message) as caught:
         load_tokenizer(ModelSpec(name="x", source=source))
     assert "\n" not in str(caught.value)
@@ -123,7 +123,7 @@ def test_a_missing_model_is_one_line(source, message):
         ("config.json", b'{"model_type": "roberta", "vocab_size": -1}'),
     ],
 )
-def test_a_damaged_file_of_a_model_is_one_line_that_names_the_model(base, name, content):
+def test_a_damaged_file_of_a_model_gives_a_one_line_error_that_names_the_model(base, name, content):
     (base / name).write_bytes(content)
     model = ModelSpec(name="x", source=str(base))
     with pytest.raises(UserError, match=f"^model.source={base}: cannot be loaded") as caught:

@@ -134,7 +134,7 @@ def test_a_damaged_cache_file_is_built_again_and_said_once(tmp_path, capsys, kin
         ('[{"a": 1, "b": 2, "a": 3}]', "an object has the key 'a' twice"),
     ],
 )
-def test_json_that_is_none_is_one_line(text, message):
+def test_invalid_json_gives_a_one_line_error(text, message):
     with pytest.raises(ValueError, match=message) as caught:
         parse_json(text)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 200

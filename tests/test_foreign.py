@@ -204,7 +204,7 @@ def test_numbers_that_are_none_are_said(theirs):
         assert message in refused(folder) and name in refused(folder)
 
 
-def test_a_type_of_numbers_without_conversion_is_said(theirs):
+def test_a_type_of_numbers_without_conversion_is_reported(theirs):
     folder, _ = theirs()
     path = folder / "adapter_model.safetensors"
     raw = path.read_bytes()
@@ -241,7 +241,7 @@ def test_a_base_model_in_a_folder_of_any_name_is_read(theirs, base, monkeypatch)
     )
 
 
-def test_what_was_left_out_is_said(theirs, capsys):
+def test_what_was_left_out_is_reported(theirs, capsys):
     folder, _ = theirs()
     path = folder / "adapter_model.safetensors"
     name = "base_model.model.classifier.original_module.dense.bias"
@@ -349,7 +349,7 @@ def test_what_would_compute_something_else_is_not_written(adapter, tmp_path, mon
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_one_changed_byte_of_our_own_weights_is_told(adapter, tmp_path):
+def test_one_changed_byte_of_our_own_weights_is_reported(adapter, tmp_path):
     path = adapter("task=cola") / checkpoint.WEIGHTS
     good = path.read_bytes()
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))  # the last digit of one number
@@ -380,7 +380,7 @@ FACTS = [
 ]
 
 
-def test_garbled_facts_of_our_own_adapter_are_one_line(adapter, tmp_path):
+def test_garbled_facts_of_our_own_adapter_give_a_one_line_error(adapter, tmp_path):
     path = adapter("task=cola") / checkpoint.FACTS
     good = path.read_text()
     for change, message in FACTS:

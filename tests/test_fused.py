@@ -156,8 +156,8 @@ def test_masks_depend_on_the_run_and_the_site_and_have_the_rate(keys):
         share = mask.double().mean().item()
         spread = (expected * (1 - expected) / mask.numel()) ** 0.5
         assert abs(share - expected) < 4 * spread
-    neighbours = (one[:, 1:] ^ one[:, :-1]).double().mean().item()
-    assert abs(neighbours - 2 * P * (1 - P)) < 0.01
+    neighbors = (one[:, 1:] ^ one[:, :-1]).double().mean().item()
+    assert abs(neighbors - 2 * P * (1 - P)) < 0.01
 
 
 def test_a_run_has_the_same_masks_in_a_group_as_alone(keys):

@@ -43,7 +43,7 @@ def imports(path: Path) -> Iterator[tuple[str, ...]]:
                 yield from ((alias.name,) for alias in node.names)
 
 
-def test_imports_between_folders_go_one_way():
+def test_imports_between_folders_continuee_way():
     for path in PACKAGE.rglob("*.py"):
         relative = path.relative_to(PACKAGE).with_suffix("").parts
         here = unit(relative)

@@ -127,7 +127,7 @@ def test_the_command_reads_what_a_run_stored(tiny_spec, task, capsys):
     assert all("95 % interval over" in line for line in lines)
 
 
-def test_what_cannot_be_read_is_one_line(tiny_spec, tmp_path):
+def test_what_cannot_be_read_gives_a_one_line_error(tiny_spec, tmp_path):
     folder, other = (folder_of(tiny_spec, f"task={task}") for task in ("sst2", "mnli"))
 
     def message(*folders):

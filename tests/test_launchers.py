@@ -174,7 +174,7 @@ def long_words(folder: Path) -> list[str]:
 
 @slow_engines
 @pytest.mark.parametrize("engine", ["slurm"], indirect=True)
-def test_a_job_at_its_time_limit_is_requeued_and_goes_on(tmp_path, engine):
+def test_a_job_at_its_time_limit_is_requeued_and_continues(tmp_path, engine):
     """By the launcher, and by sbatch alone as the documentation shows it."""
     python = [sys.executable, "-m", "lora_bench"]
     conf = {"SLURM_CONF": str(tmp_path / "slurm" / "slurm.conf")}
@@ -212,7 +212,7 @@ def test_a_job_at_its_time_limit_is_requeued_and_goes_on(tmp_path, engine):
         (["-m", "hydra/launcher=nosuch"], "Could not find 'hydra/launcher/nosuch'"),
     ],
 )
-def test_an_engine_that_cannot_do_it_is_one_line(tmp_path, arguments, message):
+def test_an_engine_that_cannot_do_it_gives_a_one_line_error(tmp_path, arguments, message):
     done = command_line(*arguments, "model=tiny", f"out_dir={tmp_path}/out")
     assert done.returncode != 0 and message in done.stderr.splitlines()[-1]
     assert record.read_all(tmp_path / "out")[0] == []

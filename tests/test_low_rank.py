@@ -241,7 +241,7 @@ def test_the_identity_holds_every_setting_that_can_change_a_score():
         (["-m", "rank=4", "seed=range(0,100000)"], "the command asks for 100,000 runs"),
     ],
 )  # fmt: skip
-def test_a_wrong_input_is_one_line_and_a_non_zero_exit(tmp_path, words, message):
+def test_a_wrong_input_gives_a_one_line_error_and_a_non_zero_exit(tmp_path, words, message):
     done = cli(*words, f"out_dir={tmp_path}")
     assert done.returncode != 0 and done.stdout == ""
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
@@ -295,7 +295,7 @@ def test_a_sweep_without_one_full_rank_system_ends_in_tables_too(tmp_path, words
     assert (tmp_path / "table_last.md").exists()
 
 
-def test_a_damaged_record_is_one_line(tmp_path):
+def test_a_damaged_record_gives_a_one_line_error(tmp_path):
     words = ["layer=full", *SMALL, f"out_dir={tmp_path}"]
     cli(*words)
     (path,) = tmp_path.glob("runs/*/*/record.json")
@@ -426,7 +426,7 @@ def test_held_out_images_are_training_images_that_are_not_trained_on(tmp_path):
         ("t10k-images-idx3-ubyte", None, "lacks t10k-images-idx3-ubyte or t10k-"),
     ],
 )  # fmt: skip
-def test_a_malformed_file_is_one_line_that_names_it(tmp_path, name, content, message):
+def test_a_malformed_file_gives_a_one_line_error_that_names_it(tmp_path, name, content, message):
     write_idx(tmp_path)
     (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
     done = cli("rank=4", "data=mnist", f"root={tmp_path}", f"out_dir={tmp_path}/out")
@@ -445,7 +445,7 @@ def test_every_truncation_of_a_gzipped_file_is_refused(tmp_path):
             read_idx(path, 3)
 
 
-def test_the_hub_is_read_and_its_absence_is_one_line(monkeypatch):
+def test_the_hub_is_read_and_its_absence_gives_a_one_line_error(monkeypatch):
     import datasets
 
     class Split(dict):

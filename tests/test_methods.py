@@ -374,7 +374,7 @@ def test_a_whole_number_of_a_methods_own_settings_is_one_run_in_either_form(meth
         ),
     ],
 )
-def test_a_wrong_setting_of_one_method_is_one_line(tiny_spec, overrides, message):
+def test_a_wrong_setting_of_one_method_gives_a_one_line_error(tiny_spec, overrides, message):
     with pytest.raises(UserError, match=message):
         tiny_spec(*overrides)
 

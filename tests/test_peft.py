@@ -192,13 +192,13 @@ def test_settings_read_from_the_source_are_those_of_pefts_dataclasses():
         (["method=peft_ln_tuning", "method.layer_norms=true"], "does not read it"),
     ],
 )
-def test_a_wrong_peft_setting_is_one_line(tiny_spec, overrides, message):
+def test_a_wrong_peft_setting_gives_a_one_line_error(tiny_spec, overrides, message):
     with pytest.raises(UserError, match=message) as caught:
         tiny_spec("method=peft_lora", *overrides)
     assert "\n" not in str(caught.value)
 
 
-def test_a_size_that_does_not_fit_the_encoder_is_one_line(tiny_spec):
+def test_a_size_that_does_not_fit_the_encoder_gives_a_one_line_error(tiny_spec):
     spec = tiny_spec("method=peft_fourierft", "method.peft_type=C3A", "~method.args.n_frequency",
                      "~method.args.scaling")  # fmt: skip
     with pytest.raises(SpecError, match="C3A: cannot go into tiny: The block size should be"):
@@ -219,7 +219,7 @@ def test_a_size_that_does_not_fit_the_encoder_is_one_line(tiny_spec):
         ("rank_pattern=[1]", "method.peft_type=LORA: cannot go into tiny: 'list' object has no"),
     ],
 )
-def test_an_argument_without_effect_is_one_line(tiny_spec, argument, message):
+def test_an_argument_without_effect_gives_a_one_line_error(tiny_spec, argument, message):
     spec = tiny_spec("method=peft_lora", f"+method.args.{argument}")
     with pytest.raises(SpecError, match=message) as caught:
         Trainee(spec, make_task(spec.task), yes_data())
@@ -235,7 +235,7 @@ def test_an_argument_without_effect_is_one_line(tiny_spec, argument, message):
         ("[layer.0.attention.self.query,key]", None),
     ],
 )
-def test_a_target_that_names_no_module_is_one_line(tiny_spec, given, refused):
+def test_a_target_that_names_no_module_gives_a_one_line_error(tiny_spec, given, refused):
     words = ["method.targets=[]", f"+method.args.target_modules={given}"]
     spec = tiny_spec("method=peft_lora", *words)
     try:

@@ -142,7 +142,7 @@ def test_the_presets_together_fill_the_servers_list():
     ) == sorted(f"{n}.tsv" for n in EVERY_FILE)
 
 
-def test_a_run_without_test_split_record_or_adapter_is_one_line(tiny_spec, tmp_path):
+def test_a_run_without_test_split_record_or_adapter_gives_a_one_line_error(tiny_spec, tmp_path):
     with pytest.raises(UserError, match="has no finished run"):
         write_submission(tmp_path, tmp_path / "out")
     toy = tiny_spec()

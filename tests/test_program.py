@@ -64,7 +64,7 @@ KEPT = "interrupted: finished runs are kept; run the same command again for the 
     ("place", "line"),
     [("lora_bench.__main__.plan", KEPT), ("lora_bench.predict._planned", "interrupted\n")],
 )
-def test_an_interrupt_at_any_moment_is_one_line(monkeypatch, place, line):
+def test_an_interrupt_at_any_moment_gives_a_one_line_error(monkeypatch, place, line):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -119,7 +119,7 @@ def test_a_locale_without_unicode_reads_and_writes_the_same_files(tmp_path):
     assert "± standard" in (tmp_path / "table_last.md").read_text(encoding="utf-8")
 
 
-def test_a_file_that_nothing_has_named_is_one_line(tmp_path):
+def test_a_file_that_nothing_has_named_gives_a_one_line_error(tmp_path):
     @program.program
     def main():
         (tmp_path / "nowhere").read_bytes()
@@ -165,7 +165,7 @@ WRITERS = sorted(name for name in READERS["out"] if name != "export")
 
 @pytest.mark.parametrize("kind", PLACES)
 @pytest.mark.parametrize("command", mostly_slow(WRITERS, ["plots", "tables"]))
-def test_a_folder_that_no_report_can_be_written_to_is_one_line(tmp_path, command, kind):
+def test_a_folder_that_no_report_can_be_written_to_gives_a_one_line_error(tmp_path, command, kind):
     runs = tmp_path / "runs"
     made_up(runs)
     words = [str(runs), str(runs)] if command == "compare" else ["--runs", str(runs)]
@@ -178,7 +178,7 @@ def test_a_folder_that_no_report_can_be_written_to_is_one_line(tmp_path, command
 
 @pytest.mark.parametrize("kind", ["folder", *PLACES])
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_file_that_cannot_be_exported_is_one_line(tmp_path, kind, suffix):
+def test_a_file_that_cannot_be_exported_gives_a_one_line_error(tmp_path, kind, suffix):
     made_up(tmp_path / "runs")
     places = {**occupied(tmp_path), "folder": tmp_path}
     out = places[kind] / f"x{suffix}"
@@ -192,7 +192,7 @@ def test_a_file_that_cannot_be_exported_is_one_line(tmp_path, kind, suffix):
 
 @pytest.mark.parametrize("kind", ["below", "rather long", *PLACES])
 @pytest.mark.parametrize("command", [["merge"], ["convert", "--to", "peft"]])
-def test_an_adapter_that_cannot_be_written_is_told_before_it_is_read(tmp_path, command, kind):
+def test_an_adapter_that_cannot_be_written_is_reported_before_it_is_read(tmp_path, command, kind):
     places = occupied(tmp_path)
     places |= {"below": tmp_path / "afile" / "x", "rather long": tmp_path / ("n" * 240)}
     words = [command[0], "nowhere", *command[1:], "--out", str(places[kind])]
@@ -220,7 +220,7 @@ LONG = "n" * 300
         ("lora_bench", ["model=tiny", f"init_from={LONG}"]),
     ],
 )
-def test_a_name_that_is_too_long_is_one_line(tmp_path, module, words):
+def test_a_name_that_is_too_long_gives_a_one_line_error(tmp_path, module, words):
     words = [str(tmp_path / "out") if word == "OUT" else word for word in words]
     done = command_line(*words, module=module)
     assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1

@@ -70,7 +70,7 @@ def test_the_time_left_has_what_groups_take_beside_training(tiny_spec):
 @pytest.mark.parametrize(
     ("supported", "precision"), [(True, "bf16"), (False, "bf16"), (False, "fp32")]
 )
-def test_bf16_on_a_cpu_without_its_instructions_is_said(
+def test_bf16_on_a_cpu_without_its_instructions_is_reported(
     tiny_spec, capsys, monkeypatch, supported, precision
 ):
     monkeypatch.setattr(bf16, "has_bf16", lambda: supported)

@@ -134,7 +134,7 @@ def test_a_write_that_breaks_off_leaves_the_old_record(tmp_path, monkeypatch):
     assert record.read(tmp_path) == old
 
 
-def test_a_number_that_is_none_is_not_written(tmp_path):
+def test_nan_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
         record.write(tmp_path, record_of(compose([]), train_seconds=float("nan")))
 
@@ -149,7 +149,7 @@ def every_field_broken() -> list[tuple[str, object]]:
 
 
 @pytest.mark.parametrize("broken", every(4, every_field_broken()))
-def test_a_field_of_another_type_is_one_line_that_names_it(tmp_path, broken):
+def test_a_field_of_another_type_gives_a_one_line_error_that_names_it(tmp_path, broken):
     name, value = broken
     if name.endswith("seconds") or name.endswith("per_second"):
         value = "fast"
@@ -352,7 +352,7 @@ def test_runs_behind_symbolic_links_are_read_once_and_circles_end(tmp_path):
     assert len(plans.read_plans(root)[0]) == 1
 
 
-def test_a_plan_that_cannot_be_written_is_one_line_that_names_it(tmp_path):
+def test_a_plan_that_cannot_be_written_gives_a_one_line_error_that_names_it(tmp_path):
     plans.write_plan(tmp_path, "command", ["key"])
     (plan,) = (tmp_path / plans.FOLDER).glob("*.json")
     plan.unlink()
@@ -361,7 +361,7 @@ def test_a_plan_that_cannot_be_written_is_one_line_that_names_it(tmp_path):
         plans.write_plan(tmp_path, "command", ["key"])
 
 
-def test_a_damaged_plan_is_one_line_and_the_others_are_read(tmp_path):
+def test_a_damaged_plan_gives_a_one_line_error_and_the_others_are_read(tmp_path):
     plans.write_plan(tmp_path, "command", ["key"])
     for name, text in (("a", "{"), ("b", '{"command": "c"}'), ("c", '{"command": 1, "keys": 2}')):
         (tmp_path / plans.FOLDER / f"{name}.json").write_text(text)

@@ -109,7 +109,7 @@ def test_seeds_with_a_start_of_their_own_are_one_system(tmp_path):
     assert set(cells.label) == {f"lora r=8 init_from={MNLI.cell}", "lora r=8 init_from=null"}
 
 
-def test_the_average_stands_only_where_every_task_does(tmp_path):
+def test_an_average_is_shown_only_if_every_task_has_a_score(tmp_path):
     for task, score in (("cola", 0.2), ("rte", 0.6), ("mnli", 0.7)):
         made_up(tmp_path, f"task={task}", last=score)
         if task != "rte":
@@ -285,7 +285,7 @@ def verdicts(folder, protocol) -> pd.DataFrame:
     return rows[rows.source.str.startswith("LoRA (") & rows.source.str.contains("roberta_base")]
 
 
-def test_reproduced_is_said_only_where_model_protocol_start_and_data_are_the_same(tmp_path):
+def test_reproduced_is_reported_only_where_model_protocol_start_and_data_are_the_same(tmp_path):
     official = composed("task=cola").task.official_rows
     for name, model, start in (
         ("same", "roberta_base", None),

@@ -180,7 +180,7 @@ def test_a_heading_without_pictures_is_hidden_with_its_note(tmp_path, opened):
 
 @pytest.mark.parametrize("seeds", [5, 6])
 def test_bold_is_what_the_table_has_in_bold(tmp_path, opened, seeds):
-    """Six seeds in favour can have p below 0.05; five cannot, whatever their interval."""
+    """Six seeds in favor can have p below 0.05; five cannot, whatever their interval."""
     for seed in range(seeds):
         made_up(tmp_path / "runs", f"seed={seed}", last=0.3 + seed / 50)
         made_up(tmp_path / "runs", f"seed={seed}", "method=full", last=0.4 + seed / 40)

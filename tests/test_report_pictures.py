@@ -156,9 +156,9 @@ def test_a_bar_joins_the_longest_runs_of_which_every_two_are_the_same():
     same = np.eye(5, dtype=bool)
     for i, j in ((0, 1), (1, 2), (0, 2), (2, 3), (0, 4), (3, 4), (2, 4)):
         same[i, j] = same[j, i] = True
-    assert ranks.equal_neighbours(same) == [(0, 2), (2, 4)]
+    assert ranks.equal_neighbors(same) == [(0, 2), (2, 4)]
     assert ranks.stacked([(0, 2), (2, 4), (3, 5), (5, 6)]) == [0, 1, 0, 1]
-    assert ranks.equal_neighbours(np.eye(3, dtype=bool)) == [] == ranks.stacked([])
+    assert ranks.equal_neighbors(np.eye(3, dtype=bool)) == [] == ranks.stacked([])
 
 
 def rank_diagram(scores: dict[str, dict[int, float]]) -> plt.Figure:
@@ -250,7 +250,7 @@ def test_names_moved_apart_keep_their_order_and_stay_inside():
     assert style._spread([3.0, 6.0], 1.0, 0.0, 10.0) == [3.0, 6.0]
 
 
-def test_short_names_are_one_line_and_no_two_alike():
+def test_short_names_give_a_one_line_error_and_no_two_alike():
     long = ["a" * 200, "a" * 199 + "b", "a" * 100 + "c" + "a" * 99, "x\ny", "x y", "\x00"]
     found = style.short_names(long)
     assert len(set(found.values())) == len(long)

@@ -139,7 +139,7 @@ def test_a_layout_chooses_orders_and_renames(tmp_path):
         (["compare", "a", "b", "--runs", "c"], "--runs: has no effect with compare, only with"),
     ],
 )
-def test_a_wrong_choice_is_one_line(tmp_path, words, message):
+def test_a_wrong_choice_gives_a_one_line_error(tmp_path, words, message):
     two_tasks(tmp_path)
     (tmp_path / "layout.yaml").write_text("nosuch: 1")
     words = [str(tmp_path / "layout.yaml") if word == "LAYOUT" else word for word in words]

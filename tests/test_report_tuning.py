@@ -121,7 +121,7 @@ def test_rates_that_were_dropped_early_are_no_random_draws(tmp_path):
         (None, "no tuned rates"),
     ],
 )
-def test_a_damaged_or_missing_curve_is_one_line(content, message, tmp_path, monkeypatch):
+def test_a_damaged_or_missing_curve_gives_a_one_line_error(content, message, tmp_path, monkeypatch):
     monkeypatch.setattr(tuned, "FOLDERS", (tmp_path,))
     if content is not None:
         (tmp_path / "0.yaml").write_text(content)

@@ -78,7 +78,7 @@ def stopped_and_continued(specs, *pauses: int) -> None:
 
 
 @pytest.mark.parametrize("method", mostly_slow(sorted({*OURS, *PEFT} - LARGE), COMMON))
-def test_every_method_goes_on_as_if_it_had_not_been_stopped(tiny_spec, method, tmp_path, capsys):
+def test_every_method_continues_as_if_it_had_not_been_stopped(tiny_spec, method, tmp_path, capsys):
     more = {
         "relora": ["method.args.every=2"],
         "peft_vblora": ["method.args.num_vectors=16", "method.args.vector_length=8"],
@@ -106,7 +106,7 @@ def test_a_run_can_be_stopped_anywhere(tiny_spec, pauses):
 @pytest.mark.parametrize(
     "more", every(2, [["method.layers=[1]", "train.frozen_prefix=cache"], ["task=squad_v2"]])
 )
-def test_a_cached_prefix_and_a_span_task_go_on(tiny_spec, more):
+def test_a_cached_prefix_and_a_span_task_continue(tiny_spec, more):
     specs = [tiny_spec(*more, "train.lr=1e-2") for _ in range(2)]
     specs[1].out_dir += "/stopped"
     execute([prepare(specs[0])])
@@ -114,7 +114,7 @@ def test_a_cached_prefix_and_a_span_task_go_on(tiny_spec, more):
     assert_same(results(specs[1:]), results(specs[:1]))
 
 
-def test_a_group_goes_on(tiny_spec):
+def test_a_group_continues(tiny_spec):
     """One member failed before the stop; it is retried, and the others continue together."""
     names = ("rank 2", "biases", "Houlsby")
     wild = ["seed=40", "train.lr=1e38", "train.max_grad_norm=1e38", "train.warmup=0"]
@@ -132,7 +132,7 @@ def test_a_group_goes_on(tiny_spec):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 damaged", b"x" * 1000])
-def test_a_damaged_checkpoint_is_said_and_the_run_begins_again(tiny_spec, content, capsys):
+def test_a_damaged_checkpoint_is_reported_and_the_run_begins_again(tiny_spec, content, capsys):
     spec = tiny_spec("train.epochs=1")
     folder = prepare(spec).folder
     folder.mkdir(parents=True)
@@ -180,7 +180,9 @@ def test_the_last_scoring_is_repeated_where_other_hardware_rounds_differently(ti
     assert_same(results(specs[1:]), results(specs[:1]))
 
 
-def test_a_checkpoint_of_another_kind_of_device_is_said_and_the_run_begins_again(tiny_spec, capsys):
+def test_a_checkpoint_of_another_kind_of_device_is_reported_and_the_run_begins_again(
+    tiny_spec, capsys
+):
     def on_a_gpu(state):
         state["device"] = "cuda:1"
         state["masks"]["generator"] = torch.zeros(16, dtype=torch.uint8)  # that of CUDA
@@ -234,7 +236,7 @@ def test_checkpoints_are_written_when_they_are_due(tiny_spec, monkeypatch):
     assert not written and save is Members.pause
 
 
-def test_a_signal_stops_the_command_with_a_status_that_asks_for_another_go(tmp_path, monkeypatch):
+def test_a_signal_stops_the_command_with_a_status_that_asks_to_be_requeued(tmp_path, monkeypatch):
     words = [
         "model=tiny", "data.toy_train=48", "data.toy_validation=24", "train.epochs=3",
         f"out_dir={tmp_path}/out", f"cache_dir={tmp_path}/cache",
@@ -358,7 +360,7 @@ def test_a_run_that_continues_alone_has_shares_of_its_group_in_its_costs(tiny_sp
     assert outcome.record.group["size"] == 2 and outcome.record.peak_memory_bytes is None
 
 
-def test_a_checkpoint_of_another_version_is_said(tiny_spec, capsys):
+def test_a_checkpoint_of_another_version_is_reported(tiny_spec, capsys):
     spec = tiny_spec("train.epochs=1")
     change_checkpoint(spec, lambda state: state.update(format=0))
     assert execute([prepare(spec)])[0].record.status == "ok"

@@ -263,7 +263,7 @@ def test_a_frozen_prefix_is_cached_or_refused(method):
     trained(spec)  # raises if the method trains below
 
 
-def test_a_refused_line_imports_no_torch():
+def test_a_refused_command_imports_no_torch():
     lines = [
         "method=full method.layers=[0]",
         "method=lora +method.args.lr_ratio=16",

@@ -532,7 +532,7 @@ def test_a_broken_question_is_named_or_left_out_and_counted(tmp_path, change, me
         ("", "line 1 column 1"),
     ],
 )
-def test_a_file_that_is_no_squad_is_one_line(tmp_path, text, message):
+def test_a_file_that_is_no_squad_gives_a_one_line_error(tmp_path, text, message):
     (tmp_path / "train-v1.1.json").write_text(text)
     spec = compose(["task=squad_v1", "data=local", f"data.root={tmp_path}"])
     with pytest.raises(DataError, match=message) as caught:

@@ -247,7 +247,7 @@ def test_a_recipe_that_needs_an_mnli_start_says_so():
 
 
 @pytest.mark.parametrize("path", every(12, [p for p in setting_paths() if not in_dict(p)]))
-def test_a_value_of_another_type_is_told_what_is_allowed(path):
+def test_a_value_of_another_type_is_reported_what_is_allowed(path):
     with pytest.raises(UserError, match=f"^{re.escape(path)}={{a: 1}}: must be [a-z]") as caught:
         compose([f"{path}={{a: 1}}"])
     assert "\n" not in str(caught.value)
@@ -308,7 +308,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("case", every(4, WRONG))
-def test_a_wrong_value_is_one_line_that_names_it(case):
+def test_a_wrong_value_gives_a_one_line_error_that_names_it(case):
     override, message = case
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         compose(override.split())
@@ -341,7 +341,7 @@ FLOATS = {**settings(Spec()), "task.value_range": [], "method.args": {}}
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_a_number_that_is_none_is_refused_in_every_setting(number):
+def test_nan_and_infinity_are_refused_in_every_setting(number):
     """Otherwise the record could not be written after training."""
     for path in FLOATS:
         spec = copy.deepcopy(composed("data=local", "data.root=x"))
@@ -356,7 +356,7 @@ def test_a_number_that_is_none_is_refused_in_every_setting(number):
             validate(spec)
 
 
-def test_a_message_is_one_line_that_a_terminal_shows_as_it_is():
+def test_a_message_gives_a_one_line_error_that_a_terminal_shows_as_it_is():
     text = str(SpecError("data.root", "a\nb\x1b[2J\u202e\ud800é", "must be a folder"))
     assert text == r"data.root=a\nb\x1b[2J\u202e\ud800é: must be a folder"
     text = str(SpecError("data.root", "x" * 100_000, "must be a folder"))
@@ -384,7 +384,7 @@ def test_the_error_says_that_a_preset_set_it():
         validate(spec)
 
 
-def test_every_knob_is_read_somewhere():
+def test_every_setting_is_read_somewhere():
     """No dead options: each field's name is used outside of spec.py."""
     code = "\n".join(
         p.read_text() for p in (ROOT / "lora_bench").rglob("*.py") if p.name != "spec.py"

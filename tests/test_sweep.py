@@ -181,7 +181,7 @@ def test_one_run_in_two_folders_is_refused(tmp_path):
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_a_done_run_whose_seconds_are_unknown_is_told(tiny_spec, capsys):
+def test_a_done_run_whose_seconds_are_unknown_is_reported(tiny_spec, capsys):
     cache = DataCache()
     done = prepare(tiny_spec(), cache)
     write(done.planned, "ok", seconds=None)

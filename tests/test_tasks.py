@@ -86,7 +86,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", every(4, REFUSED))
-def test_a_wrong_setting_is_one_line(words):
+def test_a_wrong_setting_gives_a_one_line_error(words):
     with pytest.raises(UserError) as caught:
         compose(words.split())
     assert str(caught.value).startswith(REFUSED[words]) and "\n" not in str(caught.value)

@@ -167,7 +167,7 @@ def test_weight_decay_spares_biases_and_norms(tiny_spec):
     (["method.layers=[5]"], "this encoder has layers 0 to 1"),
     (["device=cuda"], "device=cuda: there is no such CUDA device here; must be cpu"),
 ])  # fmt: skip
-def test_what_only_the_model_can_tell_is_one_line_too(tiny_spec, overrides, message):
+def test_what_only_the_model_can_tell_gives_a_one_line_error_too(tiny_spec, overrides, message):
     if torch.cuda.is_available() and "device=cuda" in overrides:
         pytest.skip("this machine has a GPU")
     with pytest.raises(SpecError, match=message):

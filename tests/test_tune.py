@@ -135,7 +135,7 @@ def test_a_rate_for_one_seed_of_a_start_applies_to_its_other_seeds(search, tmp_p
 
 
 @pytest.mark.slow
-def test_a_repeated_search_trains_nothing_again_and_an_interrupted_one_goes_on(
+def test_a_repeated_search_trains_nothing_again_and_an_interrupted_one_continues(
     search, tmp_path, monkeypatch
 ):
     words = ["tune.rates=[0.01,0.1]", "tune.refine=false"]
@@ -204,7 +204,7 @@ def test_a_system_without_a_rate_keeps_that_of_no_other(search, monkeypatch, tmp
         ("hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs=2: the search runs in this process"),
     ],
 )
-def test_a_wrong_word_is_one_line(search, tmp_path, word, message):
+def test_a_wrong_word_gives_a_one_line_error(search, tmp_path, word, message):
     with pytest.raises(SystemExit) as caught:
         search(word)
     text = str(caught.value.code)
@@ -213,7 +213,9 @@ def test_a_wrong_word_is_one_line(search, tmp_path, word, message):
 
 
 @pytest.mark.parametrize("name", ["out_dir", "cache_dir"])
-def test_a_folder_that_cannot_be_written_is_one_line_before_the_first_run(search, tmp_path, name):
+def test_a_folder_that_cannot_be_written_gives_a_one_line_error_before_the_first_run(
+    search, tmp_path, name
+):
     (tmp_path / "afile").touch()
     with pytest.raises(SystemExit, match=f"^error: {name}={tmp_path}/afile: cannot be written"):
         search(f"{name}={tmp_path}/afile")

@@ -192,7 +192,7 @@ def test_padded_batches_compute_what_packed_ones_do(tiny_encoder, task_type, sid
     assert logits.shape[:2] == real.shape and not logits[~real].any()
 
 
-def test_a_stranger_trains_it_in_a_plain_loop_and_restores_it_from_a_state_dict():
+def test_the_wrapper_trains_in_a_plain_pytorch_loop_and_restores_it_from_a_state_dict():
     """Padded batches, torch's own optimizer, nothing else of this project."""
     torch.manual_seed(0)
     model = article_call(load_encoder(TINY, dropout=0.0), dropout_rate=0.0)

@@ -8,16 +8,14 @@ to those that all sources share), ``load(task, data, split) -> Rows`` and ``has(
 for optional splits; a new one needs no change here. What a row holds is up to the task.
 """
 
-import hashlib
 import importlib
-import json
 import pkgutil
 import random
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..checks import SpecError, UserError, counted
-from ..spec import DataSpec, Spec, TaskSpec
+from ..spec import FINGERPRINT, DataSpec, Spec, TaskSpec, digest
 
 if TYPE_CHECKING:
     from ..tasks import Task
@@ -43,7 +41,7 @@ class Rows:
 
     def fingerprint(self) -> str:
         """Hash of the content; its location does not matter."""
-        return hashlib.sha256(json.dumps(self.rows, sort_keys=True).encode()).hexdigest()[:16]
+        return digest(self.rows, FINGERPRINT)
 
 
 class Source(Protocol):

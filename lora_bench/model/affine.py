@@ -1,4 +1,4 @@
-"""Linear layers with one input as one matrix product, plus low-rank updates of one or more runs.
+"""Linear layers that share an input as one product, plus low-rank updates of one or more runs.
 
 It exists for what plain autograd does not do: the frozen weights of several layers are one matrix
 in the precision of the products, in the memory layout that a CPU reads fastest; runs that are
@@ -32,7 +32,7 @@ def stacked_bias(layers: Sequence[Affine], dtype: torch.dtype) -> Tensor | None:
 def affine(
     x: Tensor, layers: Layers, parts: Parts, product: Product, bias: Tensor | None
 ) -> Tensor:
-    """Several linear layers with one input, side by side: x (T, in) -> (T, N).
+    """Several linear layers that share an input, side by side: x (T, in) -> (T, N).
 
     Args:
         x: the input, in the precision of the products.

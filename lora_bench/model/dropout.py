@@ -56,7 +56,7 @@ class DropoutStream:
         size = shape.numel()
         words = self._words.bit_generator.random_raw(-(-size // 4))  # 4 elements for each word
         draws = torch.from_numpy(words.view(np.int16)[:size])
-        # A comparison is vectorised only if its result has the type of its operands: 25
+        # A comparison is vectorized only if its result has the type of its operands: 25
         # against 180 microseconds for 0.8 million elements.
         return draws.ge_(threshold(p) - LEVELS // 2).view(shape)
 

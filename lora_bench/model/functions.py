@@ -1,8 +1,9 @@
 """The end of both blocks of an encoder layer as one differentiable function.
 
-Unlike plain autograd, it computes no gradient that is not needed, and it keeps a dropout mask as 0
-and 1 in the activations' precision while its scale is applied exactly. The functions for linear
-layers (:mod:`lora_bench.model.affine`) and attention (:mod:`lora_bench.model.attention`) do so too.
+Unlike plain autograd, it computes no gradient that is not needed, and it stores a dropout
+mask as zeros and ones in the activations' dtype and applies its scale separately, without rounding
+it. The functions for linear layers (:mod:`lora_bench.model.affine`) and attention
+(:mod:`lora_bench.model.attention`) do so too.
 """
 
 from typing import Any

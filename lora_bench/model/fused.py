@@ -34,7 +34,7 @@ def usable(x: Tensor) -> bool:
 
 @cache
 def can_launch(device: torch.device) -> bool:
-    """Whether Triton is installed and compiles kernels for a device. If it fails, it says so once.
+    """Whether Triton is installed and compiles kernels for a device; warns once if it fails.
 
     Triton compiles its driver with the machine's C compiler, which may be missing.
     """

@@ -1,4 +1,4 @@
-"""Padded grids for attention: which examples share one, so that little is padded.
+"""Padded grids for attention: which examples share a grid, to limit padding.
 
 A run draws its masks for few large sets of examples. Grids are finer, so that less is padded, and
 hold the examples of several runs; a grid takes its part of the masks that were drawn.

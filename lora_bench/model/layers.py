@@ -1,4 +1,4 @@
-"""What the fused functions need to know of linear layers with one input, of one or more runs."""
+"""Descriptions of linear layers that share an input, of one or more runs, for fused functions."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -19,8 +19,8 @@ from .grids import Cuts, Draw, Grid, cuts_of, draws_of, padded, round_up
 from .pieces import Pieces
 from .tables import ROWS, Tables, on_gpu, to_device
 
-# On a GPU, of 1,024 rows or more, at most a share of 2 to the minus (WASTE - 1) is unused. The
-# value does not affect results.
+# On a GPU, at most 2**(1 - WASTE) of 1,024 or more rows are unused. The value does not affect
+# results.
 WASTE = 5
 
 
@@ -195,7 +195,7 @@ def _parts(lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[Part]:
 
 
 def _widened(last: Part) -> Part:
-    """The last part with unused rows at its end, so that the number of all rows recurs.
+    """The last part with unused rows at its end, so that few total numbers of rows occur.
 
     For each new number, a GPU's library of matrix products searches for the best kernel, which
     takes the host longer than the product.

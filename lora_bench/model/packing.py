@@ -21,7 +21,7 @@ class Batch:
         position_ids: (T,).
         token_type_ids: (T,).
         lengths: (B,) tokens of each example.
-        labels: first axis B, in the shape that the task's loss takes; None if unlabelled.
+        labels: first axis B, in the shape that the task's loss takes; None if unlabeled.
         index: (B,) indices of the examples in their dataset.
         hidden: (T, D) the output of the first ``depth`` layers if it is known, else None.
         depth: number of layers already applied to produce ``hidden``.

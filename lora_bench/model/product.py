@@ -1,4 +1,4 @@
-"""The weights of several linear layers with one input as one matrix product."""
+"""The weights of several linear layers that share an input as one matrix product."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from .bf16 import has_bf16
 
 
 class Product:
-    """The weights of linear layers with one input, stacked into one matrix product.
+    """The weights of linear layers that share an input, stacked into one matrix product.
 
     A frozen bf16 weight is stored in the layout in which the CPU's product reads it, once for each
     direction, which saves 5 to 10 % of its time.

@@ -1,4 +1,4 @@
-"""Linear layers with one input, for one or more runs, as one matrix product where possible.
+"""Linear layers that share an input, for one or more runs, as one matrix product where possible.
 
 ``Projection`` applies the frozen weights that runs share to the tokens of all runs at once, and
 each run's own parts to its own rows. What it derives from frozen parameters, such as their cast to
@@ -41,7 +41,7 @@ class Projection:
         return {**vars(self), "_made": {}, "_plans": {}}
 
     def __call__(self, modules: Sequence[Sequence[nn.Module]], x: Tensor, rows: Rows) -> Tensor:
-        """Linear layers with one input, side by side: x (T, in) -> (T, sum of their outputs).
+        """Linear layers that share an input, side by side: x (T, in) -> (T, sum of their outputs).
 
         Args:
             modules: the linear layers of each run.

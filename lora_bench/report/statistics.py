@@ -1,7 +1,8 @@
 """Statistics over a few seeds: location, spread, intervals, and tests of paired differences.
 
-Intervals are bias-corrected and accelerated bootstrap intervals (BCa, Efron 1987), tests are exact
-sign-flip permutation tests, and several tests at once are corrected by Holm's method (1979).
+Intervals are bias-corrected and accelerated bootstrap intervals (BCa, Efron 1987), or percentile
+intervals where BCa is undefined. Tests are sign-flip permutation tests, exact for up to EXACT_SEEDS
+differences and sampled beyond. Several tests at once are corrected by Holm's method (1979).
 """
 
 import math

@@ -29,7 +29,7 @@ class Encoded:
         starts: (n + 1,) int64; example i is tokens starts[i] to starts[i + 1] - 1.
         labels: (n, ...), one entry for each example: (n,) int64 classes, (n,) float32 values,
             (n, 2) int64 first and last token, or (n, longest) int64 labels of tokens, filled up
-            with IGNORED. None where unlabelled.
+            with IGNORED. None where unlabeled.
         row: (n,) int64, the row that an example is a part of; None if each row is one example.
         offsets: (sum of lengths, 2) int32, the characters of each token in its row's text, -1 for
             tokens of no text; None where the kind needs none.

@@ -40,7 +40,7 @@ class SpanArgs:
     unanswerable: bool = False  # a question may have no answer (SQuAD v2)
     # share of the training articles that are held out to choose the no-answer threshold
     held_out: float = 0.0
-    stride: int = 128  # tokens that neighbouring windows of one passage share
+    stride: int = 128  # tokens that neighboring windows of one passage share
     max_question: int = 64  # tokens of a question; longer ones are cut
     max_answer: int = 30  # tokens of a predicted answer
 
@@ -107,7 +107,7 @@ class SpanTask(Task):
     def encode(
         self, rows: list[Row], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Encoded:
-        """Windows of question and passage, labelled with first and last token of the answer."""
+        """Windows of question and passage, labeled with first and last token of the answer."""
         return windows.encode(
             rows,
             tokenizer,

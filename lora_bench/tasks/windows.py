@@ -20,15 +20,15 @@ def encode(
     stride: int,
     max_question: int,
 ) -> Encoded:
-    """Windows of question and passage, labelled with the first answer's first and last token.
+    """Windows of question and passage, labeled with the first answer's first and last token.
 
-    A window that does not hold the whole answer is labelled (0, 0).
+    A window that does not hold the whole answer is labeled (0, 0).
 
     Args:
         rows: rows with ``question``, ``context`` and ``answers``.
         tokenizer: tokenizer of the encoder.
         max_length: maximum number of tokens of a window, including special tokens.
-        stride: tokens that neighbouring windows of one passage share.
+        stride: tokens that neighboring windows of one passage share.
         max_question: maximum number of tokens of a question; longer ones are cut.
     """
     tokens = tokenizer(

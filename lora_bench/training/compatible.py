@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..methods import method_class
-from ..spec import Spec, settings
+from ..spec import Spec, is_within, settings
 
 # Settings that may differ between the runs of a group; all other settings are equal.
 PER_RUN = (
@@ -31,6 +31,6 @@ def shared_settings(spec: Spec) -> dict[str, Any] | None:
     shared = {
         path: value
         for path, value in settings(spec).items()
-        if not any(path == own or path.startswith(f"{own}.") for own in PER_RUN)
+        if not any(is_within(path, own) for own in PER_RUN)
     }
     return {**shared, "lowest trained layer": method.lowest_trained(spec)}

@@ -1,4 +1,4 @@
-"""Clipping, and the check of the loss, for which the host does not wait for a GPU."""
+"""Gradient clipping and the check of the loss on a GPU, without waiting for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

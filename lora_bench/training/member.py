@@ -63,7 +63,8 @@ class Member:
 
     def fail(self, error: Exception) -> None:
         """Record why the run failed, unless it has already failed."""
-        self.attempt(_raise, error)
+        if not self.failed:
+            self.outcome.fail(error)
 
     def begin(self, shared: SharedEncoder | None) -> None:
         """Encode the data and build the model."""
@@ -141,10 +142,6 @@ class Member:
         records.write(self.folder, record)
         (self.folder / "traceback.txt").unlink(missing_ok=True)
         checkpoint.remove(self.folder)
-
-
-def _raise(error: Exception) -> None:
-    raise error
 
 
 def _check_reloaded(record: records.Record, scores: dict[str, float]) -> None:

@@ -74,8 +74,8 @@ def step_bytes(
     """
     tokens = math.ceil(train.batch_size / train.accumulate) * float(lengths.mean())
     scores = float((lengths.astype(np.float64) ** 2).sum() / lengths.sum())  # per token and head
-    # Hidden states: input, query, key, value, and the sum and the mask of both LayerNorms, twice
-    # the intermediate ones, and the attention weights with their mask.
+    # Hidden states: input, query, key, value, attention output, and the sum and the mask of both
+    # LayerNorms; twice the intermediate ones; and the attention weights with their mask.
     elements: float = 9 * config.hidden_size + 2 * config.intermediate_size
     elements += 2 * config.num_attention_heads * scores
     layers = config.num_hidden_layers

@@ -34,7 +34,7 @@ class StopSignals:
 
 
 class StopAtOnce(StopSignals):
-    """As its parent, but a signal raises ``Stopped``, except while another block records it."""
+    """Raises ``Stopped`` at a signal at once, unless an inner block of the parent records it."""
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         raise Stopped(signal.Signals(number).name)

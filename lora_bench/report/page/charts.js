@@ -81,10 +81,10 @@ function lineChart(title, lines, options) {
   const said = shown.map(line => `${line.name}: ${short(line.points.at(-1).y)} at ${short(line.points.at(-1).x)}`).join("; ");
   const { drawing, x, y, box } = frame(title, said, points.map(point => point.x), finite(points.flatMap(point => [point.y, point.low, point.high])), { right: 130, ...options });
   shown.forEach((line, i) => drawLine(drawing, line.points, i, x, y));
-  const ends = shown.map((line, i) => ({ name: line.name, colour: `var(--s${i})`, at: line.points.at(-1) })).sort((a, b) => y(a.at.y) - y(b.at.y));
+  const ends = shown.map((line, i) => ({ name: line.name, color: `var(--s${i})`, at: line.points.at(-1) })).sort((a, b) => y(a.at.y) - y(b.at.y));
   apart(ends.map(end => y(end.at.y)), box.top + 4, box.bottom).forEach((height, i) => {
     const end = ends[i];
-    drawing.append(svg("path", { d: `M${x(end.at.x) + 4},${y(end.at.y)}L${box.right + 4},${height}`, style: `stroke: ${end.colour}; stroke-width: .8; fill: none` }));
+    drawing.append(svg("path", { d: `M${x(end.at.x) + 4},${y(end.at.y)}L${box.right + 4},${height}`, style: `stroke: ${end.color}; stroke-width: .8; fill: none` }));
     drawing.append(svg("text", { x: box.right + 7, y: height + 4 }, cut(end.name)));
   });
   return element("figure", [element("figcaption", title + left), drawing]);
@@ -102,7 +102,7 @@ function drawLine(drawing, points, i, x, y) {
     drawing.append(marker);
   });
 }
-// Stretches of neighbouring points with an interval.
+// Stretches of neighboring points with an interval.
 function bands(points) {
   const found = [[]];
   for (const point of points) point.low === null || point.low === undefined ? found.push([]) : found.at(-1).push(point);

@@ -18,11 +18,11 @@ function pairs(cells) {
   if (all.length > here.length) byId("pair-list").append(element("p", `The best ${here.length} of ${counted(all.length, "system")} are compared.`, { class: "note" }));
 }
 function pairRow(cell, pair, x) {
-  const colour = pair.low > 0 ? "var(--s2)" : pair.high < 0 && pair.high !== null ? "var(--s1)" : "var(--muted)";
+  const color = pair.low > 0 ? "var(--s2)" : pair.high < 0 && pair.high !== null ? "var(--s1)" : "var(--muted)";
   const drawing = svg("svg", { viewBox: "0 0 180 16", "aria-hidden": "true", style: "width: 180px" });
   drawing.append(svg("path", { class: "zero", d: `M${x(0)},0V16` }));
-  if (pair.low !== null) drawing.append(svg("path", { d: `M${x(pair.low)},8H${x(pair.high)}`, style: `stroke: ${colour}; stroke-width: 2` }));
-  drawing.append(svg("circle", { cx: x(pair.difference), cy: 8, r: 3.5, style: `fill: ${colour}` }));
+  if (pair.low !== null) drawing.append(svg("path", { d: `M${x(pair.low)},8H${x(pair.high)}`, style: `stroke: ${color}; stroke-width: 2` }));
+  drawing.append(svg("circle", { cx: x(pair.difference), cy: 8, r: 3.5, style: `fill: ${color}` }));
   const sign = pair.difference > 0 ? "+" : "";
   return element("tr", [
     nameHead(cell.system), element("td", sign + decimals(pair.difference, 2), { class: "number" }),

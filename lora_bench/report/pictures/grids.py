@@ -14,7 +14,7 @@ from ..cells import IDS, median_costs
 from ..costs import MIB
 from ..statistics import won
 from ..sweeps import grids
-from .style import COLOURS, WIDTH, Named, by_place, set_title, short_names, slug
+from .style import COLORS, WIDTH, Named, by_place, set_title, short_names, slug
 
 MAX_SYSTEMS = 10  # systems in a table of wins
 MAX_BARS = 48  # bars that fit the height of a page
@@ -37,7 +37,7 @@ def heat_map(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
 
 
 def _squares(axes: Axes, values: np.ndarray, texts: np.ndarray) -> None:
-    """Coloured squares with text, which is light on dark squares.
+    """Colored squares with text, which is light on dark squares.
 
     Args:
         axes: axes to draw on.
@@ -51,8 +51,8 @@ def _squares(axes: Axes, values: np.ndarray, texts: np.ndarray) -> None:
     size = min(6.5, 40 / values.shape[1])
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for (i, j), value in np.ndenumerate(values):
-        colour = "white" if value < middle else "black"
-        axes.text(j, i, str(texts[i, j]), ha="center", va="center", color=colour, fontsize=size)
+        color = "white" if value < middle else "black"
+        axes.text(j, i, str(texts[i, j]), ha="center", va="center", color=color, fontsize=size)
 
 
 def wins(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
@@ -98,8 +98,8 @@ def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
     medians["peak_memory_bytes"] /= MIB
     merged = scored.merge(medians.reset_index(), on=IDS)
     panels = (
-        ("train_seconds", "training time, s", COLOURS[0]),
-        ("peak_memory_bytes", "peak memory, MiB", COLOURS[4]),
+        ("train_seconds", "training time, s", COLORS[0]),
+        ("peak_memory_bytes", "peak memory, MiB", COLORS[4]),
     )
     for stem, place in by_place(merged):
         known = [panel for panel in panels if place[panel[0]].notna().any()]
@@ -111,8 +111,8 @@ def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
             1, len(known), figsize=(WIDTH, 0.9 + 0.15 * len(shown)), sharey=True, squeeze=False
         )
         names = short_names(shown.label, 22)
-        for axes, (column, title, colour) in zip(found.flat, known, strict=True):
-            _bars(axes, [names[label] for label in shown.label], shown[column], colour)
+        for axes, (column, title, color) in zip(found.flat, known, strict=True):
+            _bars(axes, [names[label] for label in shown.label], shown[column], color)
             axes.set_xlabel(title)
         notes = [f"{len(shown)} of {len(alone)}, by time"] if len(alone) > len(shown) else []
         if grouped := len(place) - len(alone):
@@ -121,10 +121,10 @@ def costs(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
         yield f"costs_{stem}", figure
 
 
-def _bars(axes: Axes, names: list[str], values: pd.Series, colour: str) -> None:
+def _bars(axes: Axes, names: list[str], values: pd.Series, color: str) -> None:
     """Bars with their values; a system with unknown cost gets a dash."""
     positions = range(len(names))
-    axes.barh(positions, values.fillna(0), color=colour, height=0.7)
+    axes.barh(positions, values.fillna(0), color=color, height=0.7)
     axes.set_yticks(positions, names)
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.set_xlim(0, 1.35 * values.max() or 1)  # room for the numbers

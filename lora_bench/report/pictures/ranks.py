@@ -12,12 +12,12 @@ from ..aggregates import compare_over_tasks, mean_ranks
 from ..overall import Blocks, complete_blocks
 from ..power import SIGNIFICANCE
 from ..statistics import EXACT_SEEDS
-from .style import COLOURS, WIDTH, Named, short_names, write_title
+from .style import COLORS, WIDTH, Named, short_names, write_title
 
 MAX_SYSTEMS = 20
 MAX_LETTERS = 22  # letters of a name
 COLUMN = 0.09  # inches between bars
-Run = tuple[int, int]  # first and last position of neighbours in rank
+Run = tuple[int, int]  # first and last position of neighbors in rank
 
 
 def rank_diagram(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
@@ -34,7 +34,7 @@ def rank_diagram(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
     order = np.argsort(found[:, 0], kind="stable")[:MAX_SYSTEMS]
     arrays = [own[order] for own in blocks.arrays]
     same = compare_over_tasks(arrays) > SIGNIFICANCE
-    runs_of_equals = equal_neighbours(same)
+    runs_of_equals = equal_neighbors(same)
     columns = stacked(runs_of_equals)
     side = COLUMN * (max(columns, default=0) + 2)
     size = (WIDTH, 1.0 + 0.15 * len(order))
@@ -48,8 +48,8 @@ def rank_diagram(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
     yield "ranks", figure
 
 
-def equal_neighbours(same: np.ndarray) -> list[Run]:
-    """The longest runs of two or more neighbours that are pairwise the same.
+def equal_neighbors(same: np.ndarray) -> list[Run]:
+    """The longest runs of two or more neighbors that are pairwise the same.
 
     Args:
         same: whether two systems are not distinguished, (systems, systems), in order of rank.
@@ -80,8 +80,8 @@ def _points(axes: Axes, names: list[str], found: np.ndarray, has_spread: bool) -
     positions = np.arange(len(names))
     mean, low, high = found.T
     if has_spread:
-        axes.hlines(positions, low, high, color=COLOURS[0], linewidth=0.8)
-    axes.plot(mean, positions, "o", color=COLOURS[0])
+        axes.hlines(positions, low, high, color=COLORS[0], linewidth=0.8)
+    axes.plot(mean, positions, "o", color=COLORS[0])
     axes.set_yticks(positions, names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.04)

@@ -16,7 +16,7 @@ from ...checks import counted
 from ..cells import IDS, median_sizes
 from ..sweeps import Sweep, sweeps
 from .style import (
-    COLOURS,
+    COLORS,
     LABEL_POINTS,
     TITLE_LETTERS,
     TITLE_LINES,
@@ -185,7 +185,7 @@ def _points(axes: Axes, points: pd.DataFrame, front: list[int]) -> None:
             error = [[cell["mean"] - cell.low], [cell.high - cell["mean"]]]
         on_front = i in front
         axes.errorbar(
-            cell.x, cell["mean"], yerr=error, color=COLOURS[0 if on_front else 1],
+            cell.x, cell["mean"], yerr=error, color=COLORS[0 if on_front else 1],
             marker="o" if on_front else "s", markerfacecolor=None if on_front else "white",
             elinewidth=0.7, zorder=3 if on_front else 2,
         )  # fmt: skip

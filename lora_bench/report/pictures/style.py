@@ -1,7 +1,7 @@
-"""What all pictures share: one column wide, one typeface, colours, lines and names.
+"""What all pictures share: one column wide, one typeface, colors, lines and names.
 
-Okabe and Ito's colours, which colour-blind readers can distinguish; a marker and a dash pattern for
-each line, so that a greyscale print is readable. The background is white: one file serves a paper,
+Okabe and Ito's colors, which color-blind readers can distinguish; a marker and a dash pattern for
+each line, so that a grayscale print is readable. The background is white: one file serves a paper,
 a light and a dark page. The page of ``report page`` draws its own pictures, in the reader's theme.
 """
 
@@ -25,7 +25,7 @@ MAX_IN_FILE = 80  # letters of a part of a file name
 TITLE_LETTERS = 62  # letters in a line of a title
 TITLE_LINES = 3
 LABEL_POINTS = 6.0  # size of a name beside a line
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", "-.", ":")
 STYLE: dict[Any, Any] = {
@@ -85,9 +85,9 @@ def plain(text: str) -> str:
 
 
 def styles() -> list[dict[str, Any]]:
-    """Colour, marker and dash pattern of each of MAX_LINES lines."""
+    """Color, marker and dash pattern of each of MAX_LINES lines."""
     return [
-        {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": DASHES[i % len(DASHES)]}
+        {"color": COLORS[i], "marker": MARKERS[i], "linestyle": DASHES[i % len(DASHES)]}
         for i in range(MAX_LINES)
     ]
 
@@ -133,7 +133,7 @@ def label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, st
     Args:
         figure: laid out here once, to know the height of the axes.
         axes: axes with all lines drawn.
-        ends: x, y, name and colour of the last point of each line.
+        ends: x, y, name and color of the last point of each line.
     """
     figure.draw_without_rendering()
     height = axes.get_window_extent().height * 72 / figure.dpi  # points
@@ -141,11 +141,11 @@ def label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, st
     gap = 1.2 * LABEL_POINTS * (top - bottom) / height
     ends = sorted(ends, key=lambda end: end[1])
     heights = _spread([y for _, y, _, _ in ends], gap, bottom, top)
-    for (x, y, name, colour), at in zip(ends, heights, strict=True):
+    for (x, y, name, color), at in zip(ends, heights, strict=True):
         axes.annotate(
             name, (x, y), (1.03, at), textcoords=axes.get_yaxis_transform(), va="center",
             fontsize=LABEL_POINTS, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 0,
                         "shrinkB": 0, "relpos": (0, 0.5)},
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from ...checks import counted
 from .style import (
-    COLOURS,
+    COLORS,
     LABEL_POINTS,
     WIDTH,
     Named,
@@ -24,11 +24,11 @@ from .style import (
 ACROSS = 3  # panels side by side
 MAX_PANELS = 30  # panels that fit the height of a page
 MAX_LETTERS = 18  # letters of the name above a panel
-GREY, CHOSEN = "#dddddd", COLOURS[1]
+GRAY, CHOSEN = "#dddddd", COLORS[1]
 
 
 def tuning_curves(curves: pd.DataFrame) -> Named:
-    """Score over the learning rate: a panel for each system, the others in grey behind it.
+    """Score over the learning rate: a panel for each system, the others in gray behind it.
 
     Args:
         curves: curves from ``load_curves``.
@@ -62,12 +62,12 @@ def tuning_curves(curves: pd.DataFrame) -> Named:
 def _panel(axes: Axes, curve: pd.Series, every: pd.DataFrame) -> None:
     """One curve in front of the others; a rate with a failed run is a cross at the bottom."""
     for trials in every.trials:
-        axes.plot(*_points(trials), color=GREY, linewidth=0.5, zorder=1)
+        axes.plot(*_points(trials), color=GRAY, linewidth=0.5, zorder=1)
     rates, means = _points(curve.trials)
-    axes.plot(rates, means, color=COLOURS[0], marker="o", markersize=2.2)
+    axes.plot(rates, means, color=COLORS[0], marker="o", markersize=2.2)
     known = [trial for trial in curve.trials if trial.mean is not None]
     low, high = ([100 * of(t.scores) for t in known] for of in (min, max))
-    axes.fill_between(rates, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
+    axes.fill_between(rates, low, high, color=COLORS[0], alpha=0.15, linewidth=0)
     at = rates.index(curve.lr)
     axes.plot(rates[at], means[at], "D", color=CHOSEN, markersize=4, zorder=4)
     failed = [trial.lr for trial in curve.trials if trial.mean is None]

@@ -176,7 +176,7 @@ def make_classifier(settings: Settings, pixels: int, generator: torch.Generator)
 
 
 def outer_factors(model: nn.Module) -> list[nn.Parameter]:
-    """A of every factorised layer; none in a full-rank model."""
+    """A of every factorized layer; none in a full-rank model."""
     return [layer.outer for layer in model.modules() if isinstance(layer, LowRank | Autoencoder)]
 
 
