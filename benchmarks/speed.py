@@ -179,11 +179,13 @@ def headline(measured: list[dict[str, Any]]) -> str:
             row[f"in a group of {group}"] = line["examples/s"]
         rows.append(row | {name: f"{line['speed-up']} x" for name, line in lines.items()})
     rounds = int(frame["round"].max()) + 1
+    first = measured[0]["workload"]
     caption = (
-        "LoRA r = 8 on MiniLM, batch size 16: examples per second of one run"
-        f"{', of all runs of a group together,' if grouped else ''} and PEFT's time as a multiple "
-        f"of that of one run (median and range of {rounds} rounds). Machine, tokens per "
-        "second and the plain rate of matrix products: [results/speed](results/speed/speed.md)."
+        f"LoRA r = {first['rank']} on {first['model']}, batch size {first['batch_size']}: examples "
+        f"per second of one run{', of all runs of a group together,' if grouped else ''} and "
+        f"PEFT's time relative to one run (median and range of {rounds} rounds). The machine, "
+        "tokens per second and the rate of the matrix products alone: "
+        "[results/speed](results/speed/speed.md)."
     )
     return f"{caption}\n\n{markdown(rows)}"
 

@@ -13,9 +13,11 @@ import pytest
 
 from lora_bench.checks import UserError
 from lora_bench.compose import plan
+from lora_bench.model.fused import SPAN
 from lora_bench.overrides import setting_paths
 from lora_bench.presets import CONF
 from lora_bench.report import power, statistics
+from lora_bench.sweep.groups import ENOUGH_EXAMPLES
 from lora_bench.sweep.plan import expand
 
 from .helpers import TASKS, command_line, write_official
@@ -209,7 +211,7 @@ def test_the_pages_name_programs_that_exist(monkeypatch):
     assert not [module for module in named - OTHERS if f"python -m {module}" not in known]
 
 
-def test_the_page_on_statistics_states_the_constants_of_the_code():
+def test_the_pages_on_statistics_and_groups_state_the_constants_of_the_code():
     page = (ROOT / "docs/concepts/statistics.md").read_text()
     stated = (
         f"corrected p is at most {power.SIGNIFICANCE} |",
@@ -217,6 +219,13 @@ def test_the_page_on_statistics_states_the_constants_of_the_code():
         f"in {100 * power.POWER:.0f} % of cases",
         f"BCa, {100 * statistics.CONFIDENCE:.0f} %",
         f"Beyond {statistics.EXACT_SEEDS} blocks it tries {statistics.SAMPLED_FLIPS:,} random",
+    )
+    assert [text for text in stated if text not in page] == []
+    page = (ROOT / "docs/concepts/grouping.md").read_text()
+    stated = (
+        f"fill a step of {ENOUGH_EXAMPLES['cpu']} examples:",
+        f"On a GPU it is {ENOUGH_EXAMPLES['cuda']} examples",
+        f"examples of more than {SPAN:,} tokens",
     )
     assert [text for text in stated if text not in page] == []
     assert 2 / 2 ** (power.MIN_SEEDS - 1) > power.SIGNIFICANCE >= 2 / 2**power.MIN_SEEDS
