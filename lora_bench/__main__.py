@@ -50,7 +50,7 @@ def main() -> None:
         mode = ["-m"] if args.multirun else []
         call_hydra(session.job, [*mode, *session.words(overrides, groups)], CONF)
 
-    session.carry_out(launch)
+    session.run_all(launch)
     session.end()
 
 

@@ -94,7 +94,7 @@ def claims(folders: Sequence[Path]) -> Iterator[dict[Path, Holder | None]]:
     """
     mine, paths = Holder.this_process(), [folder / FILE for folder in folders]
     ended = threading.Event()
-    thread = threading.Thread(target=_touch, args=(paths, mine, ended), daemon=True)
+    thread = threading.Thread(target=_heartbeat, args=(paths, mine, ended), daemon=True)
     thread.start()
     try:
         yield {folder: _take(folder, mine) for folder in folders}
@@ -102,15 +102,15 @@ def claims(folders: Sequence[Path]) -> Iterator[dict[Path, Holder | None]]:
         ended.set()
         thread.join()
         for path in paths:
-            if _is(path, mine):
+            if _is_held_by(path, mine):
                 path.unlink(missing_ok=True)
 
 
-def _touch(paths: Sequence[Path], mine: Holder, ended: threading.Event) -> None:
+def _heartbeat(paths: Sequence[Path], mine: Holder, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT):
         for path in paths:
             with contextlib.suppress(OSError):
-                if _is(path, mine):
+                if _is_held_by(path, mine):
                     os.utime(path)
 
 
@@ -121,7 +121,7 @@ def _take(folder: Path, mine: Holder) -> Holder | None:
     if _create(path, mine):
         return None
     held = _read(path)
-    if not (_old(path) if held is None else _expired(path, held)):
+    if not (_is_stale(path) if held is None else _expired(path, held)):
         return held or UNKNOWN
     return _take_over(path, held, mine)
 
@@ -140,7 +140,7 @@ def _take_over(path: Path, held: Holder | None, mine: Holder) -> Holder | None:
     guard = path.with_suffix(".takeover")
     if not _create(guard, mine):
         faster = _read(guard)
-        if _old(guard):  # its process died within the lines below; the next attempt succeeds
+        if _is_stale(guard):  # its process died within the lines below; the next attempt succeeds
             guard.unlink(missing_ok=True)
         return faster or UNKNOWN
     try:
@@ -184,15 +184,15 @@ def _read(path: Path) -> Holder | None:
         return None
 
 
-def _is(path: Path, holder: Holder) -> bool:
+def _is_held_by(path: Path, holder: Holder) -> bool:
     return _read(path) == holder
 
 
 def _expired(path: Path, held: Holder) -> bool:
-    return held.is_gone() or _old(path)
+    return held.is_gone() or _is_stale(path)
 
 
-def _old(path: Path) -> bool:
+def _is_stale(path: Path) -> bool:
     """Whether a file has not been touched for EXPIRY seconds, by its file system's clock."""
     probe = path.with_suffix(f".{uuid.uuid4().hex}.part")
     try:

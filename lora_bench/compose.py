@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .checkpoint import cell_behind
+from .checkpoint import init_cell
 from .checks import SpecError, UserError, one_line
 from .data import check_source
 from .methods import check_method
@@ -145,7 +145,7 @@ def from_config(config: DictConfig, overrides: Sequence[str]) -> Spec:
             spec.model.revision = None
     if untuned:
         validate(spec)  # completes the settings of its kind of task, for which the rate was found
-        spec.train.lr = tuned_rate(spec, cell_behind(spec))
+        spec.train.lr = tuned_rate(spec, init_cell(spec))
     return spec
 
 

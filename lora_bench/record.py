@@ -130,7 +130,7 @@ def _read(path: Path | str) -> Record | None:
         return None
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error}); move it away to run again") from None
-    record = _of_today(text) or _of_any_format(path, text)
+    record = _parse_current(text) or _of_any_format(path, text)
     fault = fault_of(vars(record))
     if fault is None and LONG_NUMBER.search(text):
         fault = too_large(vars(record))
@@ -139,7 +139,7 @@ def _read(path: Path | str) -> Record | None:
     return record
 
 
-def _of_today(text: bytes) -> Record | None:
+def _parse_current(text: bytes) -> Record | None:
     """A record as ``write`` wrote it; None for any other, which ``_of_any_format`` checks."""
     try:
         return _schema.validate_json(text) if text.endswith(TAIL) else None

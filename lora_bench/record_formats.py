@@ -17,7 +17,7 @@ PEFT_SEEDS = {"VERA": ("projection_prng_key", 0), "FOURIERFT": ("random_loc_seed
 Types = tuple[type, ...]
 NUMBER: Types = (int, float)  # JSON's; a bool is of neither type
 # entries that every record has, and their types; a study adds settings of its own
-HELD: dict[str, dict[str, Types]] = {
+REQUIRED: dict[str, dict[str, Types]] = {
     "where": {
         "task.name": (str,), "task.kind": (str,), "task.metrics": (list,),
         "task.validation": (list,), "model.name": (str,), "data.source": (str,),
@@ -154,7 +154,7 @@ def too_large(part: Any, place: str = "") -> str | None:
 
 def _faults(record: Mapping[str, Any]) -> Iterator[str | None]:
     """One fault for each check, None if it passes; later checks rely on earlier ones."""
-    for name, entries in HELD.items():
+    for name, entries in REQUIRED.items():
         if record[name] is not None:
             yield _wrong(record[name], entries, name)
     for name, entries in OPTIONAL.items():

@@ -255,7 +255,7 @@ class Identity:
         return f"{self._stem()}-s{self.seed}-{digest(self._content())}"
 
     def _content(self) -> list[Any]:
-        return [chosen(self.where), chosen(self.system), self.seed, self.start]
+        return [non_default(self.where), non_default(self.system), self.seed, self.start]
 
     def _stem(self) -> str:
         where, system = self.where, self.system
@@ -360,7 +360,7 @@ def part_of(path: str) -> str | None:
     return "where" if path.partition(".")[0] in WHERE else "system"
 
 
-def chosen(part: dict[str, Any]) -> dict[str, Any]:
+def non_default(part: dict[str, Any]) -> dict[str, Any]:
     """The entries of a part of the identity that differ from the setting's default."""
     default = settings(Spec())
     return {path: v for path, v in part.items() if path not in default or v != default[path]}

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from . import tuned
-from .checkpoint import cell_behind
+from .checkpoint import init_cell
 from .checks import SpecError, UserError, counted
 from .compose import check_same, compose, plan
 from .overrides import command_of, path_of, replaced
@@ -22,7 +22,7 @@ from .spec import Spec, settings
 from .sweep.plan import Sweep
 from .sweep.session import Session, check_folders, interruptible
 from .training.prepared import DataCache, Run, prepare
-from .tuned import SETTING, Trial, name_of, settings_behind
+from .tuned import SETTING, Trial, name_of, tuning_key
 
 PROGRAM, PREFIX, EPOCHS = "lora_bench.tune", "tune.", "train.epochs"
 USAGE = f"""\
@@ -92,7 +92,7 @@ class System:
 
     def __init__(self, words: Sequence[str], spec: Spec):
         self.words, self.spec = list(words), spec
-        self.start = cell_behind(spec)
+        self.start = init_cell(spec)
         self.trials: list[Trial] = []
         self.records: list[Record] = []  # of the runs behind the trials
 
@@ -316,7 +316,7 @@ def content(system: System, search: Search, command: str) -> str:
         "budget": budget,
         "commits": sorted({origin["commit"] for origin in origins if origin.get("commit")}),
         "uncommitted_changes": any(origin.get("uncommitted_changes") for origin in origins),
-        "settings": settings_behind(system.spec, system.start),
+        "settings": tuning_key(system.spec, system.start),
         "curve": [
             {"lr": trial.lr, "epochs": trial.epochs, "scores": list(trial.scores)}
             for trial in sorted(system.trials, key=lambda trial: (trial.epochs, trial.lr))

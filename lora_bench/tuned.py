@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from .checks import SpecError
 from .presets import CONF, INSTALLED, load_yaml
-from .spec import Spec, chosen, digest, stem_of
+from .spec import Spec, digest, non_default, stem_of
 
 SETTING = "train.lr"
 SHIPPED = CONF / "tuned"
@@ -46,7 +46,7 @@ class Trial:
         return statistics.mean(found) if len(found) == len(self.scores) else None
 
 
-def settings_behind(spec: Spec, start: str | None) -> dict[str, Any]:
+def tuning_key(spec: Spec, start: str | None) -> dict[str, Any]:
     """The settings for which a rate is tuned, without those at their default.
 
     Args:
@@ -58,7 +58,7 @@ def settings_behind(spec: Spec, start: str | None) -> dict[str, Any]:
     settings = {p: v for p, v in whole.items() if p not in ANY}
     if spec.data.source in OFFICIAL:
         settings["data.source"] = "official"
-    return chosen(settings)
+    return non_default(settings)
 
 
 def name_of(spec: Spec, start: str | None) -> str:
@@ -66,10 +66,10 @@ def name_of(spec: Spec, start: str | None) -> str:
 
     Args:
         spec: settings of the run.
-        start: as in :func:`settings_behind`.
+        start: as in :func:`tuning_key`.
     """
     stem = stem_of(spec.task.name, spec.model.name, spec.method.name, spec.method.rank)
-    return f"{stem}-{digest(settings_behind(spec, start))}"
+    return f"{stem}-{digest(tuning_key(spec, start))}"
 
 
 def tuned_rate(spec: Spec, start: str | None) -> float:
@@ -77,7 +77,7 @@ def tuned_rate(spec: Spec, start: str | None) -> float:
 
     Args:
         spec: settings of the run.
-        start: as in :func:`settings_behind`.
+        start: as in :func:`tuning_key`.
 
     Raises:
         SpecError: there is none.

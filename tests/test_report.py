@@ -21,7 +21,7 @@ from lora_bench.report.cells import make_cells
 from lora_bench.report.commands import COMMANDS
 from lora_bench.report.formats import fold_constants, to_csv, to_latex, to_markdown, to_terminal
 from lora_bench.report.methods_table import methods_table
-from lora_bench.report.names import show, telling
+from lora_bench.report.names import distinguishing_settings, show
 from lora_bench.report.pairs import paired_table
 from lora_bench.report.pictures import draw, pareto
 from lora_bench.report.published import load_published, published_table
@@ -684,7 +684,7 @@ def test_names_hold_a_minimal_set_that_keeps_all_apart():
         def distinct(of, groups=groups, parts=parts):
             return len({(g, *(p[path] for path in of)) for g, p in zip(groups, parts, strict=True)})
 
-        chosen = telling(groups, parts)
+        chosen = distinguishing_settings(groups, parts)
         assert distinct(chosen) == distinct(paths)
         for path in chosen:
             assert distinct([other for other in chosen if other != path]) < distinct(paths)

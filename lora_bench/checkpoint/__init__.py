@@ -55,7 +55,7 @@ def adapter_of(folder: Path, epoch: str | None = None) -> Path:
     return chosen
 
 
-def adapter_behind(spec: Spec) -> Path:
+def init_adapter(spec: Spec) -> Path:
     """The adapter folder that ``init_from`` names, as a folder or as the key of a run.
 
     Raises:
@@ -72,24 +72,24 @@ def adapter_behind(spec: Spec) -> Path:
     raise SpecError("init_from", spec.init_from, allowed)
 
 
-def start_behind(spec: Spec) -> dict[str, str] | None:
+def init_start(spec: Spec) -> dict[str, str] | None:
     """What the record of a run says about the adapter behind ``init_from``; None without one.
 
     Raises:
         AdapterError: the folder holds no adapter.
         SpecError: there is no such run or folder.
     """
-    return None if spec.init_from is None else start_of(adapter_behind(spec))
+    return None if spec.init_from is None else start_of(init_adapter(spec))
 
 
-def cell_behind(spec: Spec) -> str | None:
+def init_cell(spec: Spec) -> str | None:
     """The cell of the run behind ``init_from``, the same for all of its seeds; None without one.
 
     Raises:
         AdapterError: the folder holds no adapter.
         SpecError: there is no such run or folder.
     """
-    start = start_behind(spec)
+    start = init_start(spec)
     return start["cell"] if start else None
 
 

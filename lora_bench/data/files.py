@@ -7,7 +7,7 @@ from . import DataError
 SHOWN = 60  # characters of a wrong value that a message repeats
 
 
-def decoded(path: Path) -> str:
+def read_utf8(path: Path) -> str:
     """The text of a UTF-8 file, a byte-order mark left out.
 
     Raises:

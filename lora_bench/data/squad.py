@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ..checks import counted
 from ..files import parse_json
 from . import DataError, Rows
-from .files import check_characters, decoded, shown
+from .files import check_characters, read_utf8, shown
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ def _questions(path: Path) -> Iterator[tuple[str, str, Any]]:
         DataError: the file is not JSON, or an article or a paragraph lacks a field.
     """
     try:
-        found = parse_json(decoded(path))
+        found = parse_json(read_utf8(path))
     except ValueError as error:
         raise DataError(f"{path} {error}; must be SQuAD's JSON") from None
     if not isinstance(found, dict) or "data" not in found:

@@ -15,7 +15,7 @@ from ..checks import SpecError, counted
 from ..files import parse_json
 from ..spec import LocalLayout, TaskSpec
 from . import DataError, Rows
-from .files import check_characters, decoded, shown
+from .files import check_characters, read_utf8, shown
 
 Fields = dict[str, Any]  # column of the file -> its value
 # Settings of a task that describe tables; folder and files locate those of every format.
@@ -208,7 +208,7 @@ def _header(path: Path, found: list[str], task: TaskSpec, split: str) -> list[st
 
 
 def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    lines = decoded(path).split("\n")  # not splitlines: texts hold other Unicode line separators
+    lines = read_utf8(path).split("\n")  # not splitlines: texts hold other Unicode line separators
     if not lines[-1]:
         lines.pop()
     for number, line in enumerate(lines, start=1):
@@ -216,7 +216,7 @@ def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    lines = decoded(path).split("\n")
+    lines = read_utf8(path).split("\n")
     reader = csv.reader(
         (f"{line}\n" for line in lines[: -1 if not lines[-1] else None]), strict=True
     )
@@ -235,7 +235,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _json_lines(
     path: Path, task: TaskSpec, split: str
 ) -> Iterator[tuple[int, Fields | ValueError]]:
-    lines = decoded(path).split("\n")
+    lines = read_utf8(path).split("\n")
     for number, line in enumerate(lines[: -1 if not lines[-1] else None], start=1):
         try:
             fields = _json(line)

@@ -164,8 +164,8 @@ class Peft(Method):
                 raise SpecError(path, value, f"peft_type={kind} takes {allowed}")
             if name not in cls.own and type(value) not in PLAIN.get(fields[name], (type(value),)):
                 raise SpecError(path, value, f"must be of type {fields[name]}")
-            known_start = isinstance(value, bool) or INITS.fullmatch(str(value))
-            if name == "init_lora_weights" and not known_start:
+            known_init = isinstance(value, bool) or INITS.fullmatch(str(value))
+            if name == "init_lora_weights" and not known_init:
                 reason = "true, false, gaussian, orthogonal, olora, pissa or pissa_niter_<n>"
                 raise SpecError(path, value, f"must be {reason}")
 

@@ -76,7 +76,7 @@ class _Affine(torch.autograd.Function):
         grads: list[Tensor | None] = []
         for run, (own, rows) in enumerate(zip(ctx.layers.runs, ctx.parts.rows, strict=True)):
             pieces: Sequence[Tensor | None] = [None] * len(own)
-            if ctx.layers.trains_itself:
+            if ctx.layers.trains_base:
                 pieces = grad[rows].split(ctx.layers.widths, 1)
             for place, (layer, piece) in enumerate(zip(own, pieces, strict=True)):
                 if piece is not None:

@@ -49,7 +49,7 @@ class Affine:
         return self.b is not None and self.b.requires_grad
 
     @property
-    def trains_itself(self) -> bool:
+    def trains_base(self) -> bool:
         """Whether weight or bias needs a gradient."""
         return self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
 
@@ -114,9 +114,9 @@ class Layers:
         return any(layer.weight.requires_grad or layer.trains_a for layer in every)
 
     @cached_property
-    def trains_itself(self) -> bool:
+    def trains_base(self) -> bool:
         """Whether the weight or bias of a layer needs a gradient."""
-        return any(layer.trains_itself for own in self.runs for layer in own)
+        return any(layer.trains_base for own in self.runs for layer in own)
 
     @cached_property
     def updated(self) -> list[int]:

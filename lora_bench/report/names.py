@@ -109,7 +109,7 @@ def varying(parts: Iterable[Mapping[str, str]]) -> list[str]:
     )
 
 
-def telling(
+def distinguishing_settings(
     groups: Sequence[Hashable], parts: Sequence[Mapping[str, str]], fixed: Sequence[str] = ()
 ) -> list[str]:
     """A minimal set of settings whose values distinguish all parts of a group.
@@ -189,7 +189,7 @@ def system_names(
         ranks = [parts[id_].get("method.rank") for id_ in group.system_id]
         places = list(zip(group.where_id, ranks, strict=True))
         own = [parts[id_] for id_ in group.system_id]
-        added = telling(places, own, [*fixed, *_of_method(group.where_id, own)])
+        added = distinguishing_settings(places, own, [*fixed, *_of_method(group.where_id, own)])
         for id_, rank in zip(group.system_id, ranks, strict=True):
             words = [method, rank and f"r={rank}", describe(parts[id_], added)]
             names[id_] = " ".join(filter(None, words))
@@ -221,7 +221,7 @@ def conditions(frame: pd.DataFrame, ignore: Collection[str] = ()) -> list[str]:
     }
     found = {}
     for _, group in known.groupby("task"):
-        paths = telling([0] * len(group), [parts[id_] for id_ in group.where_id])
+        paths = distinguishing_settings([0] * len(group), [parts[id_] for id_ in group.where_id])
         for id_ in group.where_id:
             found[id_] = describe(parts[id_], paths, ", ")
     return [found[id_] for id_ in frame.where_id]

@@ -72,9 +72,9 @@ class Session:
 
     def run(self) -> None:
         """Execute every run in this process, without a launcher."""
-        self.carry_out(lambda groups: [self._do(self.sweep.groups[index]) for index in groups])
+        self.run_all(lambda groups: [self._do(self.sweep.groups[index]) for index in groups])
 
-    def carry_out(self, launch: Callable[[Sequence[int]], object]) -> None:
+    def run_all(self, launch: Callable[[Sequence[int]], object]) -> None:
         """Launch groups until no run is left to do; wait for the runs of other processes.
 
         A launcher that breaks, for example because a worker was killed, is started again.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import record as records
-from ..checkpoint import ADAPTER, adapter_behind, load_adapter, save_adapter, start_from
+from ..checkpoint import ADAPTER, init_adapter, load_adapter, save_adapter, start_from
 from ..methods import get_method
 from ..model.build import SharedEncoder, build
 from ..model.group import Group
@@ -78,7 +78,7 @@ class Member:
             with stage(f"{planned.key}: building the model", shown=spec.progress):
                 self.trainee = Trainee(spec, prepared.task, train, logger, shared)
             if spec.init_from is not None:
-                start_from(adapter_behind(spec), self.trainee.model, spec.method)
+                start_from(init_adapter(spec), self.trainee.model, spec.method)
         except BaseException:
             logger.close()
             raise

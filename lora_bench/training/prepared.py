@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import start_behind
+from ..checkpoint import init_start
 from ..checks import counted
 from ..data import HELD_OUT, Rows, load
 from ..model import source
@@ -172,7 +172,7 @@ def prepare(spec: Spec, cache: DataCache | None = None, command: str = "") -> Ru
         UserError: the data, the encoder or the adapter to start from cannot be read.
     """
     prepared = (cache or DataCache()).prepared(spec)
-    start = start_behind(spec)
+    start = init_start(spec)
     known = None if start is None else Start(start["cell"], start["fingerprint"])
     identity = spec.identity(
         data=prepared.fingerprint, model=prepared.model_fingerprint, start=known
