@@ -347,7 +347,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tiny_spec, mon
     (outcome,) = execute([prepare(tiny_spec("train.checkpoint_minutes=0", "train.epochs=1"))])
     assert outcome.record.status == "ok"
     said = capsys.readouterr().err.splitlines()
-    assert f"{outcome.planned.key}: no checkpoint was written (No space left on device)" in said
+    assert f"{outcome.run.key}: no checkpoint was written (No space left on device)" in said
 
 
 def test_a_run_that_continues_alone_has_shares_of_its_group_in_its_costs(tiny_spec):

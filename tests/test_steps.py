@@ -175,7 +175,7 @@ def test_a_group_in_which_runs_stop_early_leaves_whole_records(tiny_spec, tmp_pa
     assert len({str(shared_settings(run.spec)) for run in runs}) == 1
     grouped = {}
     for outcome in execute(runs):
-        record = grouped[outcome.planned.key] = read(outcome.folder)
+        record = grouped[outcome.run.key] = read(outcome.folder)
         assert outcome.error is None and record.status == "ok"
         assert len(record.epochs) == stops[record.seed]
         assert record.last == record.epochs[-1] and record.reloaded == record.last["scores"]

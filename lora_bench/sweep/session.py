@@ -208,15 +208,15 @@ class Session:
     def _report(self, outcomes: Sequence[Outcome], seconds: float) -> None:
         """Print how the runs of a group went, except those of other processes."""
         new = [o for o in outcomes if o.trained or (o.error and not isinstance(o.error, Claimed))]
-        self.reported |= {outcome.planned.key for outcome in new}
+        self.reported |= {outcome.run.key for outcome in new}
         for outcome in new:
             if outcome.error is None:
                 announce(outcome.record, outcome.folder, skipped=False)
             else:
-                print(f"error: {_message(outcome.error, outcome.planned)}", file=sys.stderr)
+                print(f"error: {_message(outcome.error, outcome.run)}", file=sys.stderr)
         if self.multirun and new:
             self.sweep.refresh()
-            self.sweep.note(seconds, [outcome.planned.key for outcome in new])
+            self.sweep.note(seconds, [outcome.run.key for outcome in new])
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
 
     def end(self) -> None:

@@ -109,12 +109,12 @@ class BestEpoch:
     The first metric decides, on the data that it is reported on; the earliest of ties is kept.
 
     Args:
-        planned: the run.
+        run: the run.
         folder: folder of its record.
     """
 
-    def __init__(self, planned: Run, folder: Path):
-        self.planned, self.folder = planned, folder
+    def __init__(self, run: Run, folder: Path):
+        self.run, self.folder = run, folder
         self.best: Evaluation | None = None
         self.outputs: Outputs | None = None  # outputs of the best epoch
         self.index = 0  # index of the best epoch, from 0
@@ -129,14 +129,14 @@ class BestEpoch:
         Raises:
             NonFiniteScore: an output is NaN, which some metrics would score as any other.
         """
-        planned, epoch = self.planned, len(trainee.epochs)
+        run, epoch = self.run, len(trainee.epochs)
         if any(torch.cat([one.flatten() for one in own]).isnan().any() for own in outputs.values()):
             raise NonFiniteScore(f"outputs are NaN after epoch {epoch + 1}; {trainee.remedy}")
-        found = score(outputs, planned.prepared)
+        found = score(outputs, run.prepared)
         repeated = epoch == self.index  # the best epoch is scored again in another process
         if self.best is None or repeated or _first(found) > _first(self.best):
             self.best, self.outputs, self.index = found, outputs, epoch
-            save_adapter(self.adapter, trainee.model, planned.spec, planned.identity.cell)
+            save_adapter(self.adapter, trainee.model, run.spec, run.identity.cell)
         return found.scores
 
     @property
@@ -159,7 +159,7 @@ class BestEpoch:
         """Continue from what ``state`` returned."""
         self.outputs, self.index = state["outputs"], state["index"]
         if self.outputs is not None:
-            self.best = score(self.outputs, self.planned.prepared)
+            self.best = score(self.outputs, self.run.prepared)
             with whole_folder(self.adapter) as folder:
                 for name, content in state["files"].items():
                     (folder / name).write_bytes(content.numpy().tobytes())
@@ -174,16 +174,16 @@ def _first(found: Evaluation) -> float:
     return next(iter(found.scores.values()))
 
 
-def write_predictions(planned: Run, folder: Path, last: Evaluation, best: Evaluation) -> None:
+def write_predictions(run: Run, folder: Path, last: Evaluation, best: Evaluation) -> None:
     """Write each split's references and predictions, and files of an official format.
 
     Args:
-        planned: the run.
+        run: the run.
         folder: folder of its record.
         last: evaluation of the last epoch.
         best: evaluation of the best epoch.
     """
-    task, splits = planned.prepared.task, planned.prepared.splits
+    task, splits = run.prepared.task, run.prepared.splits
     folder = folder / PREDICTIONS
     folder.mkdir(parents=True, exist_ok=True)
     for split, predictions in last.predictions.items():

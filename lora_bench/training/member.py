@@ -43,7 +43,7 @@ class Member:
     reloaded: LoraWrapperRoberta  # set by ``reload``
 
     def __init__(self, outcome: "Outcome", group: int):
-        self.outcome, self.planned, self.folder = outcome, outcome.planned, outcome.folder
+        self.outcome, self.run, self.folder = outcome, outcome.run, outcome.folder
         self.resumed, outcome.checkpoint = outcome.checkpoint, None
         # of the largest group it was trained in: its costs are a share even if it continues alone
         self.group = max(group, (self.resumed or {}).get("largest_group", 1))
@@ -68,21 +68,21 @@ class Member:
 
     def begin(self, shared: SharedEncoder | None) -> None:
         """Encode the data and build the model."""
-        planned, spec, prepared = self.planned, self.planned.spec, self.planned.prepared
+        run, spec, prepared = self.run, self.run.spec, self.run.prepared
         record = self.outcome.record
         record.provenance = provenance(spec.device, torch.get_num_threads())
         record.data = prepared.facts
-        logger = make_logger(spec, planned.key, self.folder)
+        logger = make_logger(spec, run.key, self.folder)
         try:
             train = prepared.encoded["train"]
-            with stage(f"{planned.key}: building the model", shown=spec.progress):
+            with stage(f"{run.key}: building the model", shown=spec.progress):
                 self.trainee = Trainee(spec, prepared.task, train, logger, shared)
             if spec.init_from is not None:
                 start_from(init_adapter(spec), self.trainee.model, spec.method)
         except BaseException:
             logger.close()
             raise
-        self.keeper = BestEpoch(planned, self.folder)
+        self.keeper = BestEpoch(run, self.folder)
         if self.resumed is not None:
             self.keeper.restore(self.resumed["best"])
 
@@ -95,18 +95,18 @@ class Member:
         state = self.trainee.state()
         if state is not None:
             state["best"] = self.keeper.state()
-            state["device"] = self.planned.spec.device
+            state["device"] = self.run.spec.device
             state["largest_group"] = self.group
             try:
-                checkpoint.write(self.folder, self.planned.key, group, state)
+                checkpoint.write(self.folder, self.run.key, group, state)
             except OSError as error:  # the earlier one is still there, and the run can go on
                 reason = f"no checkpoint was written ({error.strerror or error})"
-                print(f"{self.planned.key}: {reason}", file=sys.stderr)
+                print(f"{self.run.key}: {reason}", file=sys.stderr)
 
     def save(self) -> None:
         """Save the trained model, and record the curves and costs of training."""
         record, trainee = self.outcome.record, self.trainee
-        spec, cell = self.planned.spec, self.planned.identity.cell
+        spec, cell = self.run.spec, self.run.identity.cell
         record.adapter_bytes = save_adapter(self.folder / ADAPTER, trainee.model, spec, cell)
         record.parameters = parameter_counts(trainee.model)
         (self.folder / "parameters.md").write_text(parameter_text(trainee.model), encoding="utf-8")
@@ -119,8 +119,8 @@ class Member:
 
     def reload(self, shared: SharedEncoder | None) -> None:
         """Build the run's model again and load the saved adapter."""
-        spec, task = self.planned.spec, self.planned.prepared.task
-        with stage(f"{self.planned.key}: loading what was saved", shown=spec.progress):
+        spec, task = self.run.spec, self.run.prepared.task
+        with stage(f"{self.run.key}: loading what was saved", shown=spec.progress):
             self.reloaded = build(spec, task, get_method(spec.method), Streams(spec.seed), shared)
             load_adapter(self.folder / ADAPTER, self.reloaded)
 
@@ -134,10 +134,10 @@ class Member:
             RuntimeError: its scores differ from those of the run.
         """
         record = self.outcome.record
-        found = score(outputs, self.planned.prepared)
+        found = score(outputs, self.run.prepared)
         _check_reloaded(record, found.scores)
         assert self.keeper.best is not None
-        write_predictions(self.planned, self.folder, found, self.keeper.best)
+        write_predictions(self.run, self.folder, found, self.keeper.best)
         record.status = "ok"
         records.write(self.folder, record)
         (self.folder / "traceback.txt").unlink(missing_ok=True)
@@ -201,7 +201,7 @@ class Members(Scoring):
             return None
         for member in self._of.values():
             steps, total = states[0]["counts"]["step_count"], member.trainee.total_steps
-            print(f"{member.planned.key}: continues from step {steps} of {total}", file=sys.stderr)
+            print(f"{member.run.key}: continues from step {steps} of {total}", file=sys.stderr)
             member.resumed = None  # as large as the model; not needed during training
         return states
 
@@ -220,7 +220,7 @@ class Members(Scoring):
         if not due and self.stop.received is None:
             return
         members = [self._of[trainee] for trainee in trainees]
-        keys = [member.planned.key for member in members]
+        keys = [member.run.key for member in members]
         for member in members:
             member.checkpoint(keys)
         self._written = time.monotonic()
@@ -229,7 +229,7 @@ class Members(Scoring):
             raise Stopped(f"{self.stop.received} at step {steps} of {total}")
 
     def _name(self) -> str:
-        first, others = self.members[0].planned.key, len(self.members) - 1
+        first, others = self.members[0].run.key, len(self.members) - 1
         place = f"{self.place}: " if self.place else ""
         return f"{place}{first} and {others} more" if others else f"{place}{first}"
 
@@ -240,8 +240,8 @@ class Members(Scoring):
         return self._outputs(group)
 
     def _outputs(self, group: Group) -> list[Outputs]:
-        planned = self.members[0].planned
-        return outputs_of(group, planned.prepared, planned.spec)
+        run = self.members[0].run
+        return outputs_of(group, run.prepared, run.spec)
 
     def score(self, trainee: Trainee, outputs: Outputs) -> dict[str, float]:
         """See Scoring."""

@@ -52,7 +52,7 @@ class Outcome:
     """How a run went.
 
     Attributes:
-        planned: the run.
+        run: the run.
         folder: folder of its record.
         record: the record that was found or written.
         error: why it failed; None if it did not.
@@ -60,7 +60,7 @@ class Outcome:
         checkpoint: checkpoint to continue from; None: the run starts afresh.
     """
 
-    planned: Run
+    run: Run
     folder: Path
     record: Record
     error: Exception | None = None
@@ -108,14 +108,14 @@ def execute(
         ValueError: the runs cannot be trained in one pass.
         Stopped: the process was asked to stop; there are checkpoints.
     """
-    shared = [shared_settings(planned.spec) for planned in group]
+    shared = [shared_settings(run.spec) for run in group]
     if len(group) > 1 and any(one is None or one != shared[0] for one in shared):
         raise ValueError("these runs cannot be trained in one pass: see compatible.shared_settings")
-    outcomes = {planned.key: _found(planned) for planned in group}
-    wanted = {key: outcome.planned.folder for key, outcome in outcomes.items() if outcome.is_open}
+    outcomes = {run.key: _found(run) for run in group}
+    wanted = {key: outcome.run.folder for key, outcome in outcomes.items() if outcome.is_open}
     with claims(list(wanted.values())) as holders:
         for key, folder in wanted.items():
-            outcomes[key] = _found(outcomes[key].planned)  # may have finished in the meantime
+            outcomes[key] = _found(outcomes[key].run)  # may have finished in the meantime
             holder = holders[folder]
             if outcomes[key].is_open and holder is not None:
                 outcomes[key].error = Claimed(f"{key}: {holder} is doing this run")
@@ -124,22 +124,22 @@ def execute(
             _train(missing, stop or StopSignals(), place)
         for outcome in missing:
             outcome.trained = outcome.error is None
-    return [outcomes[planned.key] for planned in group]
+    return [outcomes[run.key] for run in group]
 
 
-def _found(planned: Run) -> Outcome:
+def _found(run: Run) -> Outcome:
     """The good record of a run, or a new one; an error if its folder holds another run."""
     try:
-        folder, done = records.find(Path(planned.spec.out_dir), planned.identity)
+        folder, done = records.find(Path(run.spec.out_dir), run.identity)
     except UserError as error:
-        return Outcome(planned, planned.folder, _new_record(planned), error)
+        return Outcome(run, run.folder, _new_record(run), error)
     good = done is not None and done.status == "ok"
-    return Outcome(planned, folder, done if done and good else _new_record(planned))
+    return Outcome(run, folder, done if done and good else _new_record(run))
 
 
 def _train(outcomes: Sequence[Outcome], stop: StopSignals, place: str) -> None:
     """Train all of them, in as few passes as memory and checkpoints allow."""
-    spec = outcomes[0].planned.spec
+    spec = outcomes[0].run.spec
     with stage("loading PyTorch", shown=spec.progress):
         from ..model.build import SharedEncoder, check_device
         from .member import Members
@@ -182,8 +182,8 @@ def _at_one_step(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
 
     parts: dict[tuple[Any, ...], list[Outcome]] = {}
     for outcome in outcomes:
-        planned = outcome.planned
-        found = checkpoint.read(outcome.folder, planned.key, planned.spec.device)
+        run = outcome.run
+        found = checkpoint.read(outcome.folder, run.key, run.spec.device)
         outcome.checkpoint = found
         name: tuple[Any, ...] = ()
         if found is not None:  # an epoch's last step may be before or after its scoring
@@ -196,8 +196,8 @@ def _runs_that_fit(outcomes: Sequence[Outcome], shared: "SharedEncoder") -> int:
     """How many runs to train in one pass, so that a step uses at most half of the free memory."""
     from .memory import free_bytes, step_bytes
 
-    planned = outcomes[0].planned
-    spec, lengths = planned.spec, planned.prepared.encoded["train"].lengths
+    run = outcomes[0].run
+    spec, lengths = run.spec, run.prepared.encoded["train"].lengths
     needed = step_bytes(shared.encoder.config, lengths, spec.train, spec.precision)
     free = free_bytes(spec.device)
     size = len(outcomes) if free is None else min(len(outcomes), max(1, int(free / 2 / needed)))
@@ -211,18 +211,18 @@ def _runs_that_fit(outcomes: Sequence[Outcome], shared: "SharedEncoder") -> int:
     return size
 
 
-def _new_record(planned: Run) -> Record:
+def _new_record(run: Run) -> Record:
     """The record before training: what the run is."""
-    identity, settings = planned.identity, planned.spec.to_dict()
+    identity, settings = run.identity, run.spec.to_dict()
     return Record(
-        key=planned.key,
+        key=run.key,
         status="failed",
         where=identity.where,
         system=identity.system,
         seed=identity.seed,
-        start=planned.start,
+        start=run.start,
         spec={name: value for name, value in settings.items() if name not in NOT_RECORDED},
-        command=planned.command,
+        command=run.command,
         started=records.now(),
         provenance={},
     )
