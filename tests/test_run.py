@@ -220,6 +220,7 @@ def test_best_and_last_adapters_are_saved_with_their_predictions(tiny_spec):
     assert done.best["epoch"] < done.last["epoch"] == 4  # a wild learning rate: the best is early
     stored = pd.read_parquet(planned.folder / "predictions" / "validation.parquet")
     assert list(stored) == ["prediction", "reference", "best_prediction"] and len(stored) == 24
+    stored = stored.astype(float)  # the predictions are almost constant
     for column, epoch in (("prediction", done.last), ("best_prediction", done.best)):
         found = stats.pearsonr(stored[column], stored.reference).statistic
         assert found == pytest.approx(epoch["scores"]["pearson"], abs=1e-6)
