@@ -63,7 +63,7 @@ def write_submission(
     from .model.streams import Streams
     from .training.evaluation import predict
 
-    record, spec, files = _planned(folder, root)
+    record, spec, files = _read_run(folder, root)
     adapter = folder / EPOCHS[epoch]
     if not adapter.is_dir():
         raise UserError(
@@ -81,10 +81,7 @@ def write_submission(
     written = []
     for split, name in files.items():
         rows = _every_row(task, spec.data, split)
-        expected = spec.task.official_rows.get(split, len(rows))
-        if len(rows) != expected:
-            given = f"{counted(len(rows), 'row')} of {expected:,}"
-            print(f"{name}: {given}; a server refuses it", file=sys.stderr)
+        _report_other_count(name, len(rows), spec.task.official_rows.get(split))
         encoded = task.encode(rows, tokenizer, spec.train.max_length)
         (outputs,) = predict(Group([model]), task, encoded, spec)
         predictions = task.decode(outputs, rows, encoded)
@@ -95,7 +92,14 @@ def write_submission(
     return written
 
 
-def _planned(folder: Path, root: str | None) -> tuple[records.Record, Spec, dict[str, str]]:
+def _report_other_count(name: str, rows: int, expected: int | None) -> None:
+    if expected not in (None, rows):
+        print(
+            f"{name}: {counted(rows, 'row')} of {expected:,}; a server refuses it", file=sys.stderr
+        )
+
+
+def _read_run(folder: Path, root: str | None) -> tuple[records.Record, Spec, dict[str, str]]:
     """Record and settings of a run, and the file of each test split that its data has.
 
     Raises:
@@ -145,7 +149,7 @@ def check_clashes(folders: Sequence[Path], root: str | None) -> None:
     """
     owners: dict[str, Path] = {}
     for folder in folders:
-        for name in _planned(folder, root)[2].values():
+        for name in _read_run(folder, root)[2].values():
             if name in owners:
                 message = f"both would write {name}; give one run of each task, or another --out"
                 raise UserError(f"{owners[name]} and {folder}: {message}")
