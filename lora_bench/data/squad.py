@@ -45,7 +45,7 @@ def read(path: Path, name: str, *, unanswerable: bool, skip_bad: bool) -> Rows:
 
 
 def check_rows(rows: Sequence[dict[str, Any]], name: str, *, unanswerable: bool) -> None:
-    """Check rows that a library has read, as ``read`` checks those of a file.
+    """Check rows that a library has read; other than in a file, a text may be blank.
 
     Args:
         rows: the rows.
@@ -147,6 +147,8 @@ def _row(title: str, context: str, question: Any) -> dict[str, Any]:
     texts = {"id": question.get("id"), "title": title, "question": question.get("question")}
     texts["context"] = context
     _check_texts(texts)
+    if blank := [name for name, text in texts.items() if not text.strip()]:
+        raise ValueError(f"{blank[0]} is {shown(texts[blank[0]])}; must be text")
     answers = question.get("answers")
     if not isinstance(answers, list):
         raise ValueError(f"answers is {shown(answers)}; must be a list")
@@ -161,7 +163,7 @@ def _row(title: str, context: str, question: Any) -> dict[str, Any]:
 
 def _check_texts(row: dict[str, Any]) -> None:
     for name in ("id", "title", "question", "context"):
-        if not isinstance(row[name], str) or not row[name].strip():
+        if not isinstance(row[name], str):
             raise ValueError(f"{name} is {shown(row[name])}; must be text")
         check_characters(name, row[name])
 
