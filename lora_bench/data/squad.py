@@ -144,8 +144,8 @@ def _row(title: str, context: str, question: Any) -> dict[str, Any]:
     """
     if not isinstance(question, dict):
         raise ValueError("is not an object; must hold id, question, answers")
-    texts = {"id": question.get("id"), "title": title, "question": question.get("question")}
-    texts["context"] = context
+    texts: dict[str, Any] = {"id": question.get("id"), "title": title}
+    texts |= {"question": question.get("question"), "context": context}
     _check_texts(texts)
     if blank := [name for name, text in texts.items() if not text.strip()]:
         raise ValueError(f"{blank[0]} is {shown(texts[blank[0]])}; must be text")
