@@ -279,6 +279,13 @@ def test_check_reports_rows_labels_overlap_and_problems(glue, capsys):
     )
 
 
+def test_check_names_a_folder_in_the_place_of_a_file(tmp_path, capsys):
+    (tmp_path / "RTE" / "dev.tsv").mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        data_main(["check", str(tmp_path), "--tokenizer", "random:tiny"])
+    assert f"{tmp_path}/RTE/dev.tsv: is a folder, not a file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("folder", ["nowhere", "."])
 def test_check_of_a_folder_without_the_files_says_what_is_expected(tmp_path, folder):
     with pytest.raises(SystemExit, match="must hold CoLA/"):

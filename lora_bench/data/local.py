@@ -35,6 +35,11 @@ def _path(task: TaskSpec, root: Path, split: str) -> Path:
     return Path(os.path.normpath(root / task.local.folder / task.local.files[split]))
 
 
+def holds(task: TaskSpec, root: Path, split: str) -> bool:
+    """Whether a folder has something, a file or not, where the file of a split should be."""
+    return _path(task, root, split).exists()
+
+
 def file_of(task: TaskSpec, root: Path, split: str) -> Path:
     """The file of a split.
 
