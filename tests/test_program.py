@@ -62,7 +62,7 @@ KEPT = "interrupted: finished runs are kept; run the same command again for the 
 
 @pytest.mark.parametrize(
     ("place", "line"),
-    [("lora_bench.__main__.plan", KEPT), ("lora_bench.predict._planned", "interrupted\n")],
+    [("lora_bench.__main__.plan", KEPT), ("lora_bench.predict._read_run", "interrupted\n")],
 )
 def test_an_interrupt_at_any_moment_gives_a_one_line_error(monkeypatch, place, line):
     def interrupted(*_, **__):

@@ -118,7 +118,7 @@ class Method:
             reason = f"method={spec.method.name} trains in the lowest layer; must be compute"
             raise SpecError("train.frozen_prefix", "cache", reason)
         cls.check_args(spec)
-        spec.method.args = in_one_form(spec.method.args)
+        spec.method.args.update(in_one_form(spec.method.args))
 
     @classmethod
     def function(cls, method: MethodSpec) -> dict[str, Any]:
