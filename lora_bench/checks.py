@@ -93,7 +93,10 @@ def typed_args(path: str, given: dict[str, Any], schema: type[T]) -> T:
         return TypeAdapter(schema).validate_json(json.dumps(given), strict=True)
     except ValidationError as error:
         name, reason = first_problem(error)
-        raise SpecError(f"{path}.{name}", given.get(name.partition(".")[0]), reason) from None
+        value = given.get(name.partition(".")[0])
+        if isinstance(value, str):  # "8" and 8 look the same in the message
+            reason += ", not text"
+        raise SpecError(f"{path}.{name}", value, reason) from None
 
 
 def check(spec: Any) -> None:

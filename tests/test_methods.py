@@ -297,7 +297,7 @@ class Two:
             {"size": "many", "name": "x"},
             "method.args.size=many: must be a valid integer",
         ),
-        ({"size": "3", "name": "x"}, "method.args.size=3: must be a valid integer"),
+        ({"size": "3", "name": "x"}, "method.args.size=3: must be a valid integer, not text"),
     ],
 )
 def test_a_methods_own_settings_are_all_given_and_typed(tiny_spec, args, message):
