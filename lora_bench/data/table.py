@@ -5,26 +5,20 @@ line), anything else tab-separated without quoting. All are UTF-8.
 """
 
 import csv
-import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checks import SpecError, counted
+from ..checks import counted
 from ..files import parse_json
-from ..spec import LocalLayout, TaskSpec
+from ..spec import TaskSpec
 from . import DataError, Rows
+from .columns import JSON_LINES, check_patterns, label_values, missing_in, names_in
 from .files import check_characters, read_utf8, shown
 
 Fields = dict[str, Any]  # column of the file -> its value
-# Settings of a task that describe tables; folder and files locate those of every format.
-LAYOUT = frozenset(
-    f"local.{entry.name}"
-    for entry in dataclasses.fields(LocalLayout)
-    if entry.name not in ("folder", "files")
-)
-CSV, JSON_LINES = ".csv", ".jsonl"
+CSV = ".csv"
 # float() would also accept 1_0, nan and the digits of every script
 NUMBER = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 QUOTE = ' (in a preset, quote labels that YAML reads as true or false: "yes", "no", "on", "off")'
@@ -56,61 +50,9 @@ def read(path: Path, task: TaskSpec, split: str, *, skip_bad: bool) -> Rows:
                 raise DataError(f"{message} (data.skip_bad=true leaves such rows out)") from None
             skipped.append(f"{path.name} line {line}: {error}")
     if split == "train" and rows:
-        _check_patterns_apply(path, task, found)
+        check_patterns(path, task, found)
     place = "/".join(filter(None, (task.local.folder, path.name)))
     return Rows(rows, f"local {place}", skipped)
-
-
-def check_layout(task: TaskSpec) -> None:
-    """Check that ``task.local`` locates the label and every column of the task.
-
-    Raises:
-        SpecError: names the setting, its value and what is allowed.
-    """
-    local, columns, labels = task.local, _columns(task), label_values(task)
-    if missing := [column for column in task.columns if column not in columns]:
-        raise SpecError("task.local.columns", local.columns, f"lacks {', '.join(missing)}")
-    if len(labels) != len(task.labels):
-        raise SpecError("task.local.label_values", labels, "must be one for each label")
-    if len(set(labels)) < len(labels):
-        raise SpecError("task.local.label_values", labels, "must not contain duplicates")
-    for name in ("headers", "headerless", "other_names"):
-        if unknown := [split for split in getattr(local, name) if split not in local.files]:
-            reason = f"task.local.files has no {', '.join(unknown)}"
-            raise SpecError(f"task.local.{name}", getattr(local, name), reason)
-    for split in local.files or ["train"]:
-        texts, label = _names(task, split)
-        if label in texts.values():
-            reason = f"names {label}, the column of the label"
-            raise SpecError("task.local.columns", texts, reason)
-    for column, pattern in local.patterns.items():
-        try:
-            re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            path = f"task.local.patterns.{column}"
-            raise SpecError(path, pattern, f"must be a regular expression ({error})") from None
-    for split, name in local.files.items():
-        if not name:
-            raise SpecError(f"task.local.files.{split}", name, "must name a file")
-        header = local.headers.get(split)
-        if Path(name).suffix.lower() == JSON_LINES and (header or split in local.headerless):
-            setting = "headers" if header else "headerless"
-            raise SpecError(f"task.local.{setting}", split, f"has no effect on {name}")
-        if header is None and split in local.headerless:
-            raise SpecError("task.local.headers", [*local.headers], f"lacks {split}")
-        if header is not None and (lacks := _missing(header, task, split)):
-            raise SpecError(f"task.local.headers.{split}", header, f"lacks {', '.join(lacks)}")
-
-
-def check_optional(task: TaskSpec) -> None:
-    """Check that ``task.local`` has a file for each optional split, which may be absent itself.
-
-    Raises:
-        SpecError: names a split without one, which would never be scored.
-    """
-    for split, metrics in task.optional.items():
-        if split not in task.local.files:
-            raise SpecError(f"task.optional.{split}", metrics, "task.local.files has no such split")
 
 
 def check_rows(rows: Sequence[Fields], task: TaskSpec, split: str) -> None:
@@ -127,43 +69,6 @@ def check_rows(rows: Sequence[Fields], task: TaskSpec, split: str) -> None:
                 _check_label(row["label"], task)
         except ValueError as error:
             raise ValueError(f"row {number}: {error}") from None
-
-
-def label_values(task: TaskSpec) -> list[str]:
-    """The labels as the files write them: ``task.labels`` unless the preset says otherwise."""
-    return task.local.label_values or task.labels
-
-
-def _check_patterns_apply(path: Path, task: TaskSpec, found: set[str]) -> None:
-    """Refuse a pattern for a column that neither the training file nor any header has.
-
-    Raises:
-        SpecError: names the pattern.
-    """
-    known = found.union(*task.local.headers.values())
-    for column, pattern in task.local.patterns.items():
-        if column not in known:
-            reason = f"{path} has no column {column}; it has {', '.join(sorted(found))}"
-            raise SpecError(f"task.local.patterns.{column}", pattern, reason)
-
-
-def _columns(task: TaskSpec) -> dict[str, str]:
-    """The file's name for each of our columns: the same unless the preset says otherwise."""
-    return task.local.columns or {column: column for column in task.columns}
-
-
-def _names(task: TaskSpec, split: str) -> tuple[dict[str, str], str | None]:
-    """Names in a split's file for each of our columns, and for the label if it has one."""
-    other = task.local.other_names.get(split, {})
-    columns = {ours: other.get(name, name) for ours, name in _columns(task).items()}
-    label = task.local.label or "label"
-    return columns, None if split.startswith("test") else other.get(label, label)
-
-
-def _missing(header: Iterable[str], task: TaskSpec, split: str) -> list[str]:
-    columns, label = _names(task, split)
-    needed = [*columns.values(), *([] if label is None else [label])]
-    return [name for name in needed if name not in header]
 
 
 def _lines(path: Path, task: TaskSpec, split: str) -> Iterator[tuple[int, Fields | ValueError]]:
@@ -202,7 +107,7 @@ def _header(path: Path, found: list[str], task: TaskSpec, split: str) -> list[st
         raise DataError(f"{path} line 1: header is {shown(found)}; must be {expected}")
     if len(set(found)) < len(found):
         raise DataError(f"{path} line 1: header {shown(found)} names a column twice")
-    if missing := _missing(found, task, split):
+    if missing := missing_in(found, task, split):
         raise DataError(f"{path} line 1: header is {shown(found)}; lacks {', '.join(missing)}")
     return found
 
@@ -241,7 +146,7 @@ def _json_lines(
             fields = _json(line)
             if not isinstance(fields, dict):
                 raise ValueError(f"is {shown(fields)}; must be an object")
-            if missing := _missing(fields, task, split):
+            if missing := missing_in(fields, task, split):
                 raise ValueError(f"lacks {', '.join(missing)}")
         except ValueError as error:
             yield number, error
@@ -272,7 +177,7 @@ def _row(fields: Fields, task: TaskSpec, split: str) -> dict[str, Any]:
     for column, pattern in task.local.patterns.items():
         if column in fields and not re.fullmatch(pattern, str(fields[column])):
             raise ValueError(f"column {column} is {shown(fields[column])}; must match {pattern}")
-    columns, label = _names(task, split)
+    columns, label = names_in(task, split)
     row: dict[str, Any] = {}
     for column, theirs in columns.items():
         text = row[column] = fields[theirs]

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..checks import SpecError
-from ..data import HELD_OUT, draws_rows, table
+from ..data import HELD_OUT, columns, draws_rows
 from ..record import suffix_of
 from ..spec import Spec, TaskSpec, settings
 from .base import Stock as Stock
@@ -23,7 +23,7 @@ from .base import arguments, check_distinct
 from .metrics import EVALUATE, check_evaluate, score_name
 
 # Settings of TaskSpec that only some kinds read: a kind lists its own in ``reads``.
-OPTIONAL_SETTINGS = ("labels", "value_range", "submission", *sorted(table.LAYOUT))
+OPTIONAL_SETTINGS = ("labels", "value_range", "submission", *sorted(columns.SETTINGS))
 
 
 def kinds() -> dict[str, type[Task]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import SpecError
-from ..data import Rows, table
+from ..data import Rows, columns, table
 from ..data.toy import texts
 from ..spec import DataSpec, Spec, TaskSpec
 from .base import Row, Scores, Stock, Task, check_distinct
@@ -29,7 +29,7 @@ ARTICLE_RANGE = [0.0, 5.0]  # of head=article for a regression (model/heads.py)
 class TextTask(Task):
     """Classification (``spec.labels``) or regression (``spec.value_range``) of one or two texts."""
 
-    reads = table.LAYOUT | {"labels", "value_range", "submission"}
+    reads = columns.SETTINGS | {"labels", "value_range", "submission"}
     takes_evaluate = True
 
     def __init__(self, spec: TaskSpec):
@@ -63,9 +63,9 @@ class TextTask(Task):
             raise SpecError("head", spec.head, reason)
         if task.labels and not 1 < len(task.labels) == len(set(task.labels)):
             raise SpecError("task.labels", task.labels, "must be two or more different names")
-        table.check_layout(task)
+        columns.check(task)
         if spec.data.source == "local":
-            table.check_optional(task)
+            columns.check_optional(task)
         if spec.data.source == "toy":
             texts.generator(task)
 
@@ -189,7 +189,7 @@ class TextTask(Task):
     def submission_value(self, prediction: Any) -> str:
         """The label as the official files write it, or the value with three or more decimals."""
         if not self.regression:
-            return table.label_values(self.spec)[prediction]
+            return columns.label_values(self.spec)[prediction]
         low, high = self.spec.value_range
         return f"{prediction:.{max(3, 3 - math.floor(math.log10(high - low)))}f}"
 
