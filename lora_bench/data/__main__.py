@@ -1,7 +1,7 @@
 """``python -m lora_bench.data check ROOT``: what a folder of official files holds.
 
 It reads every split in the folder, counts rows, labels, lengths, repeated texts and texts with
-invisible characters, and names the files without the official number of rows.
+invisible characters, and names files without the official number of rows.
 """
 
 import os
