@@ -42,18 +42,15 @@ def paired_table(cells: pd.DataFrame, baseline: str = BASELINE, *, required: boo
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
     alone: list[str] = []
-    absent: list[str] = []
-    failed: list[str] = []
+    without: list[str] = []  # ids of the places without the baseline
     unclear: dict[str, None] = {}
     is_found = False
-    for _, place in first.groupby("where_id", sort=False):
+    for where_id, place in first.groupby("where_id", sort=False):
         base = find_baseline(place, baseline)
         if len(base) > 1:
             unclear["; ".join(base.label)] = None
         elif base.empty:
-            every = cells[cells.where_id == place.where_id.iloc[0]]
-            without = absent if find_baseline(every, baseline).empty else failed
-            without.append(str(place.place.iloc[0]))
+            without.append(str(where_id))
         else:
             is_found = True
             label = base.label.iloc[0]
@@ -66,11 +63,7 @@ def paired_table(cells: pd.DataFrame, baseline: str = BASELINE, *, required: boo
         raise _no_baseline(baseline, list(unclear), first)
     for labels in unclear:
         notes[f"The baseline {baseline} is ambiguous: {labels}."] = None
-    if absent:
-        where = name_some(absent)
-        notes[f"No system {baseline} to compare with in {where}; --baseline names another."] = None
-    if failed:
-        notes[f"No finished run of {baseline} to compare with in {name_some(failed)}."] = None
+    notes |= dict.fromkeys(_without_baseline(cells, without, baseline))
     notes |= _without_interval(alone)
     title = f"Difference from {baseline} over common seeds"
     listed = [*notes, *_named_apart(first)]
@@ -84,6 +77,23 @@ def _no_baseline(baseline: str, unclear: Sequence[str], cells: pd.DataFrame) -> 
     else:
         reason = f"must be one of {'; '.join(systems_of(cells))}"
     return UserError(f"--baseline {baseline}: {reason}")
+
+
+def _without_baseline(
+    cells: pd.DataFrame, where_ids: Sequence[str], baseline: str
+) -> Iterator[str]:
+    """Notes on the places where a baseline does not exist, and where none of its runs finished."""
+    absent: list[str] = []
+    failed: list[str] = []
+    for where_id in where_ids:
+        place = cells[cells.where_id == where_id]
+        name = str(place[place["first"] & (place.n > 0)].place.iloc[0])
+        (absent if find_baseline(place, baseline).empty else failed).append(name)
+    if absent:
+        where = name_some(absent)
+        yield f"No system {baseline} to compare with in {where}; --baseline names another."
+    if failed:
+        yield f"No finished run of {baseline} to compare with in {name_some(failed)}."
 
 
 def pairs_table(cells: pd.DataFrame) -> Table:

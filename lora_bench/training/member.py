@@ -44,9 +44,8 @@ class Member:
 
     def __init__(self, outcome: "Outcome", group: int):
         self.outcome, self.run, self.folder = outcome, outcome.run, outcome.folder
-        self.resumed, outcome.checkpoint = outcome.checkpoint, None
         # of the largest group it was trained in: its costs are a share even if it continues alone
-        self.group = max(group, (self.resumed or {}).get("largest_group", 1))
+        self.group = max(group, (outcome.checkpoint or {}).get("largest_group", 1))
 
     @property
     def failed(self) -> bool:
@@ -83,8 +82,8 @@ class Member:
             logger.close()
             raise
         self.keeper = BestEpoch(run, self.folder)
-        if self.resumed is not None:
-            self.keeper.restore(self.resumed["best"])
+        if self.outcome.checkpoint is not None:
+            self.keeper.restore(self.outcome.checkpoint["best"])
 
     def checkpoint(self, group: Sequence[str]) -> None:
         """Write what the run needs to continue, unless its method does not support that.
@@ -196,13 +195,14 @@ class Members(Scoring):
 
     def _states(self) -> list[dict[str, Any]] | None:
         """The states from which the runs continue; the runs were grouped by them."""
-        states = [m.resumed for m in self._of.values() if m.resumed is not None]
+        found = [member.outcome.checkpoint for member in self._of.values()]
+        states = [state for state in found if state is not None]
         if not states:
             return None
         for member in self._of.values():
             steps, total = states[0]["counts"]["step_count"], member.trainee.total_steps
             print(f"{member.run.key}: continues from step {steps} of {total}", file=sys.stderr)
-            member.resumed = None  # as large as the model; not needed during training
+            member.outcome.checkpoint = None  # as large as the model; not needed during training
         return states
 
     def pause(self, trainees: Sequence[Trainee], *, epoch_ended: bool) -> None:

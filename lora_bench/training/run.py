@@ -57,7 +57,7 @@ class Outcome:
         record: the record that was found or written.
         error: why it failed; None if it did not.
         trained: whether the run was trained just now; False: its record was found.
-        checkpoint: checkpoint to continue from; None: the run starts afresh.
+        checkpoint: checkpoint to continue from; None: the run starts afresh, or has continued.
     """
 
     run: Run
