@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from .checks import UserError
 from .compose import completed, plan
+from .errors import UserError
 from .hydra_program import call_hydra, check_launcher, executes_nothing, flags
 from .overrides import command_of, is_search, parsed, path_of, replaced
 from .presets import CONF

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from .checks import UserError
+from .errors import UserError
 from .files import host_name
 
 FILE = "claim.json"

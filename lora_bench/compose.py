@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .checkpoint import init_cell
-from .checks import SpecError, UserError, one_line
 from .data import check_source
+from .errors import SpecError, UserError, one_line
 from .methods import check_method
 from .model.source import check_model, source_name
 from .overrides import check_number, expected, groups, in_dict, parsed, path_of, setting_paths

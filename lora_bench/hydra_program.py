@@ -13,8 +13,8 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from .checks import UserError
 from .compose import hydra_reason
+from .errors import UserError
 from .overrides import path_of
 
 # Flags of Hydra that would make it execute runs other than those that were checked.

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from . import record as records
-from .checks import UserError, counted
+from .errors import UserError, counted
 from .program import Parser, program
 from .record import Record, suffix_of
 from .report.statistics import CONFIDENCE, mcnemar

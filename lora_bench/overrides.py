@@ -27,7 +27,7 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from .checks import UserError, counted, one_line
+from .errors import UserError, counted, one_line
 from .presets import CONF
 from .spec import NOT_RECORDED, Spec, is_within
 

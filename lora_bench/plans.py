@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from .checks import UserError, first_problem
+from .errors import UserError, first_problem
 from .record import walk, write_whole
 
 FOLDER = "sweeps"  # below out_dir

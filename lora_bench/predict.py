@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import argcomplete
 
 from . import record as records
-from .checks import SpecError, UserError, counted
 from .data import DataError, load_split, source_of
+from .errors import SpecError, UserError, counted
 from .files import expanded
 from .model.source import fingerprint
 from .program import Parser, check_folder, program

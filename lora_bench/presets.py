@@ -6,7 +6,7 @@ from typing import Any, cast
 import yaml
 from omegaconf import OmegaConf
 
-from .checks import SpecError, UserError, one_line
+from .errors import SpecError, UserError, one_line
 from .spec import TaskSpec
 
 _PACKAGE = Path(__file__).resolve().parent

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
 
-from .checks import UserError, one_line
+from .errors import UserError, one_line
 
 CLOSED = 141  # exit status of a process that SIGPIPE ended: its output had no reader
 

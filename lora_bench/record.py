@@ -11,7 +11,7 @@ from typing import Any, Literal
 from omegaconf import MISSING
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from .checks import SpecError, UserError, first_line, first_problem
+from .errors import SpecError, UserError, first_line, first_problem
 from .files import whole_file
 from .record_formats import LONG_NUMBER, fault_of, too_large, upgrade
 from .spec import DIGITS, Identity, Spec, settings, typed

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from .checks import UserError
+from .errors import UserError
 from .overrides import parsed, path_of
 from .presets import CONF
 

@@ -15,7 +15,8 @@ from typing import Any
 from omegaconf import MISSING
 from pydantic import TypeAdapter, ValidationError
 
-from .checks import SpecError, check, first_problem
+from .checks import check
+from .errors import SpecError, first_problem
 
 # Raise it when the same settings would give different results.
 PROCEDURE = 2

@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import tuned
 from .checkpoint import init_cell
-from .checks import SpecError, UserError, counted
 from .compose import check_same, compose, plan
+from .errors import SpecError, UserError, counted
 from .overrides import command_of, path_of, replaced
 from .program import program
 from .record import Record, write_whole

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from .checks import SpecError
+from .errors import SpecError
 from .presets import CONF, INSTALLED, load_yaml
 from .spec import Spec, digest, non_default, stem_of
 

@@ -28,7 +28,8 @@ from lora_bench import (
     record,
     run_spec,
 )
-from lora_bench.checks import TARGETS, UserError
+from lora_bench.checks import TARGETS
+from lora_bench.errors import UserError
 from lora_bench.model.encoder import tiny_config
 from lora_bench.tasks import make_task
 

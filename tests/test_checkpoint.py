@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from lora_bench import checkpoint
 from lora_bench.checkpoint.__main__ import main
 from lora_bench.checkpoint.restore import load_model
-from lora_bench.checks import SpecError
+from lora_bench.errors import SpecError
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 

@@ -9,9 +9,9 @@ from datasets.arrow_writer import ArrowWriter
 from transformers import BertModel
 
 from lora_bench import network
-from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.data import DataError, load, load_split
+from lora_bench.errors import UserError
 from lora_bench.model.encoder import load_encoder
 from lora_bench.model.source import locate
 from lora_bench.spec import DataSpec, ModelSpec, TaskSpec

@@ -2,10 +2,10 @@
 
 import pytest
 
-from lora_bench.checks import SpecError
 from lora_bench.data import DataError, load, load_split, local, table
 from lora_bench.data.__main__ import check
 from lora_bench.data.__main__ import main as data_main
+from lora_bench.errors import SpecError
 from lora_bench.spec import DataSpec, LocalLayout, TaskSpec
 from lora_bench.tasks import make_task
 from lora_bench.training.prepared import DataCache

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from lora_bench.checks import SpecError
 from lora_bench.compose import compose
 from lora_bench.data import load, load_split, toy
+from lora_bench.errors import SpecError
 from lora_bench.record_formats import fingerprint_of
 from lora_bench.tasks import make_task
 

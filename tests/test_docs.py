@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_bench.checks import UserError
 from lora_bench.compose import plan
+from lora_bench.errors import UserError
 from lora_bench.model.fused import SPAN
 from lora_bench.overrides import setting_paths
 from lora_bench.presets import CONF

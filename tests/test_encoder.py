@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, GPT2Config, RobertaModel
 from transformers.utils import logging
 
-from lora_bench.checks import UserError
 from lora_bench.compose import compose
+from lora_bench.errors import UserError
 from lora_bench.model.attention import ATTENTION
 from lora_bench.model.encoder import (
     load_encoder,

@@ -4,8 +4,8 @@ import importlib.util
 
 import pytest
 
-from lora_bench.checks import UserError
 from lora_bench.compose import compose
+from lora_bench.errors import UserError
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lora_bench import load_records, record
-from lora_bench.checks import UserError
+from lora_bench.errors import UserError
 from lora_bench.plans import read_plans
 from lora_bench.report.__main__ import main as report
 from lora_bench.report.commands import COMMANDS

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from lora_bench.checkpoint import load_adapter, save_adapter
-from lora_bench.checks import SpecError, UserError
 from lora_bench.compose import compose, validate
+from lora_bench.errors import SpecError, UserError
 from lora_bench.methods import arguments, get_method, method_class
 from lora_bench.methods.adapter import Adapter
 from lora_bench.methods.peft_adalora import _add_orthogonality

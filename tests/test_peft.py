@@ -7,8 +7,9 @@ import peft
 import pytest
 import torch
 
-from lora_bench.checks import TARGETS, SpecError, UserError
+from lora_bench.checks import TARGETS
 from lora_bench.compose import compose
+from lora_bench.errors import SpecError, UserError
 from lora_bench.methods._peft_source import config_fields, peft_types
 from lora_bench.methods.peft import PLAIN, SEEDS, TRANSLATED
 from lora_bench.model.dropout import Dropout

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_bench.checkpoint import __main__ as adapters
 from lora_bench.checkpoint.facts import file_hash
-from lora_bench.checks import UserError
+from lora_bench.errors import UserError
 from lora_bench.predict import EVERY_FILE, main, write_submission, write_zip
 from lora_bench.record_formats import UNKNOWN
 from lora_bench.tasks import make_task

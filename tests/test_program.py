@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lora_bench import program, record
-from lora_bench.checks import counted
 from lora_bench.cli import COMMANDS
+from lora_bench.errors import counted
 from lora_bench.report.__main__ import READERS
 
 from .helpers import command_line, mostly_slow

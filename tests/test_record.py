@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lora_bench import plans, provenance, record
-from lora_bench.checks import UserError
 from lora_bench.compose import compose
+from lora_bench.errors import UserError
 from lora_bench.record import Record, RecordError
 from lora_bench.spec import NOT_IN_IDENTITY, PROCEDURE, Identity, Spec, Start, part_of, settings
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lora_bench.checks import UserError
+from lora_bench.errors import UserError
 from lora_bench.plans import write_plan
 from lora_bench.record import FILE, read_all, write
 from lora_bench.report import load_records, pictures

@@ -18,7 +18,7 @@ from scipy import stats
 
 from lora_bench import checkpoint, claims, record
 from lora_bench.checkpoint.restore import load_model
-from lora_bench.checks import SpecError, UserError
+from lora_bench.errors import SpecError, UserError
 from lora_bench.methods.lora import Lora
 from lora_bench.model.group import Group
 from lora_bench.training.evaluation import outputs_of, score

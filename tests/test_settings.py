@@ -18,8 +18,8 @@ import torch
 from transformers import RobertaModel
 
 import lora_bench.model.build as build_module
-from lora_bench.checks import SpecError
 from lora_bench.compose import compose, validate
+from lora_bench.errors import SpecError
 from lora_bench.methods import get_method
 from lora_bench.methods.peft import TRANSLATED
 from lora_bench.model.build import build
@@ -283,7 +283,7 @@ def test_a_refused_command_imports_no_torch():
     code = f"""
 import sys
 from lora_bench.compose import compose
-from lora_bench.checks import UserError
+from lora_bench.errors import UserError
 for line in {lines}:
     try:
         compose(line.split())

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from transformers import RobertaForQuestionAnswering
 
 from lora_bench import items
-from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.data import HELD_OUT, DataError, Rows, load, load_split
+from lora_bench.errors import UserError
 from lora_bench.model.encoder import load_tokenizer, tiny_config
 from lora_bench.model.heads import TokenHead
 from lora_bench.tasks import make_task

@@ -10,8 +10,8 @@ from pathlib import Path
 import hydra
 import pytest
 
-from lora_bench.checks import SpecError, UserError
 from lora_bench.compose import completed, compose, from_config, plan, validate
+from lora_bench.errors import SpecError, UserError
 from lora_bench.overrides import in_dict, replaced, setting_paths
 from lora_bench.presets import CONF
 from lora_bench.spec import Spec, settings

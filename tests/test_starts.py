@@ -10,7 +10,7 @@ from transformers import RobertaModel
 from lora_bench import checkpoint
 from lora_bench.checkpoint.__main__ import main
 from lora_bench.checkpoint.base_model import SAMPLED_MARK
-from lora_bench.checks import UserError
+from lora_bench.errors import UserError
 from lora_bench.model.encoder import load_tokenizer, tiny_config
 from lora_bench.predict import write_submission
 from lora_bench.training.prepared import prepare

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import lora_bench.model.build as build_module
-from lora_bench.checks import UserError
+from lora_bench.errors import UserError
 from lora_bench.model.group import Group
 from lora_bench.record import read
 from lora_bench.tasks import make_task

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lora_bench import record
-from lora_bench.checks import UserError
+from lora_bench.errors import UserError
 from lora_bench.model.encoder import load_encoder
 from lora_bench.plans import read_plans
 from lora_bench.record import Record

@@ -12,8 +12,8 @@ import pytest
 from lora_bench import data, tasks
 from lora_bench.checkpoint import AdapterError
 from lora_bench.checkpoint.restore import stock_of
-from lora_bench.checks import SpecError, UserError
 from lora_bench.compose import compose, validate
+from lora_bench.errors import SpecError, UserError
 from lora_bench.presets import task_presets
 from lora_bench.spec import HubLayout, LocalLayout, TaskSpec
 from lora_bench.tasks import Task, make_task

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lora_bench.checkpoint import AdapterError, load_adapter, save_adapter
-from lora_bench.checks import SpecError
+from lora_bench.errors import SpecError
 from lora_bench.methods import get_method
 from lora_bench.model.build import build
 from lora_bench.model.group import Group

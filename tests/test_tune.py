@@ -11,9 +11,9 @@ import yaml
 
 from lora_bench import provenance, tune, tuned
 from lora_bench.checkpoint import FACTS
-from lora_bench.checks import UserError
 from lora_bench.compose import compose
 from lora_bench.data import load
+from lora_bench.errors import UserError
 from lora_bench.plans import read_plans
 from lora_bench.presets import CONF
 from lora_bench.record import Record, read_all

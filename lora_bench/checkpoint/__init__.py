@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checks import SpecError
+from ..errors import SpecError
 from ..files import whole_folder
 from ..methods import get_method
 from ..provenance import provenance

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import argcomplete
 
-from ..checks import UserError, counted
+from ..errors import UserError, counted
 from ..files import try_folder
 from ..model.source import source_name
 from ..presets import task_preset

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..checks import MIN_LENGTH, UserError, first_line, first_problem
+from ..checks import MIN_LENGTH
+from ..errors import UserError, first_line, first_problem
 from ..files import parse_json
 from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec, TrainSpec, stem_of
 from .formats import FORMAT, upgrade

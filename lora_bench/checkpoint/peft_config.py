@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..checks import first_line, first_problem
+from ..errors import first_line, first_problem
 from ..files import parse_json
 from .facts import AdapterError
 

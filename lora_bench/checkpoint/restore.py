@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel, RobertaModel
 
-from ..checks import SpecError, first_line
+from ..errors import SpecError, first_line
 from ..methods import Method, check_method, get_method
 from ..model.build import build
 from ..model.lora import LoraLinear

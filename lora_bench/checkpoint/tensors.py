@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import first_line
+from ..errors import first_line
 from .facts import HERE, AdapterError
 
 # Types of floating-point numbers that torch can turn into float32; float4 has no conversion.

@@ -14,7 +14,7 @@ import random
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..checks import SpecError, UserError, counted
+from ..errors import SpecError, UserError, counted
 from ..spec import FINGERPRINT, DataSpec, Spec, TaskSpec, digest
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import argcomplete
 import numpy as np
 import pandas as pd
 
-from ..checks import UserError
+from ..errors import UserError
 from ..model.encoder import load_tokenizer
 from ..presets import task_presets
 from ..program import Parser, program

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..checks import SpecError
+from ..errors import SpecError
 from ..spec import LocalLayout, TaskSpec
 
 # Settings of a task that describe tables; folder and files locate those of every format.

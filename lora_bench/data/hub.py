@@ -4,7 +4,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..checks import first_line
+from ..errors import first_line
 from ..network import hub_reachable
 from ..spec import DataSpec, TaskSpec
 from . import DataError, Rows

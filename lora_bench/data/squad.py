@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..checks import counted
+from ..errors import counted
 from ..files import parse_json
 from . import DataError, Rows
 from .files import check_characters, read_utf8, shown

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checks import counted
+from ..errors import counted
 from ..files import parse_json
 from ..spec import TaskSpec
 from . import DataError, Rows

@@ -27,7 +27,7 @@ import pkgutil
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..checks import SpecError
+from ..errors import SpecError
 from ..spec import MethodSpec, Spec
 from ._checks import adapted_modules as adapted_modules
 from ._checks import arguments as arguments

@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..checks import MAX_COUNT, SpecError, UserError, typed_args
+from ..checks import MAX_COUNT, typed_args
+from ..errors import SpecError, UserError
 from ..spec import MethodSpec, Spec, settings
 
 if TYPE_CHECKING:

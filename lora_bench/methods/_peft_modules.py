@@ -6,7 +6,7 @@ import copy
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..checks import SpecError
+from ..errors import SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

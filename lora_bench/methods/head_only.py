@@ -1,6 +1,6 @@
 """Linear probing: the default policy freezes the whole encoder; only the head is trained."""
 
-from ..checks import SpecError
+from ..errors import SpecError
 from ..spec import Spec
 from . import Method
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..checks import SpecError
+from ..errors import SpecError
 from ..spec import Spec
 from . import POLICY, Method
 

@@ -11,7 +11,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..checks import SpecError, one_line
+from ..errors import SpecError, one_line
 from ..spec import MethodSpec, Spec
 from . import POLICY, Method, adapted_modules, one_of, require
 from ._peft_modules import check_modules

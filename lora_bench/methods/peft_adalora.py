@@ -11,7 +11,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..checks import SpecError, check_count
+from ..checks import check_count
+from ..errors import SpecError
 from ..spec import Spec
 from .peft import ADAPTER, Peft
 

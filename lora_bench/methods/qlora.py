@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ..checks import UserError
+from ..errors import UserError
 from ..spec import Spec
 from . import require
 from .lora import Lora

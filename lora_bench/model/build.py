@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import RobertaModel
 
-from ..checks import SpecError, counted
+from ..errors import SpecError, counted
 from ..spec import Spec
 from .dropout import DropoutStream
 from .encoder import load_encoder, max_tokens

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..checks import UserError, counted, first_line
+from ..errors import UserError, counted, first_line
 from ..spec import ModelSpec
 from .attention import ATTENTION
 from .source import OFFLINE, TINY, locate

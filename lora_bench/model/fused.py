@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checks import first_line
+from ..errors import first_line
 from .dropout import DropoutStream, rescale, threshold
 from .tables import ROWS, Tables, on_gpu, to_device
 

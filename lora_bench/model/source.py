@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from ..checks import MAX_NAME, SpecError, UserError, first_line
+from ..checks import MAX_NAME
+from ..errors import SpecError, UserError, first_line
 from ..files import expanded
 from ..network import hub_reachable
 from ..spec import ModelSpec, Spec

@@ -9,7 +9,7 @@ from typing import Any
 import argcomplete
 import pandas as pd
 
-from ..checks import UserError
+from ..errors import UserError
 from ..program import Parser, check_folder, program
 from .commands import COMMANDS
 from .formats import FORMATS

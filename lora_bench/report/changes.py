@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..checks import counted
+from ..errors import counted
 from .names import show, texts
 from .pairs import MIN_COMMON_SEEDS
 from .power import MIN_SEEDS

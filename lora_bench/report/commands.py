@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from .. import tuned
-from ..checks import UserError, counted
+from ..errors import UserError, counted
 from .build import Choices, all_tables
 from .cells import make_cells
 from .changes import changes_table

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ..checks import counted
+from ..errors import counted
 from .cells import IDS, median_costs
 from .names import defaults, describe, texts, varying
 from .table import Number, Table

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from ..checks import UserError, counted, first_problem, one_line
+from ..errors import UserError, counted, first_problem, one_line
 from .cells import IDS
 from .table import Number, Table, mapped
 

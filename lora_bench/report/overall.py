@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..checks import counted
+from ..errors import counted
 from .aggregates import interquartile_means, mean_ranks
 from .layout import DEFAULT, Layout
 from .methods_table import over_tasks, row_order

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..checks import UserError, counted
+from ..errors import UserError, counted
 from .names import defaults
 from .power import MIN_SEEDS, SIGNIFICANCE, min_seeds
 from .statistics import Paired, compare, compare_all, holm, smallest_p

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ..checks import counted
+from ..errors import counted
 from .cells import IDS, median_sizes
 from .table import Table
 from .tables import older_procedure

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from .. import record as records
-from ..checks import UserError, counted
+from ..errors import UserError, counted
 from ..plans import read_plans
 from ..program import reason_of
 from .formats import guarded

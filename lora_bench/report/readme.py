@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import UserError, counted
+from ..errors import UserError, counted
 from .cells import make_cells
 from .formats import escape_markdown, to_markdown
 from .layout import DEFAULT, as_published, published_names, published_system

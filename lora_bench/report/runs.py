@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from .. import record as records
-from ..checks import UserError, counted
+from ..errors import UserError, counted
 from ..record import Record
 from ..record_formats import REFERENCES as REFERENCES
 from ..spec import part_of

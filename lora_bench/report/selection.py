@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..checks import UserError
+from ..errors import UserError
 from ..spec import part_of
 from .names import conditions, describe, short_names, show, system_names, texts
 from .pairs import difference, p_value

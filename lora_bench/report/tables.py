@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..checks import counted
+from ..errors import counted
 from ..spec import PROCEDURE
 from .cells import places
 from .pairs import clear_best

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ..checks import counted
+from ..errors import counted
 from .table import NO_ROWS, Number, Table, as_text
 
 MIN_WIDTH = 12  # characters to which a text column is wrapped at least

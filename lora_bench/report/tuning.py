@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ..checks import UserError, one_line
+from ..errors import UserError, one_line
 from ..spec import PROCEDURE, part_of
 from ..tuned import SETTING, Trial
 from .cells import IDS, places

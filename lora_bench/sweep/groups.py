@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable
 
-from ..checks import SpecError
+from ..errors import SpecError
 from ..spec import Spec, device_kind
 from ..training.compatible import shared_settings
 from ..training.prepared import Planned

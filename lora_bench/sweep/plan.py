@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import record as records
-from ..checks import UserError, counted
 from ..compose import check_same
+from ..errors import UserError, counted
 from ..overrides import path_of
 from ..plans import write_plan
 from ..presets import CONF, load_yaml

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..checks import UserError, counted, first_line, one_line
 from ..claims import FILE as CLAIM
 from ..claims import Claimed, holder_of
 from ..compose import completed, hydra_reason
+from ..errors import UserError, counted, first_line, one_line
 from ..program import check_folder
 from ..spec import Spec
 from ..training.prepared import DataCache, Planned, Run, prepare

@@ -13,8 +13,8 @@ import pkgutil
 from dataclasses import asdict
 from pathlib import Path
 
-from ..checks import SpecError
 from ..data import HELD_OUT, columns, draws_rows
+from ..errors import SpecError
 from ..record import suffix_of
 from ..spec import Spec, TaskSpec, settings
 from .base import Stock as Stock

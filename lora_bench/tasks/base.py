@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..checks import SpecError, typed_args
+from ..checks import typed_args
 from ..data import Rows
+from ..errors import SpecError
 from ..spec import DataSpec, Spec, TaskSpec
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import SpecError, UserError, one_line
+from ..errors import SpecError, UserError, one_line
 
 
 class UndefinedScore(UserError):

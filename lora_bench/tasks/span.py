@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import SpecError, counted
 from ..data import HELD_OUT, Rows, squad
 from ..data.toy import reading
+from ..errors import SpecError, counted
 from ..spec import DataSpec, Spec, TaskSpec
 from . import windows
 from .answers import Answer, best_spans, merge, write_files

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import SpecError
 from ..data import Rows, columns, table
 from ..data.toy import texts
+from ..errors import SpecError
 from ..spec import DataSpec, Spec, TaskSpec
 from .base import Row, Scores, Stock, Task, check_distinct
 from .encoding import Encoded

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import one_line
+from ..errors import one_line
 from ..model.bf16 import bf16_products
 from ..model.group import Group
 from ..model.packing import Batch

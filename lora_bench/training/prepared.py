@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import init_start
-from ..checks import counted
 from ..data import HELD_OUT, Rows, load
+from ..errors import counted
 from ..model import source
 from ..record import folder_of
 from ..record_formats import fingerprint_of

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import record as records
 from ..checkpoint import ADAPTER
-from ..checks import UserError, one_line
 from ..claims import Claimed, claims
 from ..compose import validate
+from ..errors import UserError, one_line
 from ..files import name_file
 from ..record import Record
 from ..spec import NOT_RECORDED, Spec, typed

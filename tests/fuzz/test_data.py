@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lora_bench.checks import UserError
 from lora_bench.compose import validate
+from lora_bench.errors import UserError
 from lora_bench.spec import LocalLayout, Spec, TaskSpec
 from lora_bench.studies.low_rank.compose import compose as compose_study
 from lora_bench.studies.low_rank.run import prepare as prepare_study

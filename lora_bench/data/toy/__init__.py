@@ -7,7 +7,7 @@ task (``Task.generate``); ``texts.py`` and ``reading.py`` hold the generators of
 
 from typing import TYPE_CHECKING
 
-from ...checks import SpecError
+from ...errors import SpecError
 from ...spec import DataSpec, TaskSpec
 from .. import Rows
 from .sizes import NOISE as NOISE

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from ...checks import SpecError
+from ...errors import SpecError
 from ...spec import DataSpec, TaskSpec
 from . import acceptability, answer, coreference, inference, paraphrase, sentiment, similarity
 from .sizes import NOISE, sizes

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...checks import counted
+from ...errors import counted
 from ..cells import IDS, make_cells, median_costs, median_sizes
 from ..costs import MIB
 from ..methods_table import TASK_ORDER

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ...checks import counted
+from ...errors import counted
 from ..cells import IDS, median_costs
 from ..costs import MIB
 from ..statistics import won

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ...checks import counted
+from ...errors import counted
 from ..aggregates import compare_over_tasks, mean_ranks
 from ..overall import Blocks, complete_blocks
 from ..power import SIGNIFICANCE

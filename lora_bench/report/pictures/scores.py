@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from ...checks import counted
+from ...errors import counted
 from ..cells import IDS, median_sizes
 from ..sweeps import Sweep, sweeps
 from .style import (

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from ...checks import counted
+from ...errors import counted
 from .style import (
     COLORS,
     LABEL_POINTS,

@@ -8,8 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ... import record as records
-from ...checks import counted
 from ...compose import check_same
+from ...errors import counted
 from ...hydra_program import call_hydra, executes_nothing, flags
 from ...overrides import command_of
 from ...plans import write_plan

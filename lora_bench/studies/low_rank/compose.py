@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ...checks import UserError
 from ...compose import hydra_reason
+from ...errors import UserError
 from ...hydra_program import check_launcher
 from ...overrides import check_number, checked, command_of, is_search
 from ...search_path import check_searchpath

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...checks import UserError, counted, first_line
+from ...errors import UserError, counted, first_line
 from ...network import hub_reachable
 from ...record_formats import fingerprint_of
 from .settings import CLASSES, Settings

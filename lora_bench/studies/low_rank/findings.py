@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ...checks import UserError, counted
+from ...errors import UserError, counted
 from ...program import Parser, program
 from ...report.power import SIGNIFICANCE
 from ...report.runs import check_complete, read_runs

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import record as records
-from ...checks import SpecError, one_line
+from ...errors import SpecError, one_line
 from ...provenance import provenance
 from ...record import Record
 from ...spec import Identity

@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from ...checks import SpecError, check_count, check_positive
+from ...checks import check_count, check_positive
+from ...errors import SpecError
 from ...spec import Identity, part_of
 
 # Raise it when the same settings would train to other numbers than before.

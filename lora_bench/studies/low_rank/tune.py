@@ -10,7 +10,7 @@ import argparse
 import pandas as pd
 from tqdm import tqdm
 
-from ...checks import UserError
+from ...errors import UserError
 from ...hydra_program import is_of_launcher
 from ...overrides import command_of
 from ...plans import write_plan
