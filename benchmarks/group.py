@@ -7,7 +7,6 @@ import argparse
 import dataclasses
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ import pandas as pd
 from lora_bench.training.memory import PeakMemory
 
 from .machine import describe
-from .measurements import Measurements, markdown, spread
+from .measurements import Measurements, in_own_process, markdown, positive, spread
 from .speed import facts
 from .systems import grouped
 from .workload import DECILES, Workload
@@ -34,51 +33,57 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure what is missing, then write table and picture."""
     options = _options(words)
     log = Measurements(options.out / "group.jsonl")
+    works = workloads(options)
     for round_ in range(options.rounds):
-        for task in options.tasks:
-            work = Workload(
-                task,
-                options.precision,
-                rows=options.rows,
-                batch_size=options.batch_size,
-                folder=options.glue,
-                model=options.model,
-                rank=options.rank,
-                device=options.device,
-            )
-            named = {name: fact for name, fact in facts(work).items() if name != "group"}
+        for work in works:
             for size in options.sizes:
-                identity = {"workload": named, "size": size, "round": round_}
+                identity = {"workload": shared_facts(work), "size": size, "round": round_}
                 if not log.has(identity):
-                    log.add(identity | _measure(work, size))
-    (options.out / "group.md").write_text(report(log.all))
-    picture(log.all, options.out / "group.svg")
-    print(report(log.all))
+                    order = {"workload": dataclasses.asdict(work), "size": size}
+                    log.add(identity | in_own_process("benchmarks.group", order))
+    chosen = [shared_facts(work) for work in works]
+    shown = [one for one in log.all if one["workload"] in chosen]
+    (options.out / "group.md").write_text(report(shown))
+    picture(shown, options.out / "group.svg")
+    print(report(shown))
 
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.group", description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=list(DECILES), default=["sst2", "mrpc"])
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
-    parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="runs in one pass")
-    parser.add_argument("--batch-size", type=int, default=16, help="of each run")
+    parser.add_argument("--rank", type=positive, default=8)
+    parser.add_argument("--sizes", type=positive, nargs="+", default=SIZES, help="runs in one pass")
+    parser.add_argument("--batch-size", type=positive, default=16, help="of each run")
     parser.add_argument("--model", default="minilm", help="preset or folder of the encoder")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=256, help="timed rows of each run")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--rows", type=positive, default=256, help="timed rows of each run")
     parser.add_argument("--glue", help="folder of the official GLUE files; default: generated rows")
     parser.add_argument("--out", type=Path, default=Path("outputs/speed"))
     return parser.parse_args(words)
 
 
-def _measure(work: Workload, size: int) -> dict[str, Any]:
-    order = json.dumps({"workload": dataclasses.asdict(work), "size": size})
-    command = [sys.executable, "-m", "benchmarks.group", "--worker", order]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{size} runs of {work}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def workloads(options: argparse.Namespace) -> list[Workload]:
+    """One for each task."""
+    return [
+        Workload(
+            task,
+            options.precision,
+            rows=options.rows,
+            batch_size=options.batch_size,
+            folder=options.glue,
+            model=options.model,
+            rank=options.rank,
+            device=options.device,
+        )
+        for task in options.tasks
+    ]
+
+
+def shared_facts(work: Workload) -> dict[str, Any]:
+    """What the measurements of all sizes share."""
+    return {name: fact for name, fact in facts(work).items() if name != "group"}
 
 
 def worker(order: str) -> None:

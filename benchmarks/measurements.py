@@ -1,7 +1,10 @@
 """Measurements in a file, so that an interrupted benchmark can continue, and their table."""
 
+import argparse
 import json
 import statistics
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,34 @@ class Measurements:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(json.dumps(measured) + "\n")
+
+
+def in_own_process(module: str, order: dict[str, Any]) -> dict[str, Any]:
+    """Let a fresh process measure, so that no earlier measurement affects it.
+
+    Args:
+        module: the benchmark; with ``--worker`` and an order, it prints a JSON object.
+        order: what to measure.
+
+    Raises:
+        RuntimeError: the process failed; the message ends with what it printed.
+    """
+    command = [sys.executable, "-m", module, "--worker", json.dumps(order)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{module} {order}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def positive(word: str) -> int:
+    """A count from the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not a whole number above 0.
+    """
+    if not word.isascii() or not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} must be a whole number, 1 or more")
+    return int(word)
 
 
 def spread(values: pd.Series, form: str, unit: str = "") -> str:

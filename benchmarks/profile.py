@@ -16,7 +16,7 @@ from lora_bench.training.fit import Loop
 from lora_bench.training.memory import keep_freed_memory
 from lora_bench.training.trainee import Trainee
 
-from .measurements import markdown
+from .measurements import markdown, positive
 from .workload import DECILES, Workload
 
 # An operator has the first kind whose words occur in its name; the last kind takes all others.
@@ -41,8 +41,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", choices=list(DECILES), default="mrpc")
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--method", choices=["lora", "full"], default="lora")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--batch-size", type=positive, default=16)
+    parser.add_argument("--steps", type=positive, default=12)
     parser.add_argument("--folder", help="of the official files; default: generated rows")
     options = parser.parse_args(words)
     work = Workload(

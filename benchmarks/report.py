@@ -25,7 +25,7 @@ from lora_bench.report import load_records
 from lora_bench.spec import Spec
 
 from .machine import describe
-from .measurements import markdown, spread
+from .measurements import markdown, positive, spread
 
 TASKS = ("cola", "rte", "mrpc", "stsb", "sst2", "qnli", "qqp", "mnli")
 METHODS = ("lora", "full", "peft_dora", "bitfit", "adapter_pfeiffer")
@@ -37,8 +37,8 @@ SHAPE = (10, 5, 5, len(METHODS), len(TASKS), 5)
 def main(words: Sequence[str] | None = None) -> None:
     """Time each number of records, then write the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
-    parser.add_argument("--records", type=int, nargs="+", default=[1_000, 10_000])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--records", type=positive, nargs="+", default=[1_000, 10_000])
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--out", type=Path, default=Path("outputs/speed"))
     options = parser.parse_args(words)
     rows = []

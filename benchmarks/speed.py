@@ -8,7 +8,6 @@ measurements are kept in a file and not repeated.
 import argparse
 import dataclasses
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import pandas as pd
 from lora_bench.report.readme import README, with_block
 
 from .machine import describe
-from .measurements import Measurements, markdown, spread
+from .measurements import Measurements, in_own_process, markdown, positive, spread
 from .systems import needed_flop, product_rate, systems
 from .workload import DECILES, GROUP, SPAN, Workload, grouped_name
 
@@ -35,7 +34,8 @@ def main(words: Sequence[str] | None = None) -> None:
             for system in [RATE, *systems(work)]:
                 identity = {"workload": facts(work), "system": system, "round": round_}
                 if not log.has(identity):
-                    log.add(identity | measure(system, work))
+                    order = {"system": system, "workload": dataclasses.asdict(work)}
+                    log.add(identity | in_own_process("benchmarks.speed", order))
     (options.out / "speed.md").write_text(report(log.all))
     print(report(log.all))
     if options.readme:
@@ -47,20 +47,17 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=list(DECILES), default=list(DECILES))
     parser.add_argument("--precisions", nargs="+", choices=["bf16", "fp32"], default=["bf16"])
     parser.add_argument("--method", choices=["lora", "full"], default="lora")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=512, help="timed rows (SQuAD: a quarter)")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--rows", type=positive, default=512, help="timed rows (SQuAD: a quarter)")
+    parser.add_argument("--batch-size", type=positive, default=16)
     parser.add_argument("--model", default="minilm", help="preset or folder of the encoder")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--group", type=int, default=GROUP, help="runs that share a pass")
+    parser.add_argument("--group", type=positive, default=GROUP, help="runs that share a pass")
     parser.add_argument("--glue", help="folder of the official GLUE files; default: generated rows")
     parser.add_argument("--squad", help="folder of the official SQuAD files")
     parser.add_argument("--out", type=Path, default=Path("outputs/speed"))
     parser.add_argument("--readme", action="store_true", help="put the headline into the README")
-    options = parser.parse_args(words)
-    if min(options.rounds, options.rows, options.batch_size, options.group) < 1:
-        parser.error("--rounds, --rows, --batch-size and --group must be 1 or more")
-    return options
+    return parser.parse_args(words)
 
 
 def workloads(options: argparse.Namespace) -> list[Workload]:
@@ -89,20 +86,6 @@ def facts(work: Workload) -> dict[str, Any]:
     return named | {"data": "generated" if folder is None else "official files"}
 
 
-def measure(system: str, work: Workload) -> dict[str, Any]:
-    """One measurement in a fresh process.
-
-    Raises:
-        RuntimeError: the process failed; the message ends with what it printed.
-    """
-    arguments = [sys.executable, "-m", "benchmarks.speed", "--worker"]
-    order = json.dumps({"system": system, "workload": dataclasses.asdict(work)})
-    done = subprocess.run([*arguments, order], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{system} on {work}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def worker(order: str) -> None:
     """Measure what ``order`` says and print it as JSON."""
     given = json.loads(order)
@@ -121,10 +104,9 @@ def report(measured: list[dict[str, Any]]) -> str:
     machines = sorted({one["machine"] for one in measured if "machine" in one})
     blocks = [f"Measured by `python -m benchmarks.speed` on: {'; '.join(machines)}.", EXPLANATION]
     frame = pd.DataFrame([one | one["workload"] for one in measured])
-    kinds = ["method", "rank", "precision", "model", "batch_size"]
-    for (method, rank, precision, model, size), part in frame.groupby(kinds, sort=False):
-        cells = part.groupby(["task", "rows"], sort=False)
-        rows = [row for (task, _), cell in cells for row in _rows(str(task), cell)]
+    kinds = ["method", "rank", "precision", "model", "batch_size", "device"]
+    for (method, rank, precision, model, size, _), part in frame.groupby(kinds, sort=False):
+        rows = [row for cell in _cells(part) for row in _rows(cell)]
         name = method if method == "full" else f"{method} r={rank}"
         blocks.append(f"## {name}, {precision}, {model}, batch size {size}")
         blocks.append(markdown(rows))
@@ -139,8 +121,14 @@ round.
 """.strip()
 
 
-def _rows(task: str, cell: pd.DataFrame) -> list[dict[str, str]]:
-    """The rows of one task, one for each system."""
+def _cells(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """The measurements of each workload."""
+    return [cell for _, cell in frame.groupby(list(frame.workload.iloc[0]), sort=False)]
+
+
+def _rows(cell: pd.DataFrame) -> list[dict[str, str]]:
+    """The rows of one workload, one for each system."""
+    task, data = cell[["task", "data"]].iloc[0]
     rates = cell[cell.system == RATE].set_index("round")["flop_per_second"]
     ours = cell[cell.system == "lora-bench"].set_index("round")["seconds"]
     lines = []
@@ -149,7 +137,7 @@ def _rows(task: str, cell: pd.DataFrame) -> list[dict[str, str]]:
         share = part.flop / part.seconds / rates
         lines.append(
             {
-                "task": task if (part.data != "generated").all() else f"{task} (generated rows)",
+                "task": f"{task} (generated rows)" if data == "generated" else task,
                 "rows": str(int(part.examples.iloc[0])),
                 "system": str(system),
                 "examples/s": spread(part.examples / part.seconds, ".1f"),
@@ -169,10 +157,10 @@ def headline(measured: list[dict[str, Any]]) -> str:
     group = int(frame.group.iloc[0])
     grouped = grouped_name(group) in set(frame.system)
     rows = []
-    for (task, precision, _), cell in frame.groupby(["task", "precision", "rows"], sort=False):
-        lines = {line["system"]: line for line in _rows(str(task), cell)}
+    for cell in _cells(frame):
+        lines = {line["system"]: line for line in _rows(cell)}
         ours = lines.pop("lora-bench")
-        row = {"task": ours["task"], "rows": ours["rows"], "precision": str(precision)}
+        row = {"task": ours["task"], "rows": ours["rows"], "precision": cell.precision.iloc[0]}
         row["examples/s"] = ours["examples/s"]
         if grouped:
             line = lines.pop(grouped_name(group), {"examples/s": "not measured"})

@@ -17,13 +17,15 @@ from pathlib import Path
 import pandas as pd
 
 from lora_bench.compose import compose
+from lora_bench.errors import counted
 from lora_bench.model.source import locate
 
 from .machine import describe
-from .measurements import Measurements, markdown, spread
+from .measurements import Measurements, markdown, positive, spread
 
 RANKS = (4, 8)
 BATCH_SIZE = 16
+SIZE = ("rows", "validation_rows", "seeds", "epochs")  # what the systems of one table share
 OURS = "lora-bench, groups in two processes"
 
 
@@ -31,7 +33,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Time each system once a round, in turn, and write the table."""
     options = _options(words)
     log = Measurements(options.out / "sweep.jsonl")
-    size = {"rows": options.rows, "seeds": options.seeds, "epochs": options.epochs}
+    size = {name: getattr(options, name) for name in SIZE}
     for round_ in range(options.rounds):
         for name, system in SYSTEMS.items():
             identity = {"system": name, "round": round_, **size}
@@ -51,11 +53,11 @@ def main(words: Sequence[str] | None = None) -> None:
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
     parser.add_argument("--glue", type=Path, required=True, help="folder of the official files")
-    parser.add_argument("--rows", type=int, default=1000, help="training rows")
-    parser.add_argument("--validation-rows", type=int, default=200)
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rows", type=positive, default=1000, help="training rows")
+    parser.add_argument("--validation-rows", type=positive, default=200)
+    parser.add_argument("--seeds", type=positive, default=8)
+    parser.add_argument("--epochs", type=positive, default=1)
+    parser.add_argument("--rounds", type=positive, default=1)
     parser.add_argument("--out", type=Path, default=Path("outputs/speed"))
     return parser.parse_args(words)
 
@@ -143,11 +145,11 @@ def report(done: list[dict[str, float]]) -> str:
             }
         )
     first = done[0]
-    runs = len(RANKS) * int(first["seeds"])
+    runs, epochs = len(RANKS) * int(first["seeds"]), counted(int(first["epochs"]), "epoch")
     head = (
         f"Measured by `python -m benchmarks.sweep` on: {describe()}.\n\n"
-        f"{runs} runs on SST-2 ({first['rows']} rows, {first['epochs']} epochs, batch size "
-        f"{BATCH_SIZE}, MiniLM), from the command to the table.\n*Speed-up* is the time of the "
+        f"{runs} runs on SST-2 ({first['rows']} rows, {epochs}, batch size {BATCH_SIZE}, MiniLM), "
+        "from the command to the table.\n*Speed-up* is the time of the "
         "system over ours in the same round; range in brackets."
     )
     return f"{head}\n\n{markdown(rows)}\n"

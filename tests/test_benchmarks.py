@@ -52,11 +52,13 @@ def test_a_speed_up_is_of_two_measurements_of_one_round():
     assert "| 5 % [1, 10]" in table  # 1e9 FLOP in 2 s at 1e10 FLOP/s
 
 
-def test_a_wrong_word_gives_a_one_line_error(capsys):
-    for words in (["--rows", "0"], ["--tasks", "nosuch"]):
+@pytest.mark.parametrize("program", [speed, group])
+def test_a_wrong_word_gives_a_one_line_error(program, capsys):
+    for words in (["--rows", "0"], ["--rounds", "1.5"], ["--tasks", "nosuch"]):
         with pytest.raises(SystemExit, match="2"):
-            speed.main(words)
-    assert "nosuch" in capsys.readouterr().err
+            program.main(words)
+        error = capsys.readouterr().err
+        assert words[0] in error and words[1] in error
 
 
 def test_generated_rows_have_the_lengths_of_the_real_ones():
@@ -86,6 +88,29 @@ def test_the_gain_of_a_group_is_of_two_measurements_of_one_round(tmp_path):
     assert "| 4.00 [2.00, 8.00] |" in text and "| 1.00 GiB" in text
     group.picture(lines, tmp_path / "group.svg")
     assert "runs in one pass" in (tmp_path / "group.svg").read_text()
+
+
+def test_a_table_of_groups_holds_one_workload_of_each_task(tmp_path, monkeypatch, capsys):
+    fake = {"tokens": 100, "peak_memory_bytes": 2**30, "machine": "m"}
+    monkeypatch.setattr(group, "in_own_process", lambda *_: fake | {"seconds": next(seconds)})
+    words = ["--tasks", "sst2", "--sizes", "1", "--rounds", "1", "--out", str(tmp_path)]
+    seconds = iter([1.0, 4.0])
+    group.main([*words, "--rank", "8"])
+    group.main([*words, "--rank", "16"])
+    assert "| 25 [25, 25] " in (tmp_path / "group.md").read_text()  # not 62.5, the mean of both
+
+
+def test_workloads_that_differ_in_any_fact_have_rows_of_their_own():
+    works = [speed.facts(Workload("mrpc", rows=64))]
+    works += [works[0] | {"data": "official files"}, works[0] | {"device": "cuda"}]
+    lines = []
+    for seconds, work in enumerate(works, start=1):
+        common = {"workload": work, "round": 0}
+        timed = {"seconds": seconds, "examples": 6, "tokens": 6, "flop": 1e9}
+        lines.append(common | {"system": speed.RATE, "flop_per_second": 1e10, "machine": "m"})
+        lines.append(common | timed | {"system": "lora-bench"})
+    table = speed.report(lines)
+    assert all(f"| {rate}.0 [{rate}.0, {rate}.0] " in table for rate in (6, 3, 2))
 
 
 @pytest.mark.slow
