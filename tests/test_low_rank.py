@@ -21,7 +21,7 @@ from lora_bench.plans import read_plans
 from lora_bench.report.__main__ import main as report
 from lora_bench.report.commands import COMMANDS
 from lora_bench.spec import Identity, part_of
-from lora_bench.studies.low_rank import findings, tune
+from lora_bench.studies.low_rank import findings, pictures, tune
 from lora_bench.studies.low_rank.__main__ import show
 from lora_bench.studies.low_rank.compose import CONF, compose, plan
 from lora_bench.studies.low_rank.data import DataError, Images, load, read_idx
@@ -566,6 +566,12 @@ def test_findings_are_those_of_the_records(finished, tmp_path, capsys):
     (row,) = [cells for cells in rows if cells[:4] == ["low_rank", "full", "last", "4"]]
     assert row[4] == f"{difference:+.1f}"
     assert (tmp_path / "curves.svg").is_file() and (tmp_path / "ranks.svg").is_file()
+
+
+def test_the_legend_of_the_curves_names_a_layer_that_the_first_rank_lacks(finished, tmp_path):
+    runs = findings.measured(load_records(finished), finished)
+    pictures.draw(runs[(runs.method != "autoencoder") | (runs["rank"] == 4)], tmp_path)
+    assert ">autoencoder<" in (tmp_path / "curves.svg").read_text()
 
 
 def test_findings_count_the_runs_that_failed(finished):

@@ -801,6 +801,19 @@ def test_alpha_in_proportion_to_the_rank_is_one_sweep(tmp_path):
     assert found["over_rank"].rows["rank"].tolist() == [
         "2 (alpha=4)", "4 (alpha=8)", "8 (alpha=16)"]  # fmt: skip
     assert "over_alpha" not in found and "alpha_rank" not in found
+    assert found["over_rank"].title.startswith("lora: score over rank; alpha varies with it (")
+
+
+def test_ranks_with_a_rate_chosen_for_each_are_one_sweep_and_a_grid_of_both_is_two(tmp_path):
+    for task, rates in (("cola", (1e-2, 1e-3)), ("sst2", (1e-3, 3e-3))):
+        for rank, rate in zip((2, 8), rates, strict=True):
+            size = [f"method.rank={rank}", f"method.alpha={2 * rank}"]
+            made_up(tmp_path, f"task={task}", *size, f"train.lr={rate}")
+    (sweep,) = sweeps(cells_of(tmp_path))
+    assert sweep.title == "score over rank; alpha and lr vary with it"
+    assert sweep.points.tick.tolist() == ["2 (alpha=4)", "2 (alpha=4)"] + ["8 (alpha=16)"] * 2
+    made_up(tmp_path, "task=cola", "method.rank=2", "method.alpha=4", "train.lr=0.1")
+    assert [sweep.name for sweep in sweeps(cells_of(tmp_path))] == ["lr"]
 
 
 def test_an_older_procedure_is_in_the_title_or_in_the_names(tmp_path):

@@ -255,6 +255,8 @@ def test_short_names_give_a_one_line_error_and_no_two_alike():
     found = style.short_names(long)
     assert len(set(found.values())) == len(long)
     assert all(len(name) < 32 and name.isprintable() for name in found.values())
+    flags = ["lora r=8 rank_stabilized=false alpha=16", "lora r=8 rank_stabilized=true alpha=16"]
+    assert style.short_names(flags)[flags[0]] == "lora r=8 alpha=16"
 
 
 HOSTILE = (

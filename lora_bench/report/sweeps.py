@@ -14,7 +14,7 @@ from .runs import identify
 NO_SCALE = ("data.seed", "task.version", "procedure")  # numbers without an order
 TRAIN_ROWS = "data.train_rows"
 DATA = "data.fingerprint"  # changes with every setting of the data
-RANK, ALPHA = "method.rank", "method.alpha"
+RANK, ALPHA, RATE = "method.rank", "method.alpha", "train.lr"
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Sweep:
     Attributes:
         path: dotted path of the setting.
         name: shortest name of the setting.
+        title: ``score over rank``, with the settings that vary with it.
         points: cells, ordered by the value, with columns ``x`` (the value), ``tick`` (the same
             as text) and ``line`` (name of the system without the setting). Their ``where_id``
             and ``condition`` leave out the setting too.
@@ -31,6 +32,7 @@ class Sweep:
 
     path: str
     name: str
+    title: str
     points: pd.DataFrame
 
 
@@ -38,7 +40,8 @@ def sweeps(cells: pd.DataFrame) -> list[Sweep]:
     """Every numeric setting that was swept, in the order of the settings.
 
     A setting that is proportional to another one throughout a method, as alpha may be to the rank,
-    belongs to it: it is named with each value and is not a sweep of its own.
+    belongs to it and is named with each value; so does a learning rate that was chosen for each
+    rank, which also differs between tasks and is not named. Neither is a sweep of its own.
     """
     first = cells[cells["first"] & (cells.n > 0)].reset_index(drop=True)
     whole = [
@@ -60,12 +63,23 @@ def sweeps(cells: pd.DataFrame) -> list[Sweep]:
         if len(set(x) - {None}) < 2:
             continue
         frame = first.assign(x=pd.Series(x, dtype=float)).dropna(subset="x")
-        along = {m: _in_proportion(list(g.system), path) for m, g in frame.groupby("method")}
+        along = {
+            method: {*_in_proportion(list(group.system), path), *_chosen_for(group, path)}
+            for method, group in frame.groupby("method")
+        }
         points = _points(frame, path, along)
         if len(points):
-            found.append(Sweep(path, short_names([path])[path], points))
-            followers |= {(m, other) for m in points.method.unique() for other in along[m]}
+            here = {(m, other) for m in points.method.unique() for other in along[m]}
+            found.append(Sweep(path, *_title(path, {other for _, other in here}), points))
+            followers |= here
     return found
+
+
+def _title(path: str, others: Collection[str]) -> tuple[str, str]:
+    """Name and title of the sweep of a setting with which others vary."""
+    name, *along = short_names([path, *sorted(others)]).values()
+    verb = "vary" if len(along) > 1 else "varies"
+    return name, f"score over {name}" + (f"; {' and '.join(along)} {verb} with it" if along else "")
 
 
 def _number(value: Any) -> float | None:
@@ -91,7 +105,14 @@ def _in_proportion(systems: Sequence[Mapping[str, Any]], path: str) -> list[str]
     return found
 
 
-def _points(frame: pd.DataFrame, path: str, along: Mapping[str, list[str]]) -> pd.DataFrame:
+def _chosen_for(cells: pd.DataFrame, path: str) -> list[str]:
+    """The learning rate, if ranks differ in it and each rank has only one in each place."""
+    rates = cells.system.map(lambda system: system.get(RATE))
+    alone = cells.groupby(["where_id", "x"]).size().max() == 1
+    return [RATE] if path == RANK and alone and rates.nunique() > 1 else []
+
+
+def _points(frame: pd.DataFrame, path: str, along: Mapping[str, set[str]]) -> pd.DataFrame:
     """The cells for which another one differs only in the setting at ``path``.
 
     Cells of which two have the same value there differ in something else, such as other data with
@@ -112,10 +133,10 @@ def _points(frame: pd.DataFrame, path: str, along: Mapping[str, list[str]]) -> p
     x = frame.groupby([where_ids, system_ids]).x
     values = x.transform("nunique")
     points = frame[(values > 1) & (values == x.transform("size"))]
-    ticks = [
-        show(x) + (f" ({describe(texts(system), along[method], ', ')})" if along[method] else "")
-        for x, system, method in points[["x", "system", "method"]].itertuples(index=False)
-    ]
+    ticks = []
+    for x, system, method in points[["x", "system", "method"]].itertuples(index=False):
+        named = describe(texts(system), sorted(along[method] - {RATE}), ", ")
+        ticks.append(show(x) + (f" ({named})" if named else ""))
     points = points.assign(tick=ticks)
     # lines in the order of the cells, in which rank 4 comes before rank 16
     order = {line: i for i, line in enumerate(dict.fromkeys(points.line))}

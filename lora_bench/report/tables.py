@@ -113,11 +113,12 @@ def sweep_table(sweep: Sweep, statistic: str) -> Table:
     lines = points.line.unique()
     keys = ["tick"] if len(lines) == 1 else ["line", "tick"]
     table = pivot(points, keys, "place", statistic)
-    start = f"{lines[0]}: score" if len(lines) == 1 else "Score"
+    whole = sweep.title.replace("score", "Score", 1)
+    title = f"{lines[0]}: {sweep.title}" if len(lines) == 1 else whole
     return replace(
         table,
         name=f"over_{sweep.name}",
-        title=f"{start} over {sweep.name} ({common(points)})",
+        title=f"{title} ({common(points)})",
         rows=table.rows.rename(columns={"line": "system", "tick": sweep.name}),
         head=headed(points),
     )

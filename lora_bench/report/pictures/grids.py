@@ -67,7 +67,7 @@ def wins(scored: pd.DataFrame, runs: pd.DataFrame) -> Named:
         figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.2 * len(best)))
         _squares(axes, shares, texts)
         axes.set_xticks(range(len(best)), [f"{i + 1}" for i in range(len(best))])
-        axes.set_yticks(range(len(best)), [f"{name}  {i}" for i, name in names])
+        axes.set_yticks(range(len(best)), [f"{name} ({i})" for i, name in names])
         more = place.label.nunique() - len(best)
         note = f"the best {len(best)} of {len(best) + more}" if more else ""
         set_title(figure, place, "common seeds in which the row beats the column", note)

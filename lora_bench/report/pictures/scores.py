@@ -71,7 +71,7 @@ def score_over(sweep: Sweep, axis: str | None = None) -> Named:
         _scale(axes, sorted(set(shown.x)), axis)
         metric = plain(f"{place.metric.iloc[0]}, % (mean{interval_note(shown)})")
         axes.set(xlabel=plain(sweep.name), ylabel=metric)
-        set_title(figure, place, f"score over {sweep.name}", note)
+        set_title(figure, place, sweep.title, note)
         _finish(figure, axes, ends)
         yield f"over_{slug(sweep.name)}_{stem}", figure
 

@@ -62,12 +62,14 @@ def short_names(labels: Iterable[str], most: int = MAX_LETTERS) -> dict[str, str
 
     Args:
         labels: names; they may hold anything.
-        most: letters; the middle of a longer name is left out.
+        most: letters; a longer name loses its flags that are off, then its middle.
     """
     found: dict[str, str] = {}
     used: set[str] = set()
     for label in dict.fromkeys(labels):
         name = plain(label)
+        if len(name) > most:
+            name = " ".join(word for word in name.split() if not word.endswith("=false"))
         if len(name) > most:
             name = f"{name[: most // 2]}…{name[-(most - most // 2 - 1) :]}"
         start, number = name, 1

@@ -1,5 +1,7 @@
 """Pictures of tuning: score over the learning rate, and expected best score over the budget."""
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -23,7 +25,8 @@ from .style import (
 
 ACROSS = 3  # panels side by side
 MAX_PANELS = 30  # panels that fit the height of a page
-MAX_LETTERS = 18  # letters of the name above a panel
+MAX_LETTERS = 50  # letters of the name above a panel
+NAME_LINE = re.compile(".{1,17}(?:[ =,]|$)|.{1,18}")  # ends after a separator where it can
 GRAY, CHOSEN = "#dddddd", COLORS[1]
 
 
@@ -38,13 +41,14 @@ def tuning_curves(curves: pd.DataFrame) -> Named:
         across = min(ACROSS, len(shown))
         down = -(-len(shown) // across)
         figure, panels = plt.subplots(
-            down, across, figsize=(WIDTH, 0.9 + 0.85 * down), sharex=True, sharey=True,
+            down, across, figsize=(WIDTH, 0.9 + 0.95 * down), sharex=True, sharey=True,
             squeeze=False,
         )  # fmt: skip
         names = short_names(shown.label, MAX_LETTERS)
         for axes, (_, curve) in zip(panels.flat, shown.iterrows(), strict=False):
             _panel(axes, curve, shown)
-            axes.set_title(f"{names[curve.label]}\n{curve.lr:g}", loc="left", fontsize=LABEL_POINTS)
+            title = "\n".join([*NAME_LINE.findall(names[curve.label]), f"{curve.lr:g}"])
+            axes.set_title(title, loc="left", fontsize=LABEL_POINTS)
         for axes in panels.flat[len(shown) :]:
             axes.remove()
         _decades(panels[0, 0], shown)
@@ -69,7 +73,7 @@ def _panel(axes: Axes, curve: pd.Series, every: pd.DataFrame) -> None:
     low, high = ([100 * of(t.scores) for t in known] for of in (min, max))
     axes.fill_between(rates, low, high, color=COLORS[0], alpha=0.15, linewidth=0)
     at = rates.index(curve.lr)
-    axes.plot(rates[at], means[at], "D", color=CHOSEN, markersize=4, zorder=4)
+    axes.plot(rates[at], means[at], "D", color=CHOSEN, markersize=4, zorder=4, clip_on=False)
     failed = [trial.lr for trial in curve.trials if trial.mean is None]
     axes.plot(failed, [0.04] * len(failed), "x", color=CHOSEN, transform=axes.get_xaxis_transform())
 

@@ -61,8 +61,9 @@ def _curves(runs: pd.DataFrame, color: dict[str, str]) -> plt.Figure:
     unused = panels.flat[len(ranks) :]
     for axes in unused:
         axes.axis("off")
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    (unused[-1] if len(unused) else panels.flat[0]).legend(handles, labels, loc="lower right")
+    lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}
+    beside = unused[-1] if len(unused) else panels.flat[0]
+    beside.legend(handles=[lines[layer] for layer in FIRST if layer in lines], loc="lower right")
     figure.supxlabel("epoch (0: before training)")
     figure.supylabel("accuracy, % (mean, 95 % interval)")
     return figure
