@@ -197,7 +197,7 @@ def _cell(
 
 
 def _sweeps(cells: pd.DataFrame, texts: Texts) -> list[list[Any]]:
-    """Name of each swept setting, and its lines: name, then indices of cells and values."""
+    """Name of each swept setting, its lines (name, then indices of cells and values), its title."""
     positions = {
         (keys[0], metric): i
         for i, (keys, metric) in enumerate(zip(cells["keys"], cells.metric, strict=True))
@@ -211,7 +211,7 @@ def _sweeps(cells: pd.DataFrame, texts: Texts) -> list[list[Any]]:
         ):
             points = lines.setdefault((where_id, line), [texts.add(line), texts.add(condition), []])
             points[2].append([positions[keys[0], metric], x])
-        found.append([sweep.name, list(lines.values())])
+        found.append([sweep.name, list(lines.values()), sweep.title.removeprefix("score over ")])
     return found
 
 

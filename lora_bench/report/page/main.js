@@ -4,7 +4,7 @@ function render() {
   const systems = new Set(cells.map(cell => cell.system)).size;
   byId("count").textContent = `${counted(systems, "system")}, ${counted(placesOf(cells).length, "column")}`;
   const sweeps = data.sweeps[byId("protocol").value];
-  options("setting", sweeps.map(([name], i) => [String(i), name]));
+  options("setting", sweeps.map(([, , title], i) => [String(i), title]));
   for (const id of ["over-title", "over"]) byId(id).hidden = !sweeps.length;
   matrices(cells);
   pictures(cells);
