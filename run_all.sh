@@ -46,9 +46,11 @@ quickstart() {
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((cores + 1) / 2))}
     $PYTHON -m lora_bench "${common[@]}" task=qqp,stsb method=full progress=false &
     local other=$!
-    $PYTHON -m lora_bench "${common[@]}" method=lora,head_only || { kill $other; fail "$failed"; }
-    $PYTHON -m lora_bench "${common[@]}" task=sst2 method=full || { kill $other; fail "$failed"; }
+    trap "kill $other 2>/dev/null" EXIT  # also after Ctrl-C, which a process in the background ignores
+    $PYTHON -m lora_bench "${common[@]}" method=lora,head_only || fail "$failed"
+    $PYTHON -m lora_bench "${common[@]}" task=sst2 method=full || fail "$failed"
     wait $other || fail "$failed"
+    trap - EXIT
     say ""
     $PYTHON -m lora_bench.report --runs outputs/quickstart || fail "the report failed"
     say "What to look for: LoRA, whose adapter has under one percent of the encoder's parameters, is far above the"

@@ -18,6 +18,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from lora_bench.program import program
 from lora_bench.training.memory import PeakMemory
 
 from .machine import describe
@@ -29,20 +30,24 @@ from .workload import DECILES, Workload
 SIZES = (1, 2, 4, 8, 16)
 
 
+@program
 def main(words: Sequence[str] | None = None) -> None:
     """Measure what is missing, then write table and picture."""
     options = _options(words)
     log = Measurements(options.out / "group.jsonl")
-    works = workloads(options)
+    works, machine = workloads(options), describe(options.device)
+    for work in works:
+        work.check()
     for round_ in range(options.rounds):
         for work in works:
             for size in options.sizes:
                 identity = {"workload": shared_facts(work), "size": size, "round": round_}
+                identity |= {"machine": machine}
                 if not log.has(identity):
                     order = {"workload": dataclasses.asdict(work), "size": size}
                     log.add(identity | in_own_process("benchmarks.group", order))
     chosen = [shared_facts(work) for work in works]
-    shown = [one for one in log.all if one["workload"] in chosen]
+    shown = [one for one in log.of(machine) if one["workload"] in chosen]
     (options.out / "group.md").write_text(report(shown))
     picture(shown, options.out / "group.svg")
     print(report(shown))
@@ -93,8 +98,7 @@ def worker(order: str) -> None:
     tokens = int(work.encoded.lengths.sum())
     with PeakMemory(work.device) as peak:
         seconds = grouped(dataclasses.replace(work, group=given["size"]))
-    facts = {"seconds": seconds, "tokens": tokens, "peak_memory_bytes": peak.bytes}
-    print(json.dumps(facts | {"machine": describe(work.device)}))
+    print(json.dumps({"seconds": seconds, "tokens": tokens, "peak_memory_bytes": peak.bytes}))
 
 
 def table(measured: list[dict[str, Any]]) -> pd.DataFrame:

@@ -28,6 +28,10 @@ class Measurements:
         """Whether a measurement has these entries."""
         return any(identity.items() <= one.items() for one in self.all)
 
+    def of(self, machine: str) -> list[dict[str, Any]]:
+        """The measurements of one machine: those of two are not comparable."""
+        return [one for one in self.all if one["machine"] == machine]
+
     def add(self, measured: dict[str, Any]) -> None:
         """Append a measurement to the file."""
         self.all.append(measured)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
+from lora_bench.program import program
 from lora_bench.training.fit import Loop
 from lora_bench.training.memory import keep_freed_memory
 from lora_bench.training.trainee import Trainee
@@ -35,6 +36,7 @@ KINDS = {
 }
 
 
+@program
 def main(words: Sequence[str] | None = None) -> None:
     """Profile a few steps and print a table of kinds, and one of the slowest operators."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
@@ -49,10 +51,11 @@ def main(words: Sequence[str] | None = None) -> None:
         task=options.task,
         precision=options.precision,
         method=options.method,
-        rows=2 * options.steps * options.batch_size,
+        rows=(2 * _half(options.steps) + options.steps) * options.batch_size,
         batch_size=options.batch_size,
         folder=options.folder,
     )
+    work.check()
     wall, events = measure(work, options.steps)
     print(table(wall, events))
 
@@ -62,19 +65,25 @@ def measure(work: Workload, steps: int) -> tuple[float, Any]:
     keep_freed_memory()
     loop = Loop([Trainee(work.spec, work.task_object, work.encoded)])
     loop.start_epoch()
-    for _ in range(steps // 2):
+    half = _half(steps)
+    for _ in range(half):
         loop.step()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        for _ in range(steps // 2):
+        for _ in range(half):
             loop.step()
     started = time.perf_counter()
     for _ in range(steps):
         loop.step()
     wall = 1000 * (time.perf_counter() - started) / steps
     return wall, [
-        (event.key, event.self_cpu_time_total / 1000 / (steps // 2), event.count // (steps // 2))
+        (event.key, event.self_cpu_time_total / 1000 / half, event.count // half)
         for event in profiler.key_averages()
     ]
+
+
+def _half(steps: int) -> int:
+    """Steps of the warm-up, and steps with the profiler."""
+    return -(-steps // 2)
 
 
 def table(wall: float, events: list[tuple[str, float, int]]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from lora_bench.program import program
 from lora_bench.report.readme import README, with_block
 
 from .machine import describe
@@ -23,23 +24,30 @@ from .systems import needed_flop, product_rate, systems
 from .workload import DECILES, GROUP, SPAN, Workload, grouped_name
 
 RATE = "matrix products"  # the name under which the machine's own rate is measured
+COMMON = ("model", "rank", "batch_size", "device", "group")  # what the workloads of a table share
 
 
+@program
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure what is missing, then write the table."""
+    """Measure what is missing, then write the table, with earlier measurements that fit it."""
     options = _options(words)
     log = Measurements(options.out / "speed.jsonl")
-    for work in workloads(options):
+    works, machine = workloads(options), describe(options.device)
+    for work in works:
+        work.check()
         for round_ in range(options.rounds):
             for system in [RATE, *systems(work)]:
                 identity = {"workload": facts(work), "system": system, "round": round_}
+                identity |= {"machine": machine}
                 if not log.has(identity):
                     order = {"system": system, "workload": dataclasses.asdict(work)}
                     log.add(identity | in_own_process("benchmarks.speed", order))
-    (options.out / "speed.md").write_text(report(log.all))
-    print(report(log.all))
+    common = {name: facts(works[0])[name] for name in COMMON}
+    shown = [one for one in log.of(machine) if common.items() <= one["workload"].items()]
+    (options.out / "speed.md").write_text(report(shown))
+    print(report(shown))
     if options.readme:
-        README.write_text(with_block(README, "speed", headline(log.all)))
+        README.write_text(with_block(README, "speed", headline(shown)))
 
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
@@ -67,7 +75,7 @@ def workloads(options: argparse.Namespace) -> list[Workload]:
             task=task,
             precision=precision,
             method=options.method,
-            rows=options.rows // 4 if task in SPAN else options.rows,
+            rows=-(-options.rows // 4) if task in SPAN else options.rows,
             batch_size=options.batch_size,
             folder=options.squad if task in SPAN else options.glue,
             model=options.model,
@@ -91,7 +99,7 @@ def worker(order: str) -> None:
     given = json.loads(order)
     work = Workload(**given["workload"])
     if given["system"] == RATE:
-        print(json.dumps({"flop_per_second": product_rate(work), "machine": describe(work.device)}))
+        print(json.dumps({"flop_per_second": product_rate(work)}))
         return
     tokens = int(work.encoded.lengths.sum())
     seconds = systems(work)[given["system"]](work)
@@ -101,11 +109,11 @@ def worker(order: str) -> None:
 
 def report(measured: list[dict[str, Any]]) -> str:
     """The measurements as a Markdown table, with the machine's description."""
-    machines = sorted({one["machine"] for one in measured if "machine" in one})
-    blocks = [f"Measured by `python -m benchmarks.speed` on: {'; '.join(machines)}.", EXPLANATION]
+    machine = measured[0]["machine"]
+    blocks = [f"Measured by `python -m benchmarks.speed` on: {machine}.", EXPLANATION]
     frame = pd.DataFrame([one | one["workload"] for one in measured])
-    kinds = ["method", "rank", "precision", "model", "batch_size", "device"]
-    for (method, rank, precision, model, size, _), part in frame.groupby(kinds, sort=False):
+    kinds = ["method", "rank", "precision", "model", "batch_size"]
+    for (method, rank, precision, model, size), part in frame.groupby(kinds, sort=False):
         rows = [row for cell in _cells(part) for row in _rows(cell)]
         name = method if method == "full" else f"{method} r={rank}"
         blocks.append(f"## {name}, {precision}, {model}, batch size {size}")

@@ -19,6 +19,7 @@ import pandas as pd
 from lora_bench.compose import compose
 from lora_bench.errors import counted
 from lora_bench.model.source import locate
+from lora_bench.program import program
 
 from .machine import describe
 from .measurements import Measurements, markdown, positive, spread
@@ -29,11 +30,12 @@ SIZE = ("rows", "validation_rows", "seeds", "epochs")  # what the systems of one
 OURS = "lora-bench, groups in two processes"
 
 
+@program
 def main(words: Sequence[str] | None = None) -> None:
     """Time each system once a round, in turn, and write the table."""
     options = _options(words)
     log = Measurements(options.out / "sweep.jsonl")
-    size = {name: getattr(options, name) for name in SIZE}
+    size = {name: getattr(options, name) for name in SIZE} | {"machine": describe()}
     for round_ in range(options.rounds):
         for name, system in SYSTEMS.items():
             identity = {"system": name, "round": round_, **size}
@@ -147,7 +149,7 @@ def report(done: list[dict[str, float]]) -> str:
     first = done[0]
     runs, epochs = len(RANKS) * int(first["seeds"]), counted(int(first["epochs"]), "epoch")
     head = (
-        f"Measured by `python -m benchmarks.sweep` on: {describe()}.\n\n"
+        f"Measured by `python -m benchmarks.sweep` on: {first['machine']}.\n\n"
         f"{runs} runs on SST-2 ({first['rows']} rows, {epochs}, batch size {BATCH_SIZE}, MiniLM), "
         "from the command to the table.\n*Speed-up* is the time of the "
         "system over ours in the same round; range in brackets."

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_bench.compose import compose
+from lora_bench.model.build import check_device
 from lora_bench.model.source import locate
 from lora_bench.spec import Spec
 from lora_bench.tasks import Task, make_task
@@ -84,6 +85,17 @@ class Workload:
         if self.folder is None:
             return generated(self.task, self.rows)
         return first_examples(Prepared(self.spec).encoded["train"], self.rows)
+
+    def check(self) -> None:
+        """Refuse settings, a folder or a model before anything is measured.
+
+        Raises:
+            UserError: names the setting.
+        """
+        check_device(self.device)
+        locate(self.spec.model)
+        if self.folder is not None:
+            Prepared(self.spec)
 
     @property
     def model_folder(self) -> Path:

@@ -20,7 +20,16 @@ from .data import check_source
 from .errors import SpecError, UserError, one_line
 from .methods import check_method
 from .model.source import check_model, source_name
-from .overrides import check_number, expected, groups, in_dict, parsed, path_of, setting_paths
+from .overrides import (
+    check_number,
+    expected,
+    groups,
+    in_dict,
+    parsed,
+    path_of,
+    setting_paths,
+    without_replaced,
+)
 from .presets import CONF
 from .search_path import check_searchpath
 from .spec import Spec, is_within, typed
@@ -50,7 +59,8 @@ def compose(overrides: list[str]) -> Spec:
     """The validated Spec of one run.
 
     Args:
-        overrides: words of Hydra's grammar, as in ``task=cola`` or ``train.lr=1e-3``.
+        overrides: words of Hydra's grammar, as in ``task=cola`` or ``train.lr=1e-3``; of those
+            that name one setting or group, the last counts.
 
     Raises:
         UserError: one line that names the setting and what is allowed.
@@ -66,6 +76,7 @@ class Composer:
 
     def compose(self, overrides: list[str]) -> Spec:
         """As :func:`compose`."""
+        overrides = without_replaced(overrides)
         for word in overrides:
             if parsed(word).key_or_group == "sweep":  # Hydra would add it, and nothing read it
                 raise UserError(f"{word}: stands for many runs; write the settings of one")
@@ -85,12 +96,25 @@ class Composer:
             line = " ".join(overrides)
             raise UserError(f"{line}: cannot be composed: {hydra_reason(error)}") from None
 
-    def _config(self, overrides: list[str]) -> DictConfig:
+    def takes_tuned_rate(self, overrides: list[str]) -> bool:
+        """Whether neither the words of a command line nor their presets set the learning rate."""
+        presets, values = self._divided(overrides)
+        open_rate = OmegaConf.is_missing(self._composed(presets).train, "lr")
+        return open_rate and TUNED_SETTING not in map(path_of, values)
+
+    def _divided(self, overrides: list[str]) -> tuple[tuple[str, ...], list[str]]:
+        """The words for Hydra, and those that set one value after it."""
         values = [word for word in overrides if _is_value(word, overrides)]
-        presets = tuple(word for word in overrides if word not in values)
+        return tuple(word for word in overrides if word not in values), values
+
+    def _composed(self, presets: tuple[str, ...]) -> DictConfig:
         if presets not in self._presets:
             self._presets[presets] = _by_hydra(presets)
-        config = copy.deepcopy(self._presets[presets])
+        return self._presets[presets]
+
+    def _config(self, overrides: list[str]) -> DictConfig:
+        presets, values = self._divided(overrides)
+        config = copy.deepcopy(self._composed(presets))
         try:
             for word in map(parsed, values):  # as Hydra does, after the presets
                 OmegaConf.update(config, word.key_or_group, word.value(), merge=True)
@@ -100,10 +124,10 @@ class Composer:
 
 
 def _is_value(word: str, overrides: Sequence[str]) -> bool:
-    """Whether a word sets one setting, and no other word sets the whole section around it."""
+    """Whether a word sets one setting, and no other word sets a section around it."""
     path = path_of(word)
-    section = path.partition(".")[0]
-    whole = section != path and section not in groups() and section in map(path_of, overrides)
+    sections = (other for other in map(path_of, overrides) if other not in groups())
+    whole = any(path != section and is_within(path, section) for section in sections)
     return word.startswith(path) and path in setting_paths() and not in_dict(path) and not whole
 
 
@@ -181,6 +205,9 @@ def completed(overrides: list[str]) -> list[str]:
 def plan(overrides: list[str], *, sweep: bool) -> list[tuple[list[str], Spec]]:
     """The words and the validated Spec of every run that a command line asks for.
 
+    Of words that name one setting or group, the last counts. A learning rate that comes from
+    ``conf/tuned/`` is added to the words.
+
     Args:
         overrides: words of Hydra's grammar.
         sweep: whether comma-separated values stand for one run each (``-m``).
@@ -188,17 +215,21 @@ def plan(overrides: list[str], *, sweep: bool) -> list[tuple[list[str], Spec]]:
     Raises:
         UserError: one line that names the setting and what is allowed.
     """
-    if not sweep:
-        return [(overrides, compose(overrides))]
-    words = [parsed(word) for word in overrides]
-    check_number(words)
-    try:
-        choices = {word.get_key_element(): _alternatives(word) for word in words}  # the last wins
-        jobs = [list(job) for job in itertools.product(*choices.values())]
-    except HydraException as error:
-        raise UserError(hydra_reason(error)) from None
-    composer = Composer()
-    return [(job, composer.compose(job)) for job in jobs]
+    jobs, composer = [without_replaced(overrides)], Composer()
+    if sweep:
+        words = [parsed(word) for word in jobs[0]]
+        check_number(words)
+        try:
+            jobs = [list(job) for job in itertools.product(*map(_alternatives, words))]
+        except HydraException as error:
+            raise UserError(hydra_reason(error)) from None
+    planned = []
+    for job in jobs:
+        spec = composer.compose(job)
+        if composer.takes_tuned_rate(job):  # which may be tuned again: the words name this run
+            job = [*job, f"{TUNED_SETTING}={spec.train.lr!r}"]
+        planned.append((job, spec))
+    return planned
 
 
 def _alternatives(override: Override) -> list[str]:
@@ -212,7 +243,8 @@ def _alternatives(override: Override) -> list[str]:
 
 def hydra_reason(error: Exception) -> str:
     """Hydra's message and its cause, with the setting, without search path and type names."""
-    text = " ".join(map(one_line, filter(None, (error, error.__cause__))))
+    lines = map(one_line, filter(None, (error, error.__cause__)))
+    text = " ".join(dict.fromkeys(lines))
     setting = re.search(r" full_key: (\S+)", text)
     for more in (" Config search path:", " full_key:", " See https:"):
         text = text.split(more)[0]

@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             except BaseException:
                 os.replace(old, folder)
                 raise
-            shutil.rmtree(old)
+            _remove(old)
         else:
             os.replace(part, folder)
     except BaseException as error:
@@ -113,19 +113,25 @@ def remove_parts(folder: Path) -> None:
         whole = part.with_name(name[1:].removesuffix(f".{OLD}"))
         if name.endswith(f".{OLD}") and not whole.exists():
             os.replace(part, whole)
-        elif part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
         else:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                _remove(part)
 
 
 def _part_of(path: Path, role: str = NEW) -> Path:
     """The temporary name under which this process writes ``path``, free to use."""
     remove_parts(path.parent)
     part = path.with_name(f".{path.name}.{role}@{host_name()}-{os.getpid()}{PART}")
-    if part.is_dir():
-        shutil.rmtree(part)
+    _remove(part)
     return part
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder with its content, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:

@@ -9,6 +9,7 @@ import difflib
 import math
 import re
 import shlex
+import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -44,6 +45,8 @@ KINDS: dict[Any, str] = {
     list[str]: "a list, as in [a,b]",
     types.NoneType: "null",
 }
+# Folders of conf/ that are no groups for a command line: the recipe chooses those of recipe_for_.
+NOT_CHOSEN = ("hydra", "sweep", "tuned", "recipe_for_")
 # Words that would make Hydra execute runs other than those that were checked.
 REFUSED = {
     "hydra.mode": "-m asks for a sweep",
@@ -84,8 +87,7 @@ def checked(
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
-        reason = one_line(error).partition(" See https:")[0]
-        raise UserError(f"{word}: must be setting=value or group=name ({reason})") from None
+        raise UserError(f"{word}: {_grammar(word, error)}") from None
     key = override.key_or_group
     if key.startswith(("hydra.", "hydra/")) or key == "hydra":
         _check_hydra(word, override, searching)
@@ -96,6 +98,16 @@ def checked(
     if nested or (isinstance(value, Glob | IntervalSweep) and not searching):
         raise UserError(f"{word}: must list its values, as in 1,2,3 or range(1,4)")
     return override
+
+
+def _grammar(word: str, error: Exception) -> str:
+    """Why a word is not of Hydra's grammar."""
+    reason = one_line(error).partition(" See https:")[0]
+    key, given, value = word.partition("=")
+    if given and "token recognition" in reason:
+        quoted = shlex.quote(f'{key}="{value}"')
+        return f"a value with special characters needs quotes: {quoted} ({reason})"
+    return f"must be setting=value or group=name ({reason})"
 
 
 def check_number(overrides: list[Override]) -> None:
@@ -110,9 +122,9 @@ def check_number(overrides: list[Override]) -> None:
 
 
 def groups() -> list[str]:
-    """Names of the preset groups, except those of Hydra, of sweeps and of tuned rates."""
+    """Names of the preset groups that a user chooses from."""
     found = [path.name for path in sorted(CONF.iterdir()) if path.is_dir()]
-    return [name for name in found if name not in ("hydra", "sweep", "tuned")]
+    return [name for name in found if not name.startswith(NOT_CHOSEN)]
 
 
 def is_setting(path: str) -> bool:
@@ -141,11 +153,13 @@ def path_of(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
 
-def replaced(words: Sequence[str]) -> list[str]:
-    """A line for each word that a later one replaces."""
-    last = {path_of(word): word for word in words}
-    repeated = [word for word in words if last[path_of(word)] != word]
-    return [f"{word}: is replaced by {last[path_of(word)]}" for word in repeated]
+def without_replaced(words: Sequence[str]) -> list[str]:
+    """The words without those that a later one replaces, each of which is reported in a line."""
+    last = {path_of(word): i for i, word in enumerate(words)}
+    for i, word in enumerate(words):
+        if last[path_of(word)] != i and word != words[last[path_of(word)]]:
+            print(f"{word}: is replaced by {words[last[path_of(word)]]}", file=sys.stderr)
+    return [word for i, word in enumerate(words) if last[path_of(word)] == i]
 
 
 def is_search(words: Sequence[str]) -> bool:
@@ -163,7 +177,7 @@ def command_of(words: Sequence[str], program: str = "lora_bench") -> str:
     portable = [
         word
         for word in words
-        if word.split("=")[0] not in NOT_RECORDED and not word.lstrip("+").startswith(launching)
+        if path_of(word) not in NOT_RECORDED and not word.lstrip("+").startswith(launching)
     ]
     quoted = (shlex.quote(word) if SHELL.search(word) else word for word in portable)
     return " ".join([f"python -m {program}", *quoted])
@@ -215,6 +229,8 @@ def _check_hydra(word: str, override: Override, searching: bool) -> None:
     for name, reason in REFUSED.items():
         if is_within(key, name) and not (searching and name == SWEEPER):
             raise UserError(f"{word}: {reason}")
+        if is_within(name, key):  # a whole section, which may hold it
+            raise UserError(f"{word}: must be one of Hydra's own settings, as in hydra.verbose")
     if override.is_add() or override.is_force_add() or override.is_delete():
         raise UserError(f"{word}: must be one of Hydra's own settings, without + and ~")
 

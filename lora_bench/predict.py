@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import argcomplete
 
 from . import record as records
+from .compose import validate
 from .data import DataError, load_split, source_of
 from .errors import SpecError, UserError, counted
 from .files import expanded
@@ -38,7 +39,11 @@ EVERY_FILE = (
 
 
 def write_submission(
-    folder: Path, out: Path, root: str | None = None, epoch: str = "last"
+    folder: Path,
+    out: Path,
+    root: str | None = None,
+    epoch: str = "last",
+    device: str | None = None,
 ) -> list[Path]:
     """Predict every test split of a run's task that its data has.
 
@@ -47,6 +52,7 @@ def write_submission(
         out: folder for the TSV files, one for each split.
         root: folder of the official files now (data=local); None: as for the run.
         epoch: epoch of the adapter to use, ``last`` or ``best``.
+        device: ``cpu`` or ``cuda``; None: that of the run.
 
     Returns:
         The files.
@@ -57,13 +63,16 @@ def write_submission(
     """
     from .checkpoint import EPOCHS, load_adapter
     from .methods import get_method
-    from .model.build import build
+    from .model.build import build, check_device
     from .model.encoder import load_tokenizer
     from .model.group import Group
     from .model.streams import Streams
     from .training.evaluation import predict
 
     record, spec, files = _read_run(folder, root)
+    spec.device = device or spec.device
+    spec.check()
+    check_device(spec.device)
     adapter = folder / EPOCHS[epoch]
     if not adapter.is_dir():
         raise UserError(
@@ -103,16 +112,12 @@ def _read_run(folder: Path, root: str | None) -> tuple[records.Record, Spec, dic
     """Record and settings of a run, and the file of each test split that its data has.
 
     Raises:
-        UserError: there is no finished run, its record names a file in another folder, its data
-            comes from no folder although ``root`` is given or from one that does not exist, or it
-            has no test split.
+        UserError: there is no finished run, its record has a wrong setting or names a file in
+            another folder, its data comes from no folder although ``root`` is given or from one
+            that does not exist, or it has no test split.
     """
     record = records.read_finished(folder)
     spec = records.spec_of(record)
-    try:
-        check_submission(spec.task)
-    except SpecError as error:
-        raise UserError(f"{folder / records.FILE}: {error}") from None
     source, files = source_of(spec.data), spec.task.submission
     if root is not None:
         if "root" not in source.READS:
@@ -125,6 +130,11 @@ def _read_run(folder: Path, root: str | None) -> tuple[records.Record, Spec, dic
     found = {s: name for s, name in files.items() if source.has(spec.task, spec.data, s)}
     if not found:
         raise DataError(f"{folder}: data={spec.data.source} has no test split of {spec.task.name}")
+    try:
+        validate(spec)
+        check_submission(spec.task)
+    except SpecError as error:
+        raise UserError(f"{folder / records.FILE}: {error}") from None
     return record, spec, found
 
 
@@ -199,13 +209,16 @@ def main(arguments: list[str] | None = None) -> None:
         default="last",
         help="adapter to use: of the last or of the best epoch (default: %(default)s)",
     )
+    parser.add_argument(
+        "--device", help="cpu, cuda or cuda:<number>, if not the device that the run used"
+    )
     argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
     check_clashes(args.runs, args.data_root)
     check_folder(f"--out {args.out}", args.out)
     written = []
     for folder in args.runs:
-        for path in write_submission(folder, args.out, args.data_root, args.epoch):
+        for path in write_submission(folder, args.out, args.data_root, args.epoch, args.device):
             print(path)
             written.append(path)
     path, missing = write_zip(args.out, written)

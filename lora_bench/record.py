@@ -21,6 +21,9 @@ FILE = "record.json"
 TAIL = f'"format": {FORMAT}\n}}\n'.encode()  # end of a file that ``write`` wrote
 
 
+DIVERGED = "training diverged: "  # start of the error of a run whose loss or scores are not finite
+
+
 class RecordError(UserError):
     """A record that this version cannot read: the message names the file and the reason."""
 

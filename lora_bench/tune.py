@@ -13,11 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import tuned
 from .checkpoint import init_cell
-from .compose import check_same, compose, plan
+from .compose import Composer, check_same, compose, plan
 from .errors import SpecError, UserError, counted
-from .overrides import command_of, path_of, replaced
+from .overrides import command_of, path_of, without_replaced
 from .program import program
-from .record import Record, write_whole
+from .record import DIVERGED, Record, write_whole
 from .spec import Spec, settings
 from .sweep.plan import Sweep
 from .sweep.session import Session, check_folders, interruptible
@@ -35,8 +35,8 @@ Arguments are the settings of a sweep, without presets of +sweep, and those of t
 %s
 The rates are trained first, then two more around the best one. The best rate has the highest first
 metric after the last epoch, averaged over the seeds, on rows held out of the training data; a rate
-at which a run fails is never chosen. Run the command again to complete what is missing, or run it
-in several shells at once to divide the work."""
+at which a run diverges is never chosen, and any other failure ends the search. Run the command
+again to complete what is missing, or run it in several shells at once to divide the work."""
 
 # Settings that the search controls, and the option to use instead.
 CONTROLLED = {
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_whole(path, content(system, search, command))
             print(f"{path}\n{table(system)}\n")
     if lost:
-        raise UserError(f"{', '.join(lost)}: runs failed at every rate of {search.rates}")
+        raise UserError(f"{', '.join(lost)}: runs diverged at every rate of {search.rates}")
 
 
 def split(words: Sequence[str]) -> tuple[Search, list[str]]:
@@ -163,8 +163,7 @@ def split(words: Sequence[str]) -> tuple[Search, list[str]]:
     Raises:
         UserError: names the word and what is allowed.
     """
-    for line in replaced(words):
-        print(line, file=sys.stderr)
+    words = without_replaced(words)
     own = [word.removeprefix(PREFIX) for word in words if word.startswith(PREFIX)]
     given = [word for word in words if not word.startswith(PREFIX)]
     for word in given:
@@ -208,12 +207,14 @@ def systems_of(words: Sequence[str], search: Search) -> list[System]:
     """The distinct systems that a command line names.
 
     Raises:
-        UserError: see ``compose.plan`` and ``System``; or two systems would have the same rate.
+        UserError: see ``compose.plan`` and ``System``; two systems would have the same rate; or no
+            run would read it.
         SpecError: a setting that a search with fewer epochs cannot have.
     """
-    fixed = [f"data.tuning_rows={search.rows}"]
+    fixed = [f"data.tuning_rows={search.rows}", f"{SETTING}=1"]
     found: dict[str, System] = {}
-    for own, spec in plan([*words, *fixed, f"{SETTING}=1"], sweep=True):
+    composer = Composer()
+    for own, spec in plan([*words, *fixed], sweep=True):
         kept = [word for word in own if path_of(word) != SETTING]
         system = System(kept, spec)
         first = found.setdefault(system.name, system)
@@ -223,6 +224,9 @@ def systems_of(words: Sequence[str], search: Search) -> list[System]:
             raise SpecError("train.patience", spec.train.patience, allowed)
         if search.halving and len(search.rungs(spec.train.epochs)) == 1:
             raise UserError("tune.halving=true: has no effect with train.epochs=1")
+        if not composer.takes_tuned_rate(kept):
+            reason = "so no run would read a tuned rate; write recipe=tuned"
+            raise UserError(f"{SETTING}: the presets of this command set it, {reason}")
     return list(found.values())
 
 
@@ -263,6 +267,8 @@ def _try(
 ) -> None:
     """Execute the runs of some rates for each system, and store the scores.
 
+    A run that diverges has a score of None.
+
     Args:
         wanted: systems, each with its rates and its number of epochs.
         seeds: seeds of each rate.
@@ -270,7 +276,7 @@ def _try(
         stage: command line of the search and name of the stage, for the plan.
 
     Raises:
-        UserError: a run left no record, so nothing is known about its rate.
+        UserError: a run left no record or failed otherwise, so nothing is known about its rate.
     """
     trials: list[tuple[System, float, int, list[Run]]] = []
     for system, rates, epochs in wanted:
@@ -286,10 +292,16 @@ def _try(
     print(f"search: {sweep.progress()}", file=sys.stderr)
     session = Session(sweep, cache, multirun=True)
     session.run()
-    if session.lost:
-        reasons = "; ".join(dict.fromkeys(session.lost.values()))
-        lost = counted(len(session.lost), "run")
-        raise UserError(f"{lost} left no record ({reasons}); run the same command again")
+    broken = {
+        key: record.error or ""
+        for key, record in sweep.failed.items()
+        if not (record.error or "").startswith(DIVERGED)
+    }
+    for found, how in ((session.lost, "left no record"), (broken, "failed")):
+        if found:
+            reasons = "; ".join(dict.fromkeys(found.values()))
+            what = f"{counted(len(found), 'run')} {how} ({reasons})"
+            raise UserError(f"{what}; nothing was written; run the same command again")
     for system, lr, epochs, own in trials:
         ends = [sweep.done.get(run.key) or sweep.failed.get(run.key) for run in own]
         system.trials.append(Trial(lr, epochs, tuple(map(_score, ends))))
@@ -297,7 +309,7 @@ def _try(
 
 
 def _score(record: Record | None) -> float | None:
-    """The first metric after the last epoch; None if the run failed."""
+    """The first metric after the last epoch; None if the run diverged."""
     if record is None or record.status != "ok" or record.last is None:
         return None
     return next(iter(record.last["scores"].values()))

@@ -53,12 +53,14 @@ def test_a_speed_up_is_of_two_measurements_of_one_round():
 
 
 @pytest.mark.parametrize("program", [speed, group])
-def test_a_wrong_word_gives_a_one_line_error(program, capsys):
+def test_a_wrong_word_gives_a_one_line_error(program, capsys, tmp_path):
     for words in (["--rows", "0"], ["--rounds", "1.5"], ["--tasks", "nosuch"]):
         with pytest.raises(SystemExit, match="2"):
             program.main(words)
         error = capsys.readouterr().err
         assert words[0] in error and words[1] in error
+    with pytest.raises(SystemExit, match="error: data.root=/nowhere: "):
+        program.main(["--glue", "/nowhere", "--out", str(tmp_path)])
 
 
 def test_generated_rows_have_the_lengths_of_the_real_ones():
@@ -91,13 +93,17 @@ def test_the_gain_of_a_group_is_of_two_measurements_of_one_round(tmp_path):
 
 
 def test_a_table_of_groups_holds_one_workload_of_each_task(tmp_path, monkeypatch, capsys):
-    fake = {"tokens": 100, "peak_memory_bytes": 2**30, "machine": "m"}
+    fake = {"tokens": 100, "peak_memory_bytes": 2**30}
     monkeypatch.setattr(group, "in_own_process", lambda *_: fake | {"seconds": next(seconds)})
     words = ["--tasks", "sst2", "--sizes", "1", "--rounds", "1", "--out", str(tmp_path)]
     seconds = iter([1.0, 4.0])
     group.main([*words, "--rank", "8"])
     group.main([*words, "--rank", "16"])
     assert "| 25 [25, 25] " in (tmp_path / "group.md").read_text()  # not 62.5, the mean of both
+    monkeypatch.setattr(group, "describe", lambda _: "another machine")
+    seconds = iter([10.0])
+    group.main([*words, "--rank", "8"])  # is measured there too
+    assert "| 10 [10, 10] " in (tmp_path / "group.md").read_text()
 
 
 def test_workloads_that_differ_in_any_fact_have_rows_of_their_own():

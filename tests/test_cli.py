@@ -169,6 +169,7 @@ def test_a_recorded_command_is_one_that_a_shell_reads(tmp_path):
     command = command_of(words)
     assert shlex.split(command) == ["python", "-m", "lora_bench", *words]
     assert " method.targets=[query,value] " in command
+    assert command_of([*words, "out_dir=x", "++cache_dir=y", "++group=2"]) == command
 
 
 def test_a_folder_of_presets_may_have_a_quote_in_its_name(tmp_path):

@@ -47,6 +47,10 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         (unfinished / "third").write_text("half")
         raise KeyError
     assert os.listdir(folder) == ["second"] and os.listdir(tmp_path) == ["folder"]
+    (tmp_path / "file").write_text("in its place")
+    with whole_folder(tmp_path / "file") as unfinished:
+        (unfinished / "content").touch()
+    assert os.listdir(tmp_path / "file") == ["content"] and len(os.listdir(tmp_path)) == 2
 
 
 def test_what_a_killed_process_left_is_removed_and_that_of_others_is_not(tmp_path, dead):

@@ -14,7 +14,7 @@ from lora_bench.training.compatible import shared_settings
 from lora_bench.training.evaluation import Evaluation, outputs_of, score
 from lora_bench.training.fit import Loop, Scoring, fit
 from lora_bench.training.prepared import Prepared
-from lora_bench.training.trainee import NonFiniteLoss, Trainee
+from lora_bench.training.trainee import Diverged, Trainee
 
 from .helpers import every, mostly_slow, random_batch, yes_data
 
@@ -170,7 +170,7 @@ def test_a_member_that_diverges_fails_alone(tiny_spec):
     nn.init.constant_(group[0].model.head.out_proj.bias, float("inf"))
     fit(group, scoring)
     assert list(scoring.failures) == group[:1]
-    assert isinstance(scoring.failures[group[0]], NonFiniteLoss)
+    assert isinstance(scoring.failures[group[0]], Diverged)
     without = trainees(specs[1:])
     fit(without)
     for member, other in zip(group[1:], without, strict=True):

@@ -86,6 +86,32 @@ def test_a_record_of_the_first_format_predicts(tiny_spec, tmp_path):
         write_submission(folder, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("eval_batch_size", 0, "record.json: eval_batch_size=0: must be 1 or more"),
+        ("precision", "fp64", "record.json: precision=fp64: must be one of"),
+    ],
+)
+def test_a_wrong_setting_in_a_record_is_named(name, value, message, tiny_spec, tmp_path):
+    folder = folder_of(finished(tiny_spec, tmp_path, "rte"))
+    path = folder / "record.json"
+    content = json.loads(path.read_text())
+    content["spec"][name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        write_submission(folder, tmp_path / "out")
+
+
+def test_a_run_of_another_device_predicts_on_this_one(tiny_spec, tmp_path):
+    folder = folder_of(finished(tiny_spec, tmp_path, "rte"))
+    path = folder / "record.json"
+    path.write_text(path.read_text().replace('"device": "cpu"', '"device": "cuda:77"'))
+    with pytest.raises(UserError, match="device=cuda:77: there is no such CUDA device here"):
+        write_submission(folder, tmp_path / "out")
+    assert write_submission(folder, tmp_path / "out", device="cpu")
+
+
 def test_two_runs_of_a_task_are_refused_and_old_files_stay_out_of_the_zip(
     tiny_spec, tmp_path, capsys
 ):

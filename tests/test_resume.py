@@ -360,12 +360,18 @@ def test_a_run_that_continues_alone_has_shares_of_its_group_in_its_costs(tiny_sp
     assert outcome.record.group["size"] == 2 and outcome.record.peak_memory_bytes is None
 
 
-def test_a_checkpoint_of_another_version_is_reported(tiny_spec, capsys):
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda state: state.update(format=0), "comes from another run or version"),
+        (lambda state: state.pop("counts"), "lacks counts"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used_is_reported(change, reason, tiny_spec, capsys):
     spec = tiny_spec("train.epochs=1")
-    change_checkpoint(spec, lambda state: state.update(format=0))
+    change_checkpoint(spec, change)
     assert execute([prepare(spec)])[0].record.status == "ok"
-    said = capsys.readouterr().err
-    assert "checkpoint.pt: comes from another run or version; the run starts over" in said
+    assert f"checkpoint.pt: {reason}; the run starts over" in capsys.readouterr().err
 
 
 def test_the_best_adapter_is_that_of_the_checkpoint_not_of_an_epoch_that_was_lost(tiny_spec):

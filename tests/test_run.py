@@ -288,7 +288,7 @@ def test_a_member_of_a_group_ends_as_its_single_run_and_fails_alone(tiny_spec):
     run(grouped[3])
     outcomes = execute([prepare(spec) for spec in grouped])
     assert [outcome.error is None for outcome in outcomes] == [True, True, False, True]
-    assert "NonFiniteLoss" in type(outcomes[2].error).__name__
+    assert "Diverged" in type(outcomes[2].error).__name__
     written = folder_of(grouped[2])
     assert record.read(written).status == "failed" and (written / "traceback.txt").is_file()
     for alone, together, outcome in zip(single, grouped, outcomes, strict=True):

@@ -12,7 +12,7 @@ import pytest
 
 from lora_bench.compose import completed, compose, from_config, plan, validate
 from lora_bench.errors import SpecError, UserError
-from lora_bench.overrides import in_dict, replaced, setting_paths
+from lora_bench.overrides import in_dict, setting_paths, without_replaced
 from lora_bench.presets import CONF
 from lora_bench.spec import Spec, settings
 from lora_bench.sweep.plan import expand
@@ -441,6 +441,45 @@ def test_what_a_frozen_encoder_does_not_use_is_refused(word):
     assert compose(["method=head_only", "method.biases=all", word])
 
 
-def test_a_word_that_a_later_one_replaces_is_named():
-    assert replaced(["seed=0,1", "task=rte", "+seed=2"]) == ["seed=0,1: is replaced by +seed=2"]
-    assert replaced(["seed=1", "data.seed=1", "task=rte"]) == []
+def test_a_word_that_a_later_one_replaces_is_named(capsys):
+    assert without_replaced(["seed=0,1", "task=rte", "+seed=2"]) == ["task=rte", "+seed=2"]
+    assert capsys.readouterr().err == "seed=0,1: is replaced by +seed=2\n"
+    assert without_replaced(["seed=1", "data.seed=1", "seed=1"]) == ["data.seed=1", "seed=1"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("first", ["train.lr=2e-3", "++train.lr=2e-3", "train={lr:2e-3}"])
+@pytest.mark.parametrize("last", ["train.lr=1e-3", "++train.lr=1e-3", "train={lr:1e-3}"])
+def test_the_last_word_counts_however_it_is_written(first, last):
+    assert compose([first, last]).train.lr == 1e-3
+    words = [first, last.replace("1e-3", "1e-3,3e-3")] if "{" not in last else [first, last]
+    assert {spec.train.lr for _, spec in plan(words, sweep=True)} <= {1e-3, 3e-3}
+
+
+def test_a_whole_section_and_its_entry_count_in_their_order():
+    section, entry = "task.local={folder:x}", "task.local.folder=y"
+    assert compose([entry, section]).task.local.folder == "x"
+    assert compose([section, entry]).task.local.folder == "y"
+
+
+def test_the_words_of_a_run_name_a_rate_that_was_tuned():
+    words = ["recipe=tuned", "task=sst2", "data=local", "data.root=.", "data.train_rows=1000"]
+    ((found, spec),) = plan(words, sweep=False)
+    assert found == [*words, f"train.lr={spec.train.lr!r}"]
+    ((given, _),) = plan([*words, "train.lr=1e-4"], sweep=False)
+    assert given == [*words, "train.lr=1e-4"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("recipe_for_method=quick_full", "no such setting"),
+        ("hydra={job:{chdir:true}}", "hydra={job:{chdir:true}}: must be one of Hydra's own sett"),
+        ("hydra.job={chdir:true}", "hydra.job={chdir:true}: must be one of Hydra's own settings"),
+        ("~sweep=alphas", "~sweep=alphas: cannot be removed"),
+        ("out_dir=é", "out_dir=é: a value with special characters needs quotes: 'out_dir=\"é\"'"),
+    ],
+)
+def test_a_word_that_would_bypass_a_check_is_refused(word, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        plan(expand([word], sweep=True), sweep=True)

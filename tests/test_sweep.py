@@ -16,6 +16,7 @@ from lora_bench.model.encoder import load_encoder
 from lora_bench.plans import read_plans
 from lora_bench.record import Record
 from lora_bench.report import load_records
+from lora_bench.sweep import session
 from lora_bench.sweep.groups import check_group, groups, max_group_size
 from lora_bench.sweep.plan import Sweep, duration, expand
 from lora_bench.sweep.session import Session
@@ -122,7 +123,7 @@ def test_a_sweep_trains_groups_and_says_so(tmp_path):
     ]  # fmt: skip
     done = command_line(*words, f"out_dir={tmp_path}/out")
     assert done.returncode == 1 and done.stdout.count("its share of a group of 4") == 2
-    assert done.stderr.count("NonFiniteLoss") == 2 and "2 of 4 runs failed" in done.stderr
+    assert done.stderr.count("Diverged") == 2 and "2 of 4 runs failed" in done.stderr
     assert "[2 of 4 runs done, 2 failed, 0 to do]" in done.stderr
     found, _ = record.read_all(tmp_path / "out")
     good = [one for one in found if one.status == "ok"]
@@ -179,6 +180,15 @@ def test_one_run_in_two_folders_is_refused(tmp_path):
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert f"out_dir={tmp_path}/a and out_dir={tmp_path}/b: must be one value" in done.stderr
     assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_launcher_that_leaves_no_trace_is_given_up(tiny_spec, monkeypatch):
+    """As one that executes the runs in another folder."""
+    monkeypatch.setattr(session, "POLL", 0.0)
+    started = []
+    run = prepare(tiny_spec(), DataCache())
+    Session(Sweep([run]), DataCache(), multirun=False).run_all(started.append)
+    assert len(started) == session.ATTEMPTS
 
 
 def test_a_done_run_whose_seconds_are_unknown_is_reported(tiny_spec, capsys):

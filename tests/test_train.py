@@ -18,7 +18,7 @@ from lora_bench.tasks.encoding import cached
 from lora_bench.training.evaluation import predict
 from lora_bench.training.fit import Loop, fit
 from lora_bench.training.trainee import (
-    NonFiniteLoss,
+    Diverged,
     Trainee,
     batches,
     linear_schedule,
@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_examples(tiny_spec):
     trainee = trainee_of(tiny_spec())
     nn.init.constant_(trainee.model.head.out_proj.weight, float("nan"))
     message = r"loss is nan at step 1 \(training examples \[.*lower train.lr than 0.001"
-    with pytest.raises(NonFiniteLoss, match=message):
+    with pytest.raises(Diverged, match=message):
         fit([trainee])
 
 

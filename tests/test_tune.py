@@ -19,6 +19,7 @@ from lora_bench.presets import CONF
 from lora_bench.record import Record, read_all
 from lora_bench.spec import Spec, part_of, settings
 from lora_bench.tasks import make_task
+from lora_bench.training import member
 
 from .helpers import write_random_adapter
 
@@ -147,6 +148,27 @@ def test_a_repeated_search_trains_nothing_again_and_an_interrupted_one_continues
 
 
 @pytest.mark.slow
+def test_a_failure_other_than_divergence_ends_the_search(search, monkeypatch, tmp_path):
+    def fails(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(member, "write_predictions", fails)
+    with pytest.raises(SystemExit, match="3 runs failed .no space left.; nothing was written"):
+        search("tune.rates=[0.001,0.01,0.1]")
+    assert not list(tmp_path.glob("tuned/*"))
+    monkeypatch.undo()
+    monkeypatch.setattr(tuned, "FOLDERS", (tmp_path / "tuned",))
+    (entry,) = search("tune.rates=[0.001,0.01,1e38]", "tune.refine=false").values()
+    assert {trial["lr"]: trial["scores"] for trial in entry["curve"]}[1e38] == [None]
+
+
+def test_a_search_whose_rate_no_run_would_read_is_refused(search, tmp_path):
+    with pytest.raises(SystemExit, match="train.lr: the presets of this command set it, so no run"):
+        search("recipe=quick")
+    assert not list(tmp_path.glob("out/*"))
+
+
+@pytest.mark.slow
 def test_a_rate_at_which_a_run_fails_is_never_chosen(search, monkeypatch):
     """The first rate would score best, but one of its seeds fails."""
     scores = {(0.01, 7): 0.9, (0.1, 7): 0.2, (0.1, 8): 0.3}
@@ -156,7 +178,7 @@ def test_a_rate_at_which_a_run_fails_is_never_chosen(search, monkeypatch):
     (entry,) = search("tune.rates=[0.01,0.1]", "tune.seeds=[7,8]", "tune.refine=false").values()
     assert entry["lr"] == 0.1 and entry["curve"][0]["scores"] == [0.9, None]
     monkeypatch.setattr(tune, "_score", lambda record: None)
-    with pytest.raises(SystemExit, match="runs failed at every rate of "):
+    with pytest.raises(SystemExit, match="runs diverged at every rate of "):
         search("tune.rates=[0.01,0.1]", "tune.seeds=[7,8]")
 
 
@@ -167,7 +189,9 @@ def test_a_system_without_a_rate_keeps_that_of_no_other(search, monkeypatch, tmp
     monkeypatch.setattr(
         tune, "_score", lambda r: None if r.system["method.name"] == failing else real(r)
     )
-    with pytest.raises(SystemExit, match="^error: [^,]*-lora-[^,]*: runs failed at every rate of "):
+    with pytest.raises(
+        SystemExit, match="^error: [^,]*-lora-[^,]*: runs diverged at every rate of "
+    ):
         search("method=lora,head_only", "tune.rates=[0.01,0.1]", "tune.seeds=[7]")
     (found,) = (tmp_path / "tuned").iterdir()
     assert "-head_only-" in found.name

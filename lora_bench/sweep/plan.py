@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import record as records
 from ..compose import check_same
 from ..errors import UserError, counted
-from ..overrides import path_of
+from ..overrides import path_of, without_replaced
 from ..plans import write_plan
 from ..presets import CONF, load_yaml
 from ..record import Record
@@ -20,7 +20,7 @@ def expand(arguments: list[str], *, sweep: bool) -> list[str]:
     """Replace ``+sweep=<name>`` with the preset's overrides; the command line takes precedence.
 
     Args:
-        arguments: the words of a command line.
+        arguments: the words of a command line; of those that name one setting, the last counts.
         sweep: whether it is a sweep (``-m``).
 
     Raises:
@@ -28,12 +28,9 @@ def expand(arguments: list[str], *, sweep: bool) -> list[str]:
     """
     presets = {path.stem: path for path in sorted(CONF.glob("sweep/*.yaml"))}
     given = {path_of(argument) for argument in arguments}
-    places = [i for i, argument in enumerate(arguments) if path_of(argument) == "sweep"]
     expanded = []
-    for i, argument in enumerate(arguments):
-        if i in places[:-1]:  # replaced by the last one, like any repeated setting
-            continue
-        if path_of(argument) != "sweep":
+    for argument in without_replaced(arguments):
+        if argument.lstrip("+").partition("=")[0] != "sweep":
             expanded.append(argument)
             continue
         name = argument.partition("=")[2]

@@ -93,7 +93,8 @@ class Session:
                 return
             if free := self._free(left):
                 if not self._launch(launch, free, left):
-                    fruitless += self.launched
+                    # runs that nobody claimed: another launch would end in the same way
+                    fruitless += self.launched or bool(self._free(self._open()))
                     time.sleep(POLL)
                 continue
             holders = {str(holder_of(self.sweep.runs[key].folder)) for key in left}

@@ -16,6 +16,7 @@ from ..spec import device_kind
 
 FILE = "checkpoint.pt"
 FORMAT = 2
+ENTRIES = ("group", "counts", "epochs", "best")  # read before the run continues
 
 
 def write(folder: Path, key: str, group: Sequence[str], state: dict[str, Any]) -> None:
@@ -51,6 +52,8 @@ def read(folder: Path, key: str, device: str) -> dict[str, Any] | None:
     reason = ""
     if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("key") != key:
         reason = "comes from another run or version"
+    elif missing := [name for name in ENTRIES if name not in found]:
+        reason = f"lacks {', '.join(missing)}"
     elif device_kind(found.get("device", device)) != device_kind(device):
         reason = f"comes from a run on {found['device']}"
     if reason:

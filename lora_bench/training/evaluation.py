@@ -20,7 +20,7 @@ from ..tasks import Task
 from ..tasks.encoding import Encoded
 from .prepared import Prepared, Run
 from .progress import bar
-from .trainee import NonFiniteScore, Trainee, batches
+from .trainee import Diverged, Trainee, batches
 
 PREDICTIONS = "predictions"
 
@@ -127,11 +127,11 @@ class BestEpoch:
             outputs: outputs of its model.
 
         Raises:
-            NonFiniteScore: an output is NaN, which some metrics would score as any other.
+            Diverged: an output is NaN, which some metrics would score as any other.
         """
         run, epoch = self.run, len(trainee.epochs)
         if any(torch.cat([one.flatten() for one in own]).isnan().any() for own in outputs.values()):
-            raise NonFiniteScore(f"outputs are NaN after epoch {epoch + 1}; {trainee.remedy}")
+            raise Diverged(f"outputs are NaN after epoch {epoch + 1}", run.spec)
         found = score(outputs, run.prepared)
         repeated = epoch == self.index  # the best epoch is scored again in another process
         if self.best is None or repeated or _first(found) > _first(self.best):

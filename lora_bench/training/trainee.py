@@ -15,6 +15,7 @@ from ..model.encoder import first_position
 from ..model.packing import Batch
 from ..model.streams import Streams, restore, state_of
 from ..model.wrapper import LoraWrapperRoberta
+from ..record import DIVERGED
 from ..spec import Spec
 from ..tasks import Task
 from ..tasks.encoding import Encoded
@@ -23,12 +24,17 @@ from .loggers import Logger
 from .prefix import FrozenPrefix, check_frozen
 
 
-class NonFiniteLoss(RuntimeError):
-    """Training diverged; the message names the step and the examples."""
+class Diverged(RuntimeError):
+    """A loss, score or output is not finite.
 
+    Args:
+        what: which one, and where.
+        spec: settings of the run, for the advice.
+    """
 
-class NonFiniteScore(RuntimeError):
-    """Training diverged, as its scores show; the message names one."""
+    def __init__(self, what: str, spec: Spec):
+        advice = f"try a lower train.lr than {spec.train.lr:g} or precision=fp32"
+        super().__init__(f"{DIVERGED}{what}; {advice}")
 
 
 @dataclass
@@ -168,22 +174,21 @@ class Trainee:
             batch: the batch of the step, in parts.
 
         Raises:
-            NonFiniteLoss: the loss is NaN or infinite; the weights are those before this step.
+            Diverged: the loss is NaN or infinite; the weights are those before this step.
         """
         if not math.isfinite(loss):
-            raise NonFiniteLoss(
-                f"loss is {loss} at step {self.step_count + 1} (training examples "
-                f"{[i for part in batch for i in _indices(part)]}); {self.remedy}"
-            )
+            examples = [index for part in batch for index in _indices(part)]
+            place = f"at step {self.step_count + 1} (training examples {examples})"
+            raise Diverged(f"loss is {loss} {place}", self.spec)
         self.step_count += 1
         self.method.after_step(self.model, self.step_count)
         rate = float(self.optimizer.param_groups[0]["lr"])  # of ReLoRA's warm-ups too
         self.logger.log(self.step_count, {"train/loss": loss, "train/lr": rate})
         self.schedule.step()
-        examples = sum(map(len, batch))
-        self._losses.append(loss * examples)
+        count = sum(map(len, batch))
+        self._losses.append(loss * count)
         self.tokens += sum(len(part.input_ids) for part in batch)
-        self.examples += examples
+        self.examples += count
 
     def state(self) -> dict[str, Any] | None:
         """What the run needs to continue after this step; None if its method cannot."""
@@ -235,22 +240,15 @@ class Trainee:
         """Record the validation scores after an epoch, by name.
 
         Raises:
-            NonFiniteScore: a score is NaN or infinite.
+            Diverged: a score is NaN or infinite.
         """
         scores = {name: float(score) for name, score in scores.items()}  # not NumPy's types
         for name, score in scores.items():
             if not math.isfinite(score):
-                raise NonFiniteScore(
-                    f"{name} is {score} after epoch {len(self.epochs) + 1}; {self.remedy}"
-                )
+                raise Diverged(f"{name} is {score} after epoch {len(self.epochs) + 1}", self.spec)
         self.logger.log(self.step_count, {f"validation/{name}": v for name, v in scores.items()})
         loss = sum(self._losses) / len(self.data)
         self.epochs.append({"epoch": len(self.epochs) + 1, "loss": loss, "scores": scores})
-
-    @property
-    def remedy(self) -> str:
-        """What may help a run that diverged."""
-        return f"try a lower train.lr than {self.spec.train.lr:g} or precision=fp32"
 
     @property
     def is_done(self) -> bool:
