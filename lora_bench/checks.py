@@ -172,6 +172,8 @@ def _check_names(spec: Any) -> None:
         value = getattr(spec, path)
         if not value.strip() or "\0" in value:
             raise SpecError(path, value, "must name a folder")
+    if spec.init_from is not None and not spec.init_from.strip():
+        raise SpecError("init_from", spec.init_from, "must name a run or folder, or be null")
 
 
 def _check_choices(spec: Any) -> None:

@@ -167,6 +167,8 @@ def split(words: Sequence[str]) -> tuple[Search, list[str]]:
     own = [word.removeprefix(PREFIX) for word in words if word.startswith(PREFIX)]
     given = [word for word in words if not word.startswith(PREFIX)]
     for word in given:
+        if word.startswith("-"):
+            raise UserError(f"{word}: the search takes settings alone, and is a sweep without -m")
         if path_of(word) in CONTROLLED:
             raise UserError(f"{word}: the search sets it; use {CONTROLLED[path_of(word)]} instead")
         if path_of(word).replace("/", ".").startswith(LAUNCHING):

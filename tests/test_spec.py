@@ -476,6 +476,7 @@ def test_the_words_of_a_run_name_a_rate_that_was_tuned():
         ("recipe_for_method=quick_full", "no such setting"),
         ("hydra={job:{chdir:true}}", "hydra={job:{chdir:true}}: must be one of Hydra's own sett"),
         ("hydra.job={chdir:true}", "hydra.job={chdir:true}: must be one of Hydra's own settings"),
+        ("init_from=", "init_from=: must name a run or folder, or be null"),
         ("~sweep=alphas", "~sweep=alphas: cannot be removed"),
         ("out_dir=é", "out_dir=é: a value with special characters needs quotes: 'out_dir=\"é\"'"),
     ],
