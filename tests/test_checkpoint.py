@@ -34,6 +34,7 @@ peft_noise = pytest.mark.filterwarnings(
 POLICIES = {
     "plain": [],
     "article's": ["method.biases=all", "method.layer_norms=true"],
+    "embeddings": ["method.embeddings=true"],
     "adapted biases": ["method.biases=adapted", "method.rank_stabilized=true", "method.layers=[1]"],
 }
 
@@ -314,17 +315,12 @@ def test_our_own_folder_is_checked_as_well(adapter, tmp_path, tiny_spec):
         (
             ["method=peft_ia3"],
             ["convert", "--to", "peft"],
-            "method=peft_ia3: only an adapter of plain LoRA layers",
+            "method=peft_ia3: a PEFT LoRA folder is written from this project's LoRA layers",
         ),
         (
             ["method=relora"],
             ["convert", "--to", "peft"],
-            "method=relora: only an adapter of plain LoRA layers",
-        ),
-        (
-            ["method.embeddings=true"],
-            ["convert", "--to", "peft"],
-            "cannot hold trained embeddings",
+            "method=relora: a PEFT LoRA folder is written from this project's LoRA layers",
         ),
         ([], ["convert"], "--from ours --to ours: exactly one of them must be ours"),
         (
@@ -341,7 +337,7 @@ def test_our_own_folder_is_checked_as_well(adapter, tmp_path, tiny_spec):
         (
             [],
             ["convert", "--from", "peft", "--task", "cola"],
-            "adapter_config.json: cannot be read",
+            "adapter: no adapter_config.json there",
         ),
     ],
 )
@@ -368,6 +364,11 @@ def test_a_quantized_base_is_refused(adapter, tmp_path, command, message):
     folder = adapter("task=cola", "method=qlora", model="model=minilm")
     with pytest.raises(SystemExit, match=message):
         main([command[0], str(folder), *command[1:], "--out", str(tmp_path / "out")])
+    path = folder / "adapter.json"  # as the message says
+    facts = json.loads(path.read_text())
+    facts["method"]["file"] = "lora"
+    path.write_text(json.dumps(facts))
+    main([command[0], str(folder), *command[1:], "--out", str(tmp_path / "out")])
 
 
 def test_a_peft_folder_that_is_not_plain_lora_is_refused(adapter, tmp_path):

@@ -151,7 +151,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 def test_a_model_that_our_forward_pass_does_not_compute_is_refused(base, name, value):
     path = base / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
-    with pytest.raises(UserError, match=f"{name}={value} in its config.json; must be"):
+    with pytest.raises(UserError, match=f"{name}={value} in its configuration; must be"):
         load_encoder(ModelSpec(name="x", source=str(base)), dropout=0.0)
 
 

@@ -77,6 +77,15 @@ SAME = {
     "regular expression": {"target_modules": r".*\.1\.attention\.self\.(query|key)"},
     "all linear": {"target_modules": "all-linear", "exclude_modules": ["value"]},
     "LayerNorms": {"modules_to_save": ["classifier", "LayerNorm"]},
+    "embeddings": {
+        "modules_to_save": [
+            "classifier",
+            "word_embeddings",
+            "position_embeddings",
+            "token_type_embeddings",
+        ]
+    },
+    "patterns without effect": {"rank_pattern": {"query": 4}, "alpha_pattern": {"value": 8}},
     "whole name": {  # layers_to_transform applies to suffixes only
         "target_modules": ["roberta.encoder.layer.0.attention.self.value", "query", "value"],
         "exclude_modules": ["0.attention.self.query", "1.attention.self.query"],
@@ -97,6 +106,20 @@ def test_an_initialization_that_changes_the_base_model_is_refused(theirs, init):
     assert f"init_lora_weights={init}: changes the base model" in refused(folder)
 
 
+def test_layers_with_different_modules_are_refused(theirs):
+    modules = ["layer.0.attention.self.query", "layer.1.attention.self.value"]
+    folder, _ = theirs(target_modules=modules)
+    assert "adapts other modules in some layers; must be the same in each" in refused(folder)
+
+
+def test_a_folder_around_a_named_adapter_is_refused_with_its_name(theirs):
+    folder, _ = theirs()
+    folder.rename(folder.parent / "named")
+    folder.mkdir()
+    (folder.parent / "named").rename(folder / "named")
+    assert "no adapter_config.json there; one is in named" in refused(folder)
+
+
 def test_every_key_of_peft_is_understood_or_refused(theirs):
     known = {entry.name for entry in dataclasses.fields(LoraFacts)} | OFF | NO_EFFECT
     config = json.loads((theirs()[0] / peft_config.CONFIG).read_text())
@@ -113,7 +136,7 @@ def test_what_our_layer_lacks_is_refused(theirs):
 
 
 CONTRADICTIONS = [
-    ({"new_key": None}, "new_key=null: unknown"),
+    ({"new_key": False}, "new_key=false: unknown"),
     ({"new_key": 3}, "new_key=3: unknown"),
     ({"init_lora_weights": "eva"}, "init_lora_weights=eva"),
     ({"init_lora_weights": "loftq"}, "init_lora_weights=loftq"),
@@ -124,8 +147,8 @@ CONTRADICTIONS = [
         {"modules_to_save": ["classifier", "classifier.dense"]},
         "classifier.dense is inside another saved module",
     ),
-    ({"lora_alpha": -1}, "method.alpha=-1.0: must be a finite number above 0"),
-    ({"lora_dropout": 2}, "method.dropout=2.0: must be at least 0"),
+    ({"lora_alpha": -1}, "adapter_config.json: lora_alpha=-1.0: must be a finite number above 0"),
+    ({"lora_dropout": 2}, "adapter_config.json: lora_dropout=2.0: must be at least 0"),
     ({"target_modules": ["query"]}, "value: the configuration does not name them"),
     ({"target_modules": ["query", "key", "value"]}, "the file has no LoRA matrices"),
     ({"target_modules": "(("}, 'target_modules="((": missing )'),
@@ -155,6 +178,7 @@ def test_a_configuration_that_contradicts_the_tensors_is_refused(theirs):
 def test_the_keys_of_early_versions_of_peft_are_understood(theirs):
     folder, expected = theirs()
     configure(folder, enable_lora=None, merge_weights=False)
+    configure(folder, key_of_a_later_version=None)  # which is not set
     torch.testing.assert_close(our_outputs(convert(folder)), expected, atol=1e-5, rtol=0)
 
 
@@ -175,7 +199,7 @@ def test_a_folder_with_a_pickled_file_alone_is_read_without_running_it(theirs):
     (folder / "adapter_model.bin").write_bytes(b"no pickle")
     assert "adapter_model.bin: is damaged" in refused(folder)
     (folder / "adapter_model.bin").unlink()
-    assert "no adapter_model.safetensors there" in refused(folder)
+    assert "no adapter_model.safetensors or adapter_model.bin there" in refused(folder)
 
 
 def test_tensors_that_share_memory_are_read(theirs):

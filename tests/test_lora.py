@@ -4,8 +4,10 @@ import peft
 import pytest
 import torch
 from torch import nn
+from transformers import RobertaModel
 
 from lora_bench.checks import TARGETS
+from lora_bench.model.encoder import tiny_config
 from lora_bench.model.lora import (
     LoraLinear,
     LoraRobertaSelfAttention,
@@ -166,3 +168,25 @@ def test_logits_and_gradients_agree_with_peft(tiny_encoder):
     torch.testing.assert_close(
         ours.lora_b.grad, other.lora_B["default"].weight.grad, atol=1e-5, rtol=1e-4
     )
+
+
+def test_numbers_that_are_no_rank_or_alpha_are_refused():
+    for wrong in ({"rank": 2.5}, {"rank": True}, {"alpha": float("nan")}, {"alpha": float("inf")}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
+            LoraLinear(4, 4, **{"rank": 2, "alpha": 2.0, **wrong})
+
+
+def test_an_update_that_is_switched_off_is_not_merged():
+    layer = LoraLinear(4, 4, rank=2, alpha=2.0)
+    layer.enabled = False
+    with pytest.raises(RuntimeError, match="switched off"):
+        layer.merge()
+
+
+def test_a_layer_with_parts_of_its_own_is_not_replaced():
+    model = RobertaModel(tiny_config(), add_pooling_layer=False)
+    attention = model.encoder.layer[0].attention.self
+    attention.query = nn.Sequential(attention.query)
+    with pytest.raises(ValueError, match="query: is a Sequential; must be a plain linear layer"):
+        inject_lora(model, rank=2, alpha=2.0)
+    assert isinstance(model.encoder.layer[1].attention.self.query, nn.Linear)

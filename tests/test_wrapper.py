@@ -8,7 +8,7 @@ from transformers.models.roberta.modeling_roberta import RobertaClassificationHe
 
 from lora_bench.model.attention import ATTENTION
 from lora_bench.model.dropout import DropoutStream
-from lora_bench.model.encoder import load_encoder
+from lora_bench.model.encoder import load_encoder, tiny_config
 from lora_bench.model.heads import SequenceHead
 from lora_bench.model.lora import inject_lora
 from lora_bench.model.parameters import parameter_counts, parameter_table, parameter_text
@@ -249,3 +249,43 @@ def test_another_encoder_is_used_once_it_is_set(tiny_encoder):
         other.embeddings.word_embeddings.weight.mul_(3)
     model.encoder = other
     assert not torch.equal(model(input_ids=ids), before)
+
+
+def test_weights_written_without_a_trace_are_used():
+    """As by code that averages or merges weights through ``.data``."""
+    model = LoraWrapperRoberta("glue", 2, 0.0, "random:tiny", lora_rank=4).eval()
+    ids = torch.arange(3, 13)[None]
+    before = model(input_ids=ids)
+    weight = model.encoder.encoder.layer[0].attention.self.query.weight
+    weight.data.mul_(2)
+    changed = model(input_ids=ids)
+    weight.data.div_(2)
+    assert (changed - before).abs().max() > 1e-6
+    assert torch.equal(model(input_ids=ids), before)
+
+
+def test_what_the_wrapper_does_not_compute_is_refused():
+    decoder = RobertaModel(tiny_config(is_decoder=True), add_pooling_layer=False)
+    with pytest.raises(ValueError, match="model_id: is_decoder=True in its configuration"):
+        LoraWrapperRoberta("glue", 2, 0.0, decoder)
+    for arguments, name in (({"num_classes": -1}, "num_classes"), ({"dropout_rate": 1.0}, "drop")):
+        with pytest.raises(ValueError, match=name):
+            LoraWrapperRoberta("glue", **{"num_classes": 2, **arguments}, model_id="random:tiny")
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.tensor([[1, 0, 1, 1]]), "padding must be before or after the real tokens"),
+        (torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]]), "every row must have a real token"),
+        (torch.ones(0, 4), "must have a row"),
+        (torch.ones(1, 513), "more real tokens than the 512 positions"),
+    ],
+)
+def test_a_mask_of_no_padded_batch_is_refused(mask, message):
+    model = LoraWrapperRoberta("glue", 2, 0.0, "random:tiny")
+    ids = torch.full(mask.shape, 5)
+    with pytest.raises(ValueError, match=message):
+        model(input_ids=ids, attention_mask=mask)
+    if len(mask) == 1 and mask.shape[1] > 4:
+        assert model(input_ids=ids[:, 1:], attention_mask=mask[:, 1:]).shape == (1, 2)

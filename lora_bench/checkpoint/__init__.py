@@ -253,7 +253,7 @@ def fit(
     ]
     if missing or unknown or shapes:
         parts = zip(("missing", "unknown", "wrong shape"), (missing, unknown, shapes), strict=True)
-        listed = ", ".join(f"{what} {_few(names)}" for what, names in parts)
+        listed = ", ".join(f"{what} {_few(names)}" for what, names in parts if names)
         raise AdapterError(f"{origin}: does not fit; {listed}")
     check_numbers(origin, state)
     model.load_state_dict(state, strict=False)

@@ -13,11 +13,15 @@ SAMPLED = 61  # a prime, so that no column of a matrix is sampled alone
 SAMPLED_MARK = "v2:"  # begins a fingerprint of sampled numbers; older ones are of the embeddings
 
 
-def base_fingerprint(model: "LoraWrapperRoberta") -> str | None:
+def base_fingerprint(model: "LoraWrapperRoberta", *, matrices: bool = True) -> str | None:
     """Hash of the base model's frozen weights, to distinguish base models; None if there are none.
 
     Of every SAMPLED-th number, which is enough to notice another checkpoint or a merged update.
     Weights inside of PEFT's layers are left out, because PiSSA and OLoRA change them.
+
+    Args:
+        model: the model.
+        matrices: whether to include the weights of linear layers; a 4-bit base has none of them.
     """
     saved = model.trained_state().keys()
     frozen = {
@@ -27,6 +31,7 @@ def base_fingerprint(model: "LoraWrapperRoberta") -> str | None:
         and parameter.is_floating_point()
         and ".base_layer." not in name
         and f"encoder.{name}" not in saved
+        and (matrices or ".layer." not in name or parameter.ndim == 1)
     }
     content = hashlib.sha256()
     for name, parameter in frozen.items():
@@ -48,10 +53,13 @@ def check_base(folder: Path, expected: str | None, model: "LoraWrapperRoberta") 
     """
     is_sampled = str(expected).startswith(SAMPLED_MARK)
     found = base_fingerprint(model) if is_sampled else _embeddings_fingerprint(model)
-    if None not in (expected, found) and expected != found:
-        raise AdapterError(
-            f"{folder}: was trained on another base model (fingerprint {expected}, here {found})"
-        )
+    if None in (expected, found) or expected == found:
+        return
+    if is_sampled and expected == base_fingerprint(model, matrices=False):
+        return  # trained on the same base in 4 bits
+    quantized = any(not p.is_floating_point() for p in model.encoder.parameters())
+    other = "another base model, or an unquantized one" if quantized else "another base model"
+    raise AdapterError(f"{folder}: was trained on {other} (fingerprint {expected}, here {found})")
 
 
 def _embeddings_fingerprint(model: "LoraWrapperRoberta") -> str | None:

@@ -26,6 +26,7 @@ from .restore import load_model, plain_encoder, stock_model, stock_of, to_stock
 
 PEFT_BIASES = {ours: theirs for theirs, ours in BIASES.items()}
 BASE_FOLDER = "base_model"
+EMBEDDINGS = ["word_embeddings", "position_embeddings", "token_type_embeddings"]
 
 
 def merge(folder: Path, out: Path) -> str:
@@ -73,7 +74,7 @@ def export_peft(folder: Path, out: Path) -> None:
         out: folder to write to.
 
     Raises:
-        AdapterError: the method is not LoRA, embeddings were trained, the head is the article's, or
+        AdapterError: the method has no LoRA layers of this project, the head is the article's, or
             the written adapter gives different outputs.
         UserError: PEFT is not installed.
     """
@@ -82,12 +83,8 @@ def export_peft(folder: Path, out: Path) -> None:
     adapters = adapter_parameters(model).keys()
     if not adapters or any(not name.endswith((".lora_a", ".lora_b")) for name in adapters):
         raise AdapterError(
-            f"method={spec.method.name}: only an adapter of plain LoRA layers can be a PEFT LoRA "
-            "folder"
-        )
-    if spec.method.embeddings:
-        raise AdapterError(
-            "method.embeddings=True: a PEFT LoRA folder cannot hold trained embeddings"
+            f"method={spec.method.name}: a PEFT LoRA folder is written from this project's LoRA "
+            "layers alone, not from those of PEFT and not with other trained modules"
         )
     expected = probe(model)
     with whole_folder(out) as part:
@@ -140,7 +137,11 @@ def _lora_config(peft: Any, method: MethodSpec, model: LoraWrapperRoberta, stock
         target_modules=[name for name, layer in layers if isinstance(layer, LoraLinear)],
         bias=PEFT_BIASES[method.biases],
         task_type=stock.peft,
-        modules_to_save=[stock.head, *["LayerNorm"] * method.layer_norms],
+        modules_to_save=[
+            stock.head,
+            *["LayerNorm"] * method.layer_norms,
+            *EMBEDDINGS * method.embeddings,
+        ],
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from ..checks import TARGETS
+from ..files import expanded
 from ..model.encoder import layer_count
 from ..model.lora import MODULES
 from ..model.source import source_name
@@ -27,7 +28,7 @@ from .peft_config import BIASES, CONFIG, LoraFacts, check_modules, read_config
 from .restore import build_model, from_stock, stock_of, to_stock
 from .tensors import check_numbers, read_safetensors, read_torch
 
-PEFT_WEIGHTS, PEFT_PICKLED = "adapter_model.safetensors", "adapter_model.bin"
+PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 ORIGINAL = ".original_module."  # modules_to_save, as they were before training
 ARTICLE_FACTS = ("model_id", "task_type", "lora_rank", "num_classes")
 # trained by the article with all biases, although its heads do not use the pooler
@@ -50,12 +51,10 @@ def import_peft(folder: Path, out: Path, task: TaskSpec, base: ModelSpec | None 
             does not have.
     """
     config, path = read_config(folder), folder / CONFIG
-    weights = folder / PEFT_WEIGHTS
-    if not weights.is_file() and (folder / PEFT_PICKLED).is_file():
-        weights = folder / PEFT_PICKLED
-        found = read_torch(weights)
-    else:
-        found = read_safetensors(weights)
+    weights = next((p for name in PEFT_FILES if (p := folder / name).is_file()), None)
+    if weights is None:
+        raise AdapterError(f"{folder}: no {' or '.join(PEFT_FILES)} there")
+    found = (read_safetensors if weights.suffix == ".safetensors" else read_torch)(weights)
     check_numbers(weights, found)
     model = base or _base_of(path, config)
     stock = _unwrapped({n: t for n, t in found.items() if ORIGINAL not in n}, weights)
@@ -78,6 +77,8 @@ def _base_of(path: Path, config: LoraFacts) -> ModelSpec:
     source = config.base_model_name_or_path
     if not source:
         raise AdapterError(f"{path}: base_model_name_or_path={source!r}: give --base")
+    if expanded(source).is_dir():  # relative to this folder, but not to that of a later command
+        source = str(expanded(source).absolute())
     return ModelSpec(name=source_name(source), source=source, revision=config.revision)
 
 
@@ -129,7 +130,9 @@ def _unwrapped(found: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         )
         new = new.replace(".lora_A.weight", ".lora_A").replace(".lora_B.weight", ".lora_B")
         if new in stock and not stock[new].equal(tensor):
-            raise AdapterError(f"{path}: has two different tensors for {new}")
+            nested = "; modules_to_save may name a module inside another saved one"
+            reason = nested if "modules_to_save" in name else ""
+            raise AdapterError(f"{path}: has two different tensors for {new}{reason}")
         stock[new] = tensor
     return stock
 
@@ -296,6 +299,10 @@ def _method(state: dict[str, Tensor], alpha: float | None, path: Path) -> Method
     # (layer, ".", module in the layer)
     paths = [name.partition(".layer.")[2].partition(".") for name in adapted]
     inside = {module for _, _, module in paths}
+    layers = {int(layer) for layer, _, _ in paths if layer.isdecimal()}
+    known = [module for _, _, module in paths if module in MODULES.values()]
+    if len(known) < len(layers) * len(set(known)):
+        raise AdapterError(f"{path}: adapts other modules in some layers; must be the same in each")
     biases = {
         name.removesuffix(".bias")
         for name in state
@@ -307,7 +314,7 @@ def _method(state: dict[str, Tensor], alpha: float | None, path: Path) -> Method
         rank=ranks[0],
         alpha=float(ranks[0] if alpha is None else alpha),
         targets=[target for target in TARGETS if MODULES[target] in inside],
-        layers=sorted({int(layer) for layer, _, _ in paths if layer.isdecimal()}),
+        layers=sorted(layers),
         biases="all" if biases - adapted.keys() else "adapted" if biases else "none",
         layer_norms=any(name.endswith("LayerNorm.weight") for name in state),
         embeddings=any(name.endswith("embeddings.weight") for name in state),

@@ -4,6 +4,7 @@ Needs neither PEFT nor torch.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -25,7 +26,7 @@ PLAIN_INIT = (True, False, "gaussian", "orthogonal")
 NO_EFFECT = frozenset(
     {
         "auto_mapping",
-        "ensure_weight_tying",  # of embeddings, which an adapter of ours cannot take from PEFT
+        "ensure_weight_tying",  # of embeddings with an output layer, which no task here has
         "inference_mode",
         "megatron_core",
         "merge_weights",  # of PEFT 0.2: whether inference merges
@@ -118,7 +119,13 @@ def read_config(folder: Path) -> LoraFacts:
     path = folder / CONFIG
     try:
         found = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except FileNotFoundError:
+        inner = sorted(config.parent.name for config in folder.glob(f"*/{CONFIG}"))
+        hint = f"; one is in {', '.join(inner)}" if inner else ""
+        raise AdapterError(f"{folder}: no {CONFIG} there{hint}") from None
+    except OSError as error:
+        raise AdapterError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
         raise AdapterError(f"{path}: cannot be read ({error})") from None
     if not isinstance(found, dict):
         raise AdapterError(f"{path}: must be an object with PEFT's configuration")
@@ -126,13 +133,19 @@ def read_config(folder: Path) -> LoraFacts:
         raise AdapterError(f"{path}: peft_type={str(found.get('peft_type'))[:60]}; must be LORA")
     known = {entry.name for entry in fields(LoraFacts)}
     for key, value in found.items():
-        if key in OFF and value:
+        if key in OFF and value and not _repeats(key, value, found):
             raise AdapterError(f"{path}: uses {key}={_shown(value)}, which LoraLinear lacks")
-        if key not in known | OFF | NO_EFFECT:
+        if key not in known | OFF | NO_EFFECT and value not in (None, [], {}):  # set, and unknown
             raise AdapterError(f"{path}: {key}={_shown(value)}: unknown; its effect is not known")
     facts = _typed(path, {key: value for key, value in found.items() if key in known})
     _check(path, facts)
     return facts
+
+
+def _repeats(key: str, value: Any, found: dict[str, Any]) -> bool:
+    """Whether ranks or alphas of single modules only repeat the one of all modules."""
+    general = found.get({"rank_pattern": "r", "alpha_pattern": "lora_alpha"}.get(key, ""))
+    return isinstance(value, dict) and all(own == general for own in value.values())
 
 
 def _typed(path: Path, found: dict[str, Any]) -> LoraFacts:
@@ -149,9 +162,14 @@ def _check(path: Path, facts: LoraFacts) -> None:
     if facts.init_lora_weights not in PLAIN_INIT:
         raise AdapterError(
             f"{path}: init_lora_weights={facts.init_lora_weights}: changes the base model or the "
-            "ranks of modules; must be true, false, gaussian or orthogonal (save it as plain LoRA: "
-            "PEFT's save_pretrained with path_initial_model_for_weight_conversion)"
+            "ranks of modules; must be true, false, gaussian or orthogonal"
         )
+    for key, valid, allowed in (
+        ("lora_alpha", 0 < facts.lora_alpha < math.inf, "a finite number above 0"),
+        ("lora_dropout", 0 <= facts.lora_dropout < 1, "at least 0 and below 1"),
+    ):
+        if not valid:
+            raise AdapterError(f"{path}: {key}={getattr(facts, key)}: must be {allowed}")
     saved = facts.modules_to_save or []
     if inner := [name for name in saved for outer in saved if name.startswith(f"{outer}.")]:
         reason = "is inside another saved module; PEFT cannot load it either"

@@ -129,8 +129,8 @@ def plain_encoder(model: LoraWrapperRoberta) -> RobertaModel:
     """
     if not all(parameter.is_floating_point() for parameter in model.encoder.parameters()):
         raise AdapterError(
-            "a 4-bit base is not a plain model; the adapter fits the unquantized one too: "
-            "method.file=lora"
+            "a 4-bit base is not a plain model; the adapter fits the unquantized one too: write "
+            f'"file": "lora" below "method" in a copy of its {FACTS}'
         )
     for name, layer in list(model.encoder.named_modules()):
         if isinstance(layer, LoraLinear):

@@ -95,15 +95,27 @@ def _check_config(model: ModelSpec, config: Any) -> None:
         )
     if config.pad_token_id is None and config.model_type != "bert":
         raise UserError(
-            f"model.source={model.source}: pad_token_id=None in its config.json; must be a number, "
-            "after which positions are counted"
+            f"model.source={model.source}: pad_token_id=None in its configuration; must be a "
+            "number, after which positions are counted"
         )
+    check_plain(f"model.source={model.source}", config, UserError)
+
+
+def check_plain(origin: str, config: Any, error: type[Exception]) -> None:
+    """Refuse the configuration of an encoder that our forward pass does not compute.
+
+    Args:
+        origin: origin of the configuration, for the message.
+        config: the configuration.
+        error: class of the error.
+
+    Raises:
+        Exception: an ``error`` that names the setting and what is allowed.
+    """
     for name, plain in PLAIN.items():
         value = getattr(config, name, plain)
         if value != plain:
-            raise UserError(
-                f"model.source={model.source}: {name}={value} in its config.json; must be {plain}"
-            )
+            raise error(f"{origin}: {name}={value} in its configuration; must be {plain}")
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class LoraLinear(nn.Linear):
         dtype: type of the parameters.
 
     Raises:
-        ValueError: rank is below 1, or init is unknown.
+        ValueError: rank, alpha or init is not one of these.
     """
 
     adapter_names = ("lora_a", "lora_b")
@@ -65,8 +65,10 @@ class LoraLinear(nn.Linear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        if rank < 1:
-            raise ValueError(f"rank={rank}: must be 1 or more")
+        if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+            raise ValueError(f"rank={rank}: must be a whole number, 1 or more")
+        if not math.isfinite(alpha):
+            raise ValueError(f"alpha={alpha}: must be a finite number")
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
         self.rank, self.alpha, self.init = rank, alpha, init
         self.lora_scaling = alpha / (math.sqrt(rank) if rank_stabilized else rank)
@@ -138,10 +140,12 @@ class LoraLinear(nn.Linear):
         Source: LoRA paper, section 4.1.
 
         Raises:
-            RuntimeError: it is already merged.
+            RuntimeError: it is already merged, or switched off.
         """
         if self.merged:
             raise RuntimeError("already merged")
+        if not self.enabled:
+            raise RuntimeError("an update that is switched off cannot be merged")
         self.weight += self.delta()
         self.merged = True
 
@@ -228,14 +232,17 @@ def inject_lora(
 
     Raises:
         ValueError: no encoder or several, an unknown target, a layer that does not exist, or one
-            that already has an update.
+            that is no plain linear layer, such as one with an update already.
     """
     encoder = encoder_in(model)
     attention = [name for name in targets if name in ATTENTION_TARGETS]
     paths = target_modules(encoder, targets, layers)
     for path in paths:
-        if isinstance(encoder.get_submodule(path), LoraLinear):
+        layer = encoder.get_submodule(path)
+        if isinstance(layer, LoraLinear):
             raise ValueError(f"{path}: has a low-rank update already")
+        if type(layer) is not nn.Linear:  # the parts of another layer would be lost
+            raise ValueError(f"{path}: is a {type(layer).__name__}; must be a plain linear layer")
     for path in paths:
         parent, _, name = path.rpartition(".")
         if name == "dense":

@@ -1,8 +1,8 @@
 """Linear layers that share an input, for one or more runs, as one matrix product where possible.
 
 ``Projection`` applies the frozen weights that runs share to the tokens of all runs at once, and
-each run's own parts to its own rows. What it derives from frozen parameters, such as their cast to
-bf16, is kept until they change.
+each run's own parts to its own rows. Where the layers are fixed, what it derives from frozen
+parameters, such as their cast to bf16, is kept until they change.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +27,9 @@ class Projection:
     Args:
         dtype: type of the matrix products; None: the type of the parameters.
         fixed: whether the layers stay as they are: which modules and parameters there are, which
-            of them are trained, and which updates are merged. Inspecting them at each call takes
-            longer than a GPU needs for their products.
+            of them are trained, which updates are merged, and that frozen ones are not written to
+            through ``.data``, which leaves no trace. Inspecting them at each call takes longer
+            than a GPU needs for their products.
     """
 
     def __init__(self, dtype: torch.dtype | None = None, *, fixed: bool = False):
@@ -123,13 +124,13 @@ class Projection:
         return self._once(biases, lambda _: stacked_bias(layers, dtype))
 
     def _once(self, parameters: Sequence[Tensor], make: Callable[[bool], Any]) -> Any:
-        """The result of ``make``; it is kept until the parameters change if all are frozen.
+        """The result of ``make``, kept until the parameters change if they are fixed and frozen.
 
         Args:
             parameters: the parameters that the result is computed from.
             make: called with whether its result will be kept.
         """
-        if any(p.requires_grad for p in parameters):
+        if not self.fixed or any(p.requires_grad for p in parameters):
             return make(False)
         name = tuple(id(p) for p in parameters)
         state = [(p._version, p.data_ptr()) for p in parameters]

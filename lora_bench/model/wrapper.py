@@ -10,7 +10,7 @@ from transformers import RobertaModel
 
 from ..spec import ModelSpec
 from .dropout import DropoutStream, use_stream
-from .encoder import first_position, load_encoder
+from .encoder import check_plain, first_position, load_encoder
 from .forward import EncoderPass
 from .heads import HEADS
 from .lora import LoraLinear, adapter_parameters, inject_lora
@@ -79,8 +79,9 @@ class LoraWrapperRoberta(nn.Module):
         head: ``article`` or ``standard`` (transformers' own).
 
     Raises:
-        ValueError: an unknown task_type or head, ``glue`` without num_classes, or a
-            num_classes that SQuAD does not have.
+        ValueError: an unknown task_type or head, ``glue`` without num_classes, a num_classes that
+            SQuAD does not have, a dropout_rate outside of [0, 1), or an encoder that computes
+            something else than a RoBERTa.
     """
 
     def __init__(
@@ -100,14 +101,17 @@ class LoraWrapperRoberta(nn.Module):
             raise ValueError(f"task_type={task_type}: must be one of {', '.join(TASK_TYPES)}")
         level, fixed = TASK_TYPES[task_type]
         outputs = 2 if level == "token" and head == "standard" else fixed or num_classes
-        if not outputs:
+        if not outputs or outputs < 0:
             raise ValueError(f"num_classes={outputs}: task_type={task_type} needs their number")
+        if not 0 <= dropout_rate < 1:
+            raise ValueError(f"dropout_rate={dropout_rate}: must be at least 0 and below 1")
         if num_classes not in (None, outputs):
             allowed = f"task_type={task_type} with head={head} has {outputs} outputs; leave it out"
             raise ValueError(f"num_classes={num_classes}: {allowed}")
         if (level, head) not in HEADS:
             raise ValueError(f"head={head}: must be article or standard")
         if isinstance(model_id, RobertaModel):
+            check_plain("model_id", model_id.config, ValueError)
             encoder = model_id
         else:
             source = ModelSpec(name=str(model_id), source=str(model_id))
@@ -177,8 +181,9 @@ class LoraWrapperRoberta(nn.Module):
             (B, L, outputs) for a padded one, 0 on padding.
 
         Raises:
-            ValueError: neither a batch nor input_ids, a row without a real token, or
-                ``torch.autocast`` to another type than bf16.
+            ValueError: neither a batch nor input_ids, no row, a row that is too long, has no real
+                token or has padding between real tokens, or ``torch.autocast`` to another type
+                than bf16.
         """
         if batch is not None:
             return self._packed(batch)
@@ -186,15 +191,27 @@ class LoraWrapperRoberta(nn.Module):
             raise ValueError("input_ids=None: give a packed batch or input_ids")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        if not bool(mask.any(1).all()):
-            raise ValueError("attention_mask: every row must have a real token")
         real = mask.bool()  # (B, L)
+        self._check_padding(real)
         logits = self._packed(self._pack(input_ids, types, real))
         if not self.per_token:
             return logits
         padded = logits.new_zeros(*input_ids.shape, logits.shape[1])
         padded[real] = logits  # (B, L, outputs)
         return padded
+
+    def _check_padding(self, real: Tensor) -> None:
+        """Refuse a mask (B, L) that no padded batch has."""
+        if not len(real):
+            raise ValueError("input_ids: must have a row")
+        if not bool(real.any(1).all()):
+            raise ValueError("attention_mask: every row must have a real token")
+        starts = real & ~torch.cat([torch.zeros_like(real[:, :1]), real[:, :-1]], 1)
+        if bool((starts.sum(1) > 1).any()):
+            raise ValueError("attention_mask: padding must be before or after the real tokens")
+        most = self.encoder.config.max_position_embeddings - first_position(self.encoder)
+        if int(real.sum(1).max()) > most:
+            raise ValueError(f"input_ids: a row has more real tokens than the {most} positions")
 
     def _pack(self, input_ids: Tensor, types: Tensor, real: Tensor) -> Batch:
         """The real tokens of a padded batch; all three (B, L)."""
