@@ -79,6 +79,14 @@ def test_lora_fa_trains_b_alone_and_its_adapter_holds_a(tiny_spec, tmp_path):
     assert torch.equal(other.get_parameter(name + "a"), before["a"])
 
 
+def test_a_relora_without_a_restart_is_refused(tiny_spec):
+    spec = tiny_spec("method=relora", "method.args.every=6", "train.epochs=2")  # 2 x 3 steps
+    with pytest.raises(SpecError, match="method.args.every=6: has no effect in 6 steps; must be"):
+        run(spec)
+    spec.method.args["every"] = 5
+    assert run(spec).status == "ok"
+
+
 def test_relora_merges_restarts_and_warms_up_again(tiny_spec, tmp_path):
     spec = tiny_spec(
         "method=relora",
@@ -447,3 +455,10 @@ def test_a_method_learns_more_than_a_frozen_encoder(compose_quick, method, task)
         frozen[task, rate] = reached("head_only")
     margin = 0.05  # of the loss; the least that a method gains is 0.16
     assert reached(method) > frozen[task, rate] + (margin if task == "squad_v1" else 0)
+
+
+def test_biases_of_layers_that_an_argument_names_are_trained(tiny_spec):
+    model, _ = built(tiny_spec("method=peft_ia3", "method.biases=adapted"))
+    trained = {name for name, p in model.encoder.named_parameters() if p.requires_grad}
+    biases = {name for name in trained if name.endswith(".bias")}
+    assert biases and all(".base_layer." in name for name in biases)

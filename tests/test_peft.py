@@ -142,6 +142,7 @@ def test_settings_read_from_the_source_are_those_of_pefts_dataclasses():
         (["method.peft_type=null"], "method.peft_type=None: must be one of .*IA3"),
         (["method.peft_type=ADALORA"], "ADALORA: needs method.file=peft_adalora"),
         (["method.peft_type=PROMPT_TUNING"], "adds to a model's input"),
+        (["method.peft_type=POLY"], "method.peft_type=POLY: adds to a model's input"),
         (
             ["+method.args.ranke=3"],
             r"method.args.ranke=3: peft_type=LORA takes alpha_pattern, exclude_modules, init_lora",

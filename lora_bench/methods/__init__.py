@@ -111,11 +111,13 @@ class Method:
             value = getattr(spec.method, name)
             if value is None or value == []:
                 raise SpecError(f"method.{name}", value, f"method={spec.method.name} needs it")
-        if spec.method.biases == "adapted" and not spec.method.targets:
+        if spec.method.biases == "adapted" and not cls.adapts(spec):
             reason = f"method={spec.method.name} adapts no linear layer; must be none or all"
             raise SpecError("method.biases", "adapted", reason)
         if spec.train.frozen_prefix == "cache" and cls.lowest_trained(spec) == 0:
-            reason = f"method={spec.method.name} trains in the lowest layer; must be compute"
+            policy = cls.policy_trains(spec)
+            cause = " or ".join(policy) or f"method={spec.method.name}"
+            reason = f"{cause} trains in the lowest layer; must be compute"
             raise SpecError("train.frozen_prefix", "cache", reason)
         cls.check_args(spec)
         spec.method.args.update(in_one_form(spec.method.args))
@@ -139,11 +141,21 @@ class Method:
         """Whether this run can be trained in one pass with others."""
         return vars(cls).get("grouped", False) and not spec.method.embeddings
 
+    @classmethod
+    def adapts(cls, spec: Spec) -> bool:
+        """Whether the method adapts linear layers, whose biases can be trained with them."""
+        return bool(spec.method.targets)
+
     @staticmethod
-    def policy_trains(spec: Spec) -> bool:
-        """Whether the freezing policy trains parameters beyond those of the adapted layers."""
+    def policy_trains(spec: Spec) -> list[str]:
+        """The settings by which the freezing policy trains more than the adapted layers."""
         m = spec.method
-        return m.biases == "all" or m.layer_norms or m.embeddings
+        trains = {
+            "method.biases=all": m.biases == "all",
+            "method.layer_norms=true": m.layer_norms,
+            "method.embeddings=true": m.embeddings,
+        }
+        return [setting for setting, is_on in trains.items() if is_on]
 
     @classmethod
     def check_args(cls, spec: Spec) -> None:

@@ -59,6 +59,8 @@ SEEDS = (
     "random_loc_seed",
     "random_seed",
 )
+# Types that cannot compute a packed batch: they change a model's input or need a task's number.
+UNSUITED = frozenset({"ADAPTION_PROMPT", "POLY", "TRAINABLE_TOKENS"})
 # Types that need a method class of their own, which acts after each step.
 DRIVEN = {"ADALORA": "peft_adalora"}
 # PEFT's annotations that are checked, with the types of values that fit.
@@ -86,7 +88,7 @@ OF_TRAINING = frozenset(
 )
 RANDOM_BASE = "pissa_niter_"  # subtracts a randomized SVD from the base weights
 # What PEFT raises, or warns about and ignores, if a value does not fit.
-REFUSALS = (AttributeError, KeyError, TypeError, ValueError, Warning, re.error)
+REFUSALS = (AssertionError, AttributeError, KeyError, TypeError, ValueError, Warning, re.error)
 
 # Warnings that a user cannot act on: LN tuning's LayerNorms are not linear layers, and
 # BOFT falls back from a CUDA kernel.
@@ -124,6 +126,11 @@ class Peft(Method):
     def needs_in(cls, spec: Spec) -> frozenset[str]:
         """Rank and alpha if the type has them: PEFT's defaults would hide a setting."""
         return cls.reads_in(spec) & {"rank", "alpha"}
+
+    @classmethod
+    def adapts(cls, spec: Spec) -> bool:
+        """See ``Method.adapts``: PEFT's own argument names linear layers too."""
+        return bool(spec.method.targets or spec.method.args.get("target_modules"))
 
     @classmethod
     def check(cls, spec: Spec) -> None:
@@ -173,9 +180,9 @@ class Peft(Method):
     def _check_type(cls, kind: str | None) -> None:
         known = peft_types()
         if kind not in (cls.types or known):
-            usable = [name for name in known if "target_modules" in config_fields(name)]
+            usable = [name for name in known if _is_suited(name)]
             one_of("method.peft_type", kind, cls.types or tuple(usable))
-        if "target_modules" not in config_fields(str(kind)):
+        if not _is_suited(str(kind)):
             reason = "adds to a model's input, which packed batches do not support"
             raise SpecError("method.peft_type", kind, reason)
         if not cls.types and kind in DRIVEN:
@@ -268,6 +275,11 @@ class Peft(Method):
     def config_arguments(self, spec: Spec) -> dict[str, Any]:
         """The arguments of the PeftConfig that ``method.args`` gives."""
         return spec.method.args
+
+
+def _is_suited(kind: str) -> bool:
+    """Whether a type adapts modules, rather than a model's input."""
+    return kind not in UNSUITED and "target_modules" in config_fields(kind)
 
 
 def _ignore_noise() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..checks import check_count
+from ..errors import SpecError, counted
 from ..spec import Spec
 from . import arguments
 from .lora import Lora
@@ -50,9 +51,16 @@ class Relora(Lora):
             layer.adapter_names = (*layer.adapter_names, "weight")  # type: ignore[assignment]
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
-        """AdamW with a warm-up after each restart."""
+        """AdamW with a warm-up after each restart.
+
+        Raises:
+            SpecError: the run is too short for a restart, so it would be LoRA.
+        """
         import torch
 
+        if self.args.every >= self.steps:
+            reason = f"has no effect in {counted(self.steps, 'step')}; must be below"
+            raise SpecError("method.args.every", self.args.every, reason)
         device = next(model.parameters()).device
         self.generator = torch.Generator(device)
         self.generator.manual_seed(self.streams.torch_seed("restart"))
