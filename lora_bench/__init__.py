@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the same names as in _HOME, for type checkers
     from .api import make_spec as make_spec
     from .api import run_spec as run_spec
+    from .model.inject import adapter_parameters as adapter_parameters
+    from .model.inject import adapters_off as adapters_off
+    from .model.inject import inject_lora as inject_lora
     from .model.lora import LoraLinear as LoraLinear
     from .model.lora import LoraRobertaSelfAttention as LoraRobertaSelfAttention
-    from .model.lora import adapter_parameters as adapter_parameters
-    from .model.lora import adapters_off as adapters_off
-    from .model.lora import inject_lora as inject_lora
     from .model.wrapper import FreezePolicy as FreezePolicy
     from .model.wrapper import LoraWrapperRoberta as LoraWrapperRoberta
     from .record import Record as Record
@@ -28,9 +28,9 @@ _HOME = {
     "LoraWrapperRoberta": "model.wrapper",
     "Record": "record",
     "Spec": "spec",
-    "adapter_parameters": "model.lora",
-    "adapters_off": "model.lora",
-    "inject_lora": "model.lora",
+    "adapter_parameters": "model.inject",
+    "adapters_off": "model.inject",
+    "inject_lora": "model.inject",
     "load_records": "report",
     "make_spec": "api",
     "run_spec": "api",

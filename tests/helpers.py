@@ -26,7 +26,7 @@ from lora_bench.checkpoint.restore import load_model
 from lora_bench.methods import get_method
 from lora_bench.model.build import build
 from lora_bench.model.encoder import load_tokenizer, tiny_config
-from lora_bench.model.lora import lora_layers
+from lora_bench.model.inject import lora_layers
 from lora_bench.model.packing import Batch
 from lora_bench.model.streams import Streams
 from lora_bench.presets import task_presets

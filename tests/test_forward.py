@@ -16,8 +16,9 @@ from lora_bench.model.encoder import load_encoder
 from lora_bench.model.forward import EncoderPass
 from lora_bench.model.functions import ResidualNorm
 from lora_bench.model.fused import Mask
+from lora_bench.model.inject import inject_lora, lora_layers
 from lora_bench.model.layers import Affine, Layers, Parts
-from lora_bench.model.lora import LoraLinear, inject_lora, lora_layers
+from lora_bench.model.lora import LoraLinear
 from lora_bench.model.product import Product
 from lora_bench.model.rows import Rows
 from lora_bench.model.streams import Streams

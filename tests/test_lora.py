@@ -8,14 +8,8 @@ from transformers import RobertaModel
 
 from lora_bench.checks import TARGETS
 from lora_bench.model.encoder import tiny_config
-from lora_bench.model.lora import (
-    LoraLinear,
-    LoraRobertaSelfAttention,
-    adapter_parameters,
-    adapters_off,
-    inject_lora,
-    lora_layers,
-)
+from lora_bench.model.inject import adapter_parameters, adapters_off, inject_lora, lora_layers
+from lora_bench.model.lora import LoraLinear, LoraRobertaSelfAttention
 
 from .helpers import encode, random_batch, randomize_b
 

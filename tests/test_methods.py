@@ -15,7 +15,7 @@ from lora_bench.methods.adapter import Adapter
 from lora_bench.methods.peft_adalora import _add_orthogonality
 from lora_bench.model.bottleneck import Bottleneck
 from lora_bench.model.build import build
-from lora_bench.model.lora import adapter_parameters, lora_layers
+from lora_bench.model.inject import adapter_parameters, lora_layers
 from lora_bench.model.parameters import parameter_counts
 from lora_bench.model.streams import Streams
 from lora_bench.model.wrapper import LoraWrapperRoberta

@@ -10,7 +10,7 @@ from lora_bench.model.attention import ATTENTION
 from lora_bench.model.dropout import DropoutStream
 from lora_bench.model.encoder import load_encoder, tiny_config
 from lora_bench.model.heads import SequenceHead
-from lora_bench.model.lora import inject_lora
+from lora_bench.model.inject import inject_lora
 from lora_bench.model.parameters import parameter_counts, parameter_table, parameter_text
 from lora_bench.model.streams import Streams
 from lora_bench.model.wrapper import FreezePolicy, LoraWrapperRoberta

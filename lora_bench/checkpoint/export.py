@@ -14,7 +14,8 @@ from ..files import expanded, whole_folder
 from ..methods import require
 from ..methods.peft import Peft
 from ..model.encoder import load_encoder, load_tokenizer, quiet, stock_architecture
-from ..model.lora import LoraLinear, adapter_parameters, lora_layers
+from ..model.inject import adapter_parameters, lora_layers
+from ..model.lora import LoraLinear
 from ..model.source import locate
 from ..model.wrapper import LoraWrapperRoberta
 from ..spec import MethodSpec, Spec

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..checks import TARGETS
 from ..files import expanded
 from ..model.encoder import layer_count
-from ..model.lora import MODULES
+from ..model.inject import MODULES
 from ..model.source import source_name
 from ..model.wrapper import TASK_TYPES
 from ..spec import MethodSpec, ModelSpec, Spec, TaskSpec

@@ -82,7 +82,7 @@ def adapted_modules(model: LoraWrapperRoberta, spec: Spec) -> list[str]:
     Raises:
         SpecError: this encoder does not have a layer.
     """
-    from ..model.lora import target_modules
+    from ..model.inject import target_modules
 
     try:
         return target_modules(model.encoder, spec.method.targets, spec.method.layers)

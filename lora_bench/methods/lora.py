@@ -25,7 +25,7 @@ class Lora(Method):
         Raises:
             SpecError: this encoder does not have a layer.
         """
-        from ..model.lora import inject_lora
+        from ..model.inject import inject_lora
 
         m = spec.method
         try:

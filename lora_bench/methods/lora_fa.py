@@ -18,7 +18,7 @@ class LoraFA(Lora):
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Inject LoRA and freeze A."""
-        from ..model.lora import lora_layers
+        from ..model.inject import lora_layers
 
         super().prepare(model, spec)
         for layer in lora_layers(model):

@@ -37,7 +37,7 @@ class LoraPlus(Lora):
 
     def optimizer(self, model: LoraWrapperRoberta, spec: Spec) -> torch.optim.Optimizer:
         """AdamW with the B matrices in a group of their own."""
-        from ..model.lora import lora_layers
+        from ..model.inject import lora_layers
 
         optimizer = super().optimizer(model, spec)
         fast = [layer.lora_b for layer in lora_layers(model)]

@@ -40,7 +40,7 @@ class Relora(Lora):
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Inject LoRA whose base weights belong to the adapter."""
-        from ..model.lora import lora_layers
+        from ..model.inject import lora_layers
 
         super().prepare(model, spec)
         self.args = arguments(spec, ReloraArgs)
@@ -82,7 +82,7 @@ class Relora(Lora):
         """
         import torch
 
-        from ..model.lora import lora_layers
+        from ..model.inject import lora_layers
 
         if step % self.args.every or step == self.steps:
             return

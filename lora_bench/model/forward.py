@@ -31,8 +31,8 @@ from .dropout import DropoutStream, keep, rescale
 from .embeddings import embed
 from .functions import ResidualNorm
 from .fused import Mask, keep_mask, residual_norm, usable
+from .inject import ATTENTION_TARGETS
 from .layout import Layout
-from .lora import ATTENTION_TARGETS
 from .packing import Batch
 from .product import cat
 from .projection import Projection, each, rate

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 from torch import nn
 
-from .lora import adapter_parameters
+from .inject import adapter_parameters
 
 GROUPS = ("adapter", "head", "bias", "norm", "other")
 

@@ -13,7 +13,8 @@ from .dropout import DropoutStream, use_stream
 from .encoder import check_plain, first_position, load_encoder
 from .forward import EncoderPass
 from .heads import HEADS
-from .lora import LoraLinear, adapter_parameters, inject_lora
+from .inject import adapter_parameters, inject_lora
+from .lora import LoraLinear
 from .packing import Batch
 
 # task_type of the article -> level of the head, and its number of outputs if fixed
