@@ -335,6 +335,7 @@ def test_a_whole_number_of_a_methods_own_settings_is_one_run_in_either_form(meth
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["method.init=gaussian", "init_from=x"], "init=gaussian: has no effect with init_from"),
         (["method=relora", "method.args.every=0"], "method.args.every=0: must be 1 or more"),
         (
             ["method=adapter_houlsby", "method.args.placement=top"],

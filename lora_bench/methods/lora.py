@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import SpecError
-from ..spec import Spec
+from ..spec import MethodSpec, Spec
 from . import POLICY, Method
 
 if TYPE_CHECKING:
@@ -18,6 +18,15 @@ class Lora(Method):
     grouped = stateless = True
     needs = frozenset({"rank", "alpha", "targets"})
     reads = POLICY | needs | {"rank_stabilized", "dropout", "init", "layers"}
+    redraws: ClassVar[bool] = False  # whether A is initialized again during training
+
+    @classmethod
+    def check(cls, spec: Spec) -> None:
+        """See ``Method.check``."""
+        super().check(spec)
+        if spec.init_from is not None and not cls.redraws and spec.method.init != MethodSpec().init:
+            reason = "has no effect with init_from, whose adapter replaces the initial values"
+            raise SpecError("method.init", spec.method.init, reason)
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:
         """Give the chosen linear layers a low-rank update and freeze the rest.

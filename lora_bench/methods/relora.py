@@ -29,6 +29,7 @@ class Relora(Lora):
     """LoRA that merges its update into the weight and restarts every few steps."""
 
     Args = ReloraArgs
+    redraws = True
 
     @classmethod
     def check(cls, spec: Spec) -> None:
