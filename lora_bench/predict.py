@@ -21,6 +21,7 @@ from .spec import DataSpec, Spec
 from .tasks import check_submission, make_task
 
 if TYPE_CHECKING:
+    from .model.wrapper import LoraWrapperRoberta
     from .tasks import Task
 
 EVERY_FILE = (
@@ -58,34 +59,18 @@ def write_submission(
         The files.
 
     Raises:
-        UserError: there is no finished run or adapter, the data has no test split, or a row of it
-            is malformed.
+        UserError: there is no finished run or adapter, the data has no test split, a row of it is
+            malformed, or the encoder is another one now.
+        SpecError: the device does not exist here.
     """
-    from .checkpoint import EPOCHS, load_adapter
-    from .methods import get_method
-    from .model.build import build, check_device
     from .model.encoder import load_tokenizer
     from .model.group import Group
-    from .model.streams import Streams
     from .training.evaluation import predict
 
     record, spec, files = _read_run(folder, root)
     spec.device = device or spec.device
-    spec.check()
-    check_device(spec.device)
-    adapter = folder / EPOCHS[epoch]
-    if not adapter.is_dir():
-        raise UserError(
-            f"{folder}: the adapter is missing; move this folder away and run again: "
-            f"{record.command}"
-        )
-    before, now = record.where.get("model.fingerprint"), fingerprint(spec.model)
-    if before not in (None, UNKNOWN, now):
-        reason = f"has changed since {folder} was trained ({before}, now {now})"
-        raise UserError(f"model.source={spec.model.source}: {reason}")
     task, tokenizer = make_task(spec.task), load_tokenizer(spec.model)
-    model = build(spec, task, get_method(spec.method), Streams(spec.seed))
-    load_adapter(adapter, model)
+    model = _trained_model(folder, record, spec, epoch)
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for split, name in files.items():
@@ -99,6 +84,37 @@ def write_submission(
         path.write_text("\n".join(["index\tprediction", *lines]) + "\n", encoding="utf-8")
         written.append(path)
     return written
+
+
+def _trained_model(
+    folder: Path, record: records.Record, spec: Spec, epoch: str
+) -> "LoraWrapperRoberta":
+    """The model of a finished run, with the adapter of its last or best epoch.
+
+    Raises:
+        UserError: the adapter is missing, or the encoder is another one now.
+        SpecError: the device does not exist here.
+    """
+    from .checkpoint import EPOCHS, load_adapter
+    from .methods import get_method
+    from .model.build import build, check_device
+    from .model.streams import Streams
+
+    spec.check()
+    check_device(spec.device)
+    adapter = folder / EPOCHS[epoch]
+    if not adapter.is_dir():
+        raise UserError(
+            f"{folder}: the adapter is missing; move this folder away and run again: "
+            f"{record.command}"
+        )
+    before, now = record.where.get("model.fingerprint"), fingerprint(spec.model)
+    if before not in (None, UNKNOWN, now):
+        reason = f"has changed since {folder} was trained ({before}, now {now})"
+        raise UserError(f"model.source={spec.model.source}: {reason}")
+    model = build(spec, make_task(spec.task), get_method(spec.method), Streams(spec.seed))
+    load_adapter(adapter, model)
+    return model
 
 
 def _report_other_count(name: str, rows: int, expected: int | None) -> None:
