@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from .compose import completed, plan
 from .errors import UserError
 from .hydra_program import call_hydra, check_launcher, executes_nothing, flags
-from .overrides import command_of, is_search, parsed, path_of
+from .overrides import command_of, is_search, parsed, path_of, report_replaced
 from .presets import CONF
 from .program import program
 from .search_path import with_presets_of
@@ -26,6 +26,7 @@ def main() -> None:
         call_hydra(lambda config: None, sys.argv[1:], CONF)
         return
     words = with_presets_of(args.config_dir, args.overrides)
+    report_replaced(words)
     overrides = expand(words, sweep=args.multirun)
     check_launcher(overrides, multirun=args.multirun)
     if is_search(overrides):

@@ -154,12 +154,17 @@ def path_of(word: str) -> str:
 
 
 def without_replaced(words: Sequence[str]) -> list[str]:
-    """The words without those that a later one replaces, each of which is reported in a line."""
+    """The words without those that a later one replaces."""
     last = {path_of(word): i for i, word in enumerate(words)}
-    for i, word in enumerate(words):
-        if last[path_of(word)] != i and word != words[last[path_of(word)]]:
-            print(f"{word}: is replaced by {words[last[path_of(word)]]}", file=sys.stderr)
     return [word for i, word in enumerate(words) if last[path_of(word)] == i]
+
+
+def report_replaced(words: Sequence[str]) -> None:
+    """Print a line for each word that a later one replaces."""
+    last = {path_of(word): word for word in words}
+    for word in words:
+        if last[path_of(word)] != word:
+            print(f"{word}: is replaced by {last[path_of(word)]}", file=sys.stderr)
 
 
 def is_search(words: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from . import tuned
 from .checkpoint import init_cell
 from .compose import Composer, check_same, compose, plan
 from .errors import SpecError, UserError, counted
-from .overrides import command_of, path_of, without_replaced
+from .overrides import command_of, path_of, report_replaced, without_replaced
 from .program import program
 from .record import DIVERGED, Record, write_whole
 from .spec import Spec, settings
@@ -163,6 +163,7 @@ def split(words: Sequence[str]) -> tuple[Search, list[str]]:
     Raises:
         UserError: names the word and what is allowed.
     """
+    report_replaced(words)
     words = without_replaced(words)
     own = [word.removeprefix(PREFIX) for word in words if word.startswith(PREFIX)]
     given = [word for word in words if not word.startswith(PREFIX)]

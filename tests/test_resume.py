@@ -197,14 +197,15 @@ def test_a_checkpoint_of_another_kind_of_device_is_reported_and_the_run_begins_a
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
-    checkpoint.write(tmp_path, "key", ["key"], {"step": 1})
+    state = dict.fromkeys(checkpoint.ENTRIES, 0)
+    checkpoint.write(tmp_path, "key", ["key"], state | {"step": 1})
 
     def full(handle):
         raise OSError("no space left")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space left"):
-        checkpoint.write(tmp_path, "key", ["key"], {"step": 2})
+        checkpoint.write(tmp_path, "key", ["key"], state | {"step": 2})
     assert os.listdir(tmp_path) == [checkpoint.FILE]
     assert checkpoint.read(tmp_path, "key", "cpu")["step"] == 1
 

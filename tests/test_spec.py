@@ -12,7 +12,7 @@ import pytest
 
 from lora_bench.compose import completed, compose, from_config, plan, validate
 from lora_bench.errors import SpecError, UserError
-from lora_bench.overrides import in_dict, setting_paths, without_replaced
+from lora_bench.overrides import in_dict, report_replaced, setting_paths, without_replaced
 from lora_bench.presets import CONF
 from lora_bench.spec import Spec, settings
 from lora_bench.sweep.plan import expand
@@ -442,10 +442,13 @@ def test_what_a_frozen_encoder_does_not_use_is_refused(word):
 
 
 def test_a_word_that_a_later_one_replaces_is_named(capsys):
-    assert without_replaced(["seed=0,1", "task=rte", "+seed=2"]) == ["task=rte", "+seed=2"]
+    words = ["seed=0,1", "task=rte", "+seed=2"]
+    report_replaced(words)
     assert capsys.readouterr().err == "seed=0,1: is replaced by +seed=2\n"
-    assert without_replaced(["seed=1", "data.seed=1", "seed=1"]) == ["data.seed=1", "seed=1"]
-    assert capsys.readouterr().err == ""
+    assert without_replaced(words) == ["task=rte", "+seed=2"]
+    words = ["seed=1", "data.seed=1", "seed=1"]
+    report_replaced(words)
+    assert capsys.readouterr().err == "" and without_replaced(words) == ["data.seed=1", "seed=1"]
 
 
 @pytest.mark.parametrize("first", ["train.lr=2e-3", "++train.lr=2e-3", "train={lr:2e-3}"])
