@@ -46,7 +46,7 @@ KINDS: dict[Any, str] = {
     types.NoneType: "null",
 }
 # Folders of conf/ that are no groups for a command line: the recipe chooses those of recipe_for_.
-NOT_CHOSEN = ("hydra", "sweep", "tuned", "recipe_for_")
+NO_GROUPS = ("hydra", "sweep", "tuned", "recipe_for_")
 # Words that would make Hydra execute runs other than those that were checked.
 REFUSED = {
     "hydra.mode": "-m asks for a sweep",
@@ -124,7 +124,7 @@ def check_number(overrides: list[Override]) -> None:
 def groups() -> list[str]:
     """Names of the preset groups that a user chooses from."""
     found = [path.name for path in sorted(CONF.iterdir()) if path.is_dir()]
-    return [name for name in found if not name.startswith(NOT_CHOSEN)]
+    return [name for name in found if not name.startswith(NO_GROUPS)]
 
 
 def is_setting(path: str) -> bool:

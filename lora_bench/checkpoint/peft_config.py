@@ -144,8 +144,10 @@ def read_config(folder: Path) -> LoraFacts:
 
 def _repeats(key: str, value: Any, found: dict[str, Any]) -> bool:
     """Whether ranks or alphas of single modules only repeat the one of all modules."""
-    general = found.get({"rank_pattern": "r", "alpha_pattern": "lora_alpha"}.get(key, ""))
-    return isinstance(value, dict) and all(own == general for own in value.values())
+    general = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}.get(key)
+    if general is None or not isinstance(value, dict):
+        return False
+    return all(own == found.get(general) for own in value.values())
 
 
 def _typed(path: Path, found: dict[str, Any]) -> LoraFacts:
