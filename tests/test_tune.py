@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -335,3 +336,16 @@ def test_a_rate_is_tried_once():
 def test_halving_of_one_epoch_is_refused(search):
     with pytest.raises(SystemExit, match="tune.halving=true: has no effect with train.epochs=1"):
         search("tune.halving=true", "train.epochs=1")
+
+
+def test_no_committed_run_shares_a_seed_or_a_row_with_its_tuning():
+    """Rates are chosen on rows of the training file; runs are scored on another file."""
+    results = Path(__file__).parent.parent / "results"
+    searched = [yaml.safe_load(path.read_text()) for path in tuned.SHIPPED.glob("*.yaml")]
+    seeds = {seed for entry in searched for seed in entry["budget"]["seeds"]}
+    records = [r for name in ("main", "tasks", "cola") for r in read_all(results / name)[0]]
+    assert seeds and records
+    for record in records:
+        assert record.seed not in seeds and record.where.get("data.tuning_rows") is None
+        train = record.data["train"]["source"]
+        assert all(facts["source"] != train for n, facts in record.data.items() if n != "train")
