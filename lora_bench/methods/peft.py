@@ -129,7 +129,7 @@ class Peft(Method):
 
     @classmethod
     def adapts(cls, spec: Spec) -> bool:
-        """See ``Method.adapts``: PEFT's own argument names linear layers too, but not LayerNorms."""
+        """See ``Method.adapts``: PEFT's argument names linear layers too, but not LayerNorms."""
         named = spec.method.peft_type != "LN_TUNING" and "target_modules" in spec.method.args
         return bool(spec.method.targets) or named
 
