@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import hydra
@@ -98,13 +98,15 @@ class Composer:
 
     def takes_tuned_rate(self, overrides: list[str]) -> bool:
         """Whether neither the words of a command line nor their presets set the learning rate."""
-        presets, values = self._divided(overrides)
-        open_rate = OmegaConf.is_missing(self._composed(presets).train, "lr")
-        return open_rate and TUNED_SETTING not in map(path_of, values)
+        if TUNED_SETTING in map(path_of, overrides):
+            return False
+        presets, _ = self._divided(overrides)
+        return OmegaConf.is_missing(self._composed(presets).train, "lr")
 
     def _divided(self, overrides: list[str]) -> tuple[tuple[str, ...], list[str]]:
         """The words for Hydra, and those that set one value after it."""
-        values = [word for word in overrides if _is_value(word, overrides)]
+        sections = set(map(path_of, overrides)) - set(groups())
+        values = [word for word in overrides if _is_value(word, sections)]
         return tuple(word for word in overrides if word not in values), values
 
     def _composed(self, presets: tuple[str, ...]) -> DictConfig:
@@ -123,10 +125,9 @@ class Composer:
         return config
 
 
-def _is_value(word: str, overrides: Sequence[str]) -> bool:
-    """Whether a word sets one setting, and no other word sets a section around it."""
+def _is_value(word: str, sections: Collection[str]) -> bool:
+    """Whether a word sets one setting, and none of the words sets a section around it."""
     path = path_of(word)
-    sections = (other for other in map(path_of, overrides) if other not in groups())
     whole = any(path != section and is_within(path, section) for section in sections)
     return word.startswith(path) and path in setting_paths() and not in_dict(path) and not whole
 

@@ -40,6 +40,11 @@ def base_fingerprint(model: "LoraWrapperRoberta", *, matrices: bool = True) -> s
     return SAMPLED_MARK + content.hexdigest()[:16] if frozen else None
 
 
+def is_quantized(model: "LoraWrapperRoberta") -> bool:
+    """Whether the encoder has weights in 4 bits."""
+    return not all(parameter.is_floating_point() for parameter in model.encoder.parameters())
+
+
 def check_base(folder: Path, expected: str | None, model: "LoraWrapperRoberta") -> None:
     """Refuse a model whose base is not the one that an adapter was trained on.
 
@@ -57,8 +62,7 @@ def check_base(folder: Path, expected: str | None, model: "LoraWrapperRoberta") 
         return
     if is_sampled and expected == base_fingerprint(model, matrices=False):
         return  # trained on the same base in 4 bits
-    quantized = any(not p.is_floating_point() for p in model.encoder.parameters())
-    other = "another base model, or an unquantized one" if quantized else "another base model"
+    other = "another base model" + (", or an unquantized one" if is_quantized(model) else "")
     raise AdapterError(f"{folder}: was trained on {other} (fingerprint {expected}, here {found})")
 
 

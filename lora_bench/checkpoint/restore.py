@@ -17,6 +17,7 @@ from ..model.wrapper import LoraWrapperRoberta
 from ..spec import Spec, TaskSpec
 from ..tasks import Stock, make_task
 from . import load_adapter
+from .base_model import is_quantized
 from .facts import FACTS, WEIGHTS, AdapterError, spec_of
 from .tensors import read_safetensors
 
@@ -127,7 +128,7 @@ def plain_encoder(model: LoraWrapperRoberta) -> RobertaModel:
     Raises:
         AdapterError: the base model is quantized.
     """
-    if not all(parameter.is_floating_point() for parameter in model.encoder.parameters()):
+    if is_quantized(model):
         raise AdapterError(
             "a 4-bit base is not a plain model; the adapter fits the unquantized one too: write "
             f'"file": "lora" below "method" in a copy of its {FACTS}'
