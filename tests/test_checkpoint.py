@@ -13,6 +13,7 @@ from lora_bench import checkpoint
 from lora_bench.checkpoint.__main__ import main
 from lora_bench.checkpoint.restore import load_model
 from lora_bench.errors import SpecError
+from lora_bench.methods.peft import DRIVEN, NOISE, TRANSLATED, suited_types
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 
@@ -25,10 +26,13 @@ from .helpers import (
     stock_class,
     stock_outputs,
 )
+from .test_peft import TINY_ARGS
+from .test_spec import PEFT
 
+# transformers' own, about what PEFT calls, and PEFT's about BOFT and LN tuning
 peft_noise = pytest.mark.filterwarnings(
-    "ignore::FutureWarning"
-)  # transformers' own, about what PEFT calls
+    "ignore::FutureWarning", *[f"ignore:{start}" for start in NOISE]
+)
 
 
 POLICIES = {
@@ -70,6 +74,75 @@ def test_to_peft_and_back(adapter, base, tmp_path, task, method, policy):
     there = checkpoint.spec_of(folder).method
     for name in ("rank", "alpha", "rank_stabilized", "targets", "layer_norms"):
         assert getattr(back, name) == getattr(there, name)
+
+
+# words that a type of PEFT needs on the tiny encoder, or to have an effect
+TYPE_WORDS = {
+    "C3A": ["+method.args.block_size=8"],
+    "IA3": [
+        "method.targets=[]",
+        "+method.args.target_modules=[key,intermediate.dense]",
+        "+method.args.feedforward_modules=[intermediate.dense]",
+    ],
+    "LORA": ["method.alpha=3"],
+    "ROAD": ["+method.args.group_size=8"],
+    "SHIRA": ["+method.args.r=4"],
+    "VBLORA": ["+method.args.num_vectors=16", "+method.args.vector_length=8"],
+    "WAVEFT": ["+method.args.n_frequency=20"],
+}
+
+
+def words_of_type(kind: str) -> list[str]:
+    """Words for ``method=peft_lora`` with another type, without settings that it does not have."""
+    read = TRANSLATED.get(kind, {})
+    unset = [f"method.{name}=null" for name in ("rank", "alpha") if name not in read]
+    return [f"method.peft_type={kind}", *unset, *TYPE_WORDS.get(kind, [])]
+
+
+def check_export(folder: Path, base: Path, out: Path) -> None:
+    """Convert to PEFT; PEFT's model, padded, must give the outputs of ours, packed."""
+    peft = pytest.importorskip("peft")
+    before = our_outputs(folder)
+    main(["convert", str(folder), "--to", "peft", "--out", str(out)])
+    bare = stock_class(before).from_pretrained(base, num_labels=before.shape[1])
+    theirs = peft.PeftModel.from_pretrained(bare, out)
+    torch.testing.assert_close(stock_outputs(theirs, before), before, atol=1e-5, rtol=0)
+
+
+@peft_noise
+@pytest.mark.parametrize("task", mostly_slow(["mnli", "squad_v1"], ["mnli"]))
+@pytest.mark.parametrize("method", every(3, PEFT))
+def test_what_pefts_layers_trained_goes_to_peft(adapter, base, tmp_path, method, task):
+    folder = adapter(f"task={task}", f"method={method}", *TINY_ARGS.get(method, []))
+    check_export(folder, base, tmp_path / "peft")
+
+
+@peft_noise
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # torch's, about FROD
+@pytest.mark.parametrize("kind", every(8, sorted({*suited_types()} - {*DRIVEN})))
+def test_every_type_of_peft_computes_the_same_packed_and_padded(adapter, base, tmp_path, kind):
+    folder = adapter("task=mnli", "method=peft_lora", *words_of_type(kind))
+    check_export(folder, base, tmp_path / "peft")
+
+
+PEFT_WORDS = {
+    "pattern": [
+        "method.targets=[]",
+        r"+method.args.target_modules='encoder\.layer\.[01]\.attention\.self\.(query|key)'",
+        "+method.args.exclude_modules='.*1.attention.*key'",
+    ],
+    "names that the head has too": ["method.targets=[]", "+method.args.target_modules=[dense]"],
+    "embedding layers": ["method.targets=[]", "+method.args.target_modules=[word_embeddings]"],
+    "adapted biases": ["method.biases=adapted"],
+    "all biases": ["method.biases=all", "method.layer_norms=true"],
+    "trained embeddings": ["method.embeddings=true", "method.layers=[1]"],
+}
+
+
+@peft_noise
+@pytest.mark.parametrize("words", PEFT_WORDS.values(), ids=PEFT_WORDS)
+def test_settings_beside_pefts_layers_go_to_peft(adapter, base, tmp_path, words):
+    check_export(adapter("task=mnli", "method=peft_lora", *words), base, tmp_path / "peft")
 
 
 MERGED = [
@@ -313,14 +386,19 @@ def test_our_own_folder_is_checked_as_well(adapter, tmp_path, tiny_spec):
         ),
         (["head=article"], ["merge"], "head=article: transformers has no such head"),
         (
-            ["method=peft_ia3"],
+            ["method=bitfit"],
             ["convert", "--to", "peft"],
-            "method=peft_ia3: a PEFT LoRA folder is written from this project's LoRA layers",
+            "method=bitfit: PEFT has no layers for what it trains; must be LoRA of this project",
+        ),
+        (
+            ["method=peft_ia3", "method.biases=all"],
+            ["convert", "--to", "peft"],
+            "method.biases=all: PEFT does not save biases beside IA3; must be none",
         ),
         (
             ["method=relora"],
             ["convert", "--to", "peft"],
-            "method=relora: a PEFT LoRA folder is written from this project's LoRA layers",
+            "method=relora: PEFT has no layers for what it trains",
         ),
         ([], ["convert"], "--from ours --to ours: exactly one of them must be ours"),
         (

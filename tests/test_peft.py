@@ -141,8 +141,8 @@ def test_settings_read_from_the_source_are_those_of_pefts_dataclasses():
         (["method.peft_type=NOSUCH"], "method.peft_type=NOSUCH: must be one of .*IA3"),
         (["method.peft_type=null"], "method.peft_type=None: must be one of .*IA3"),
         (["method.peft_type=ADALORA"], "ADALORA: needs method.file=peft_adalora"),
-        (["method.peft_type=PROMPT_TUNING"], "adds to a model's input"),
-        (["method.peft_type=POLY"], "method.peft_type=POLY: adds to a model's input"),
+        (["method.peft_type=PROMPT_TUNING"], "cannot compute packed"),
+        (["method.peft_type=SHADOW"], "peft_type=SHADOW: does not adapt each token by itself"),
         (
             ["+method.args.ranke=3"],
             r"method.args.ranke=3: peft_type=LORA takes alpha_pattern, exclude_modules, init_lora",

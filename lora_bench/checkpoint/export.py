@@ -1,5 +1,6 @@
 """Export our adapters: to a PEFT folder, or to a plain transformers model."""
 
+import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,10 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from ..errors import one_line
 from ..files import expanded, whole_folder
-from ..methods import require
-from ..methods.peft import Peft
+from ..methods import Method, require
+from ..methods.peft import ADAPTER, REFUSALS, Peft, ignore_noise
 from ..model.encoder import load_encoder, load_tokenizer, quiet, stock_architecture
 from ..model.inject import adapter_parameters, lora_layers
 from ..model.lora import LoraLinear
@@ -28,6 +30,8 @@ from .restore import load_model, plain_encoder, stock_model, stock_of, to_stock
 PEFT_BIASES = {ours: theirs for theirs, ours in BIASES.items()}
 BASE_FOLDER = "base_model"
 EMBEDDINGS = ["word_embeddings", "position_embeddings", "token_type_embeddings"]
+# Fields of PEFT's configurations that match full module names if they hold a regular expression.
+PATTERNS = ("target_modules", "exclude_modules", "feedforward_modules")
 
 
 def merge(folder: Path, out: Path) -> str:
@@ -64,7 +68,7 @@ def merge(folder: Path, out: Path) -> str:
 
 
 def export_peft(folder: Path, out: Path) -> None:
-    """Write a LoRA adapter as a PEFT folder for ``PeftModel.from_pretrained``.
+    """Write a LoRA adapter, or one that PEFT's layers trained, for ``PeftModel.from_pretrained``.
 
     A base model that transformers does not load as a RoBERTa (a BERT, a random one) is written to
     ``out/base_model``. The result is loaded by PEFT and must give the same outputs before the
@@ -75,46 +79,64 @@ def export_peft(folder: Path, out: Path) -> None:
         out: folder to write to.
 
     Raises:
-        AdapterError: the method has no LoRA layers of this project, the head is the article's, or
-            the written adapter gives different outputs.
+        AdapterError: PEFT has no layers for what the method trains, or does not save it; the head
+            is the article's; or the written adapter gives different outputs.
         UserError: PEFT is not installed.
     """
     peft = require("peft", "peft", "a PEFT folder")
-    model, spec, _ = load_model(folder)
+    model, spec, method = load_model(folder)
     adapters = adapter_parameters(model).keys()
-    if not adapters or any(not name.endswith((".lora_a", ".lora_b")) for name in adapters):
+    of_lora = adapters and all(name.endswith((".lora_a", ".lora_b")) for name in adapters)
+    if not (of_lora or isinstance(method, Peft)):
         raise AdapterError(
-            f"method={spec.method.name}: a PEFT LoRA folder is written from this project's LoRA "
-            "layers alone, not from those of PEFT and not with other trained modules"
+            f"method={spec.method.name}: PEFT has no layers for what it trains; must be LoRA of "
+            "this project or a method of PEFT"
         )
     expected = probe(model)
     with whole_folder(out) as part:
         base = _base(spec, part)
         inside = base == str(part / BASE_FOLDER)
         stated = str((out / BASE_FOLDER).absolute()) if inside else base
-        # PEFT would look at the base model to find out whether its embeddings were resized
-        _as_peft(peft, model, spec, stated).save_pretrained(part, save_embedding_layers=False)
-        with _peft_quiet():
-            again = peft.PeftModel.from_pretrained(_loaded(spec, base), part)
+        wrapped = _as_peft(peft, model, spec, method, stated)
+        try:
+            # PEFT would look at the base model to find out whether its embeddings were resized
+            wrapped.save_pretrained(part, save_embedding_layers=False)
+            with _peft_quiet():
+                again = peft.PeftModel.from_pretrained(_loaded(spec, base), part)
+        except REFUSALS as error:
+            reason = f"PEFT cannot load its own folder: {one_line(error)}"
+            raise AdapterError(f"method={spec.method.name}: {reason}") from None
         check_same(out, expected, again)
 
 
-def _as_peft(peft: Any, model: LoraWrapperRoberta, spec: Spec, base: str) -> Any:
+def _as_peft(peft: Any, model: LoraWrapperRoberta, spec: Spec, method: Method, base: str) -> Any:
     """The model as a PEFT model with the adapter's values; removes LoraLinear from ``model``."""
     stock = stock_of(spec.task)
-    state = {to_stock(name, stock): tensor for name, tensor in model.trained_state().items()}
-    config = _lora_config(peft, spec.method, model, stock)
-    target = stock_model(plain_encoder(model), model.head, spec)
+    trained = {to_stock(name, stock): tensor for name, tensor in model.trained_state().items()}
+    if isinstance(method, Peft):
+        config = _peft_config(method, spec.method, stock)
+        encoder = load_encoder(spec.model, dropout=0.0)  # PEFT's layers replaced those of model
+    else:
+        config = _lora_config(peft, spec.method, model, stock)
+        encoder = plain_encoder(model)
+    target = stock_model(encoder, model.head, spec)
+    # biases, LayerNorms and embeddings that were trained beside the adapter
+    target.load_state_dict(
+        {name.replace(".base_layer.", "."): tensor for name, tensor in trained.items()},
+        strict=False,
+    )
     target.name_or_path = base  # PEFT takes the base model's name from here
     with _peft_quiet():
         wrapped = peft.get_peft_model(target, config)
     with torch.no_grad():
-        for name, parameter in wrapped.base_model.model.named_parameters():
+        # vectors that several layers share have a name in each of them
+        for name, parameter in wrapped.base_model.model.named_parameters(remove_duplicate=False):
             ours = name.replace(".lora_A.default.weight", ".lora_a").replace(
                 ".lora_B.default.weight", ".lora_b"
             )
-            if ours != name:
-                parameter.copy_(state[ours])
+            for known in (name, ours):
+                if known in trained:
+                    parameter.copy_(trained[known])
     return wrapped
 
 
@@ -138,18 +160,44 @@ def _lora_config(peft: Any, method: MethodSpec, model: LoraWrapperRoberta, stock
         target_modules=[name for name, layer in layers if isinstance(layer, LoraLinear)],
         bias=PEFT_BIASES[method.biases],
         task_type=stock.peft,
-        modules_to_save=[
-            stock.head,
-            *["LayerNorm"] * method.layer_norms,
-            *EMBEDDINGS * method.embeddings,
-        ],
+        modules_to_save=_saved_modules(method, stock),
     )
+
+
+def _peft_config(peft_method: Peft, method: MethodSpec, stock: Stock) -> Any:
+    """The configuration that PEFT's layers were made with, for the transformers class.
+
+    Raises:
+        AdapterError: PEFT does not save the biases of such a method.
+    """
+    config: Any = copy.deepcopy(peft_method.tuner.peft_config[ADAPTER])
+    for field in PATTERNS:
+        pattern = getattr(config, field, None)
+        if isinstance(pattern, str):
+            setattr(config, field, rf"roberta\.(?:{pattern})")
+    if method.biases != "none":
+        if not hasattr(config, "bias"):
+            raise AdapterError(
+                f"method.biases={method.biases}: PEFT does not save biases beside "
+                f"{method.peft_type}; must be none"
+            )
+        config.bias = PEFT_BIASES[method.biases].replace("lora", str(method.peft_type).lower())
+    config.task_type = stock.peft
+    config.modules_to_save = _saved_modules(method, stock)
+    return config
+
+
+def _saved_modules(method: MethodSpec, stock: Stock) -> list[str]:
+    """Names of the modules beside the adapter that are trained in full, for PEFT."""
+    layer_norms = ["LayerNorm"] * method.layer_norms
+    return [stock.head, *layer_norms, *EMBEDDINGS * method.embeddings]
 
 
 @contextmanager
 def _peft_quiet() -> Iterator[None]:
-    """Inside the block, transformers does not warn about its own functions that PEFT calls."""
+    """Inside the block, nobody warns of what a user cannot change, such as a deprecated call."""
     with warnings.catch_warnings():
+        ignore_noise()
         warnings.filterwarnings("ignore", category=FutureWarning)
         yield
 

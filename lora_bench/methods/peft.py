@@ -59,8 +59,9 @@ SEEDS = (
     "random_loc_seed",
     "random_seed",
 )
-# Types that cannot compute a packed batch: they change a model's input or need a task's number.
-UNSUITED = frozenset({"ADAPTION_PROMPT", "POLY", "TRAINABLE_TOKENS"})
+# Types that cannot compute a packed batch: they change a model's input, need a task's number, mix
+# the tokens of all rows (LILY), or hook into whole layers, which are not called (SHADOW).
+UNSUITED = frozenset({"ADAPTION_PROMPT", "LILY", "POLY", "SHADOW", "TRAINABLE_TOKENS"})
 # Types that need a method class of their own, which acts after each step.
 DRIVEN = {"ADALORA": "peft_adalora"}
 # PEFT's annotations that are checked, with the types of values that fit.
@@ -181,10 +182,9 @@ class Peft(Method):
     def _check_type(cls, kind: str | None) -> None:
         known = peft_types()
         if kind not in (cls.types or known):
-            usable = [name for name in known if _is_suited(name)]
-            one_of("method.peft_type", kind, cls.types or tuple(usable))
-        if not _is_suited(str(kind)):
-            reason = "adds to a model's input, which packed batches do not support"
+            one_of("method.peft_type", kind, cls.types or tuple(suited_types()))
+        if kind not in suited_types():
+            reason = "does not adapt each token by itself, so it cannot compute packed batches"
             raise SpecError("method.peft_type", kind, reason)
         if not cls.types and kind in DRIVEN:
             raise SpecError("method.peft_type", kind, f"needs method.file={DRIVEN[kind]}")
@@ -216,13 +216,13 @@ class Peft(Method):
 
         require("peft", "peft", f"method={spec.method.name}")
         with warnings.catch_warnings():
-            _ignore_noise()
+            ignore_noise()
             from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
             # PEFT warns and continues if a setting has no effect
             for category in (UserWarning, RuntimeWarning):
                 warnings.filterwarnings("error", category=category, module="peft")
-            _ignore_noise()
+            ignore_noise()
             config: Any = self.config(model, spec)
             paths = [path for path, _ in model.encoder.named_modules()]
             # PeftModel would wrap the encoder; its tuner injects in place. It is kept because the
@@ -278,12 +278,14 @@ class Peft(Method):
         return spec.method.args
 
 
-def _is_suited(kind: str) -> bool:
-    """Whether a type adapts modules, rather than a model's input."""
-    return kind not in UNSUITED and "target_modules" in config_fields(kind)
+def suited_types() -> list[str]:
+    """PEFT's types that adapt modules and can compute packed batches."""
+    known = [kind for kind in peft_types() if kind not in UNSUITED]
+    return [kind for kind in known if "target_modules" in config_fields(kind)]
 
 
-def _ignore_noise() -> None:
+def ignore_noise() -> None:
+    """Ignore what PEFT warns about these methods; inside a block that restores the filters."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
 
