@@ -15,7 +15,7 @@ from .program import program
 COMMANDS: dict[str, tuple[str, list[str], str]] = {
     "run": ("lora_bench.__main__", [], "train one method on one task (default); --help: settings"),
     "sweep": ("lora_bench.__main__", ["-m"], "train many: comma-separated values, +sweep=<name>"),
-    "tune": ("lora_bench.tune", [], "the learning rate of each system, with one budget for all"),
+    "tune": ("lora_bench.tune.__main__", [], "find learning rates, with one budget for all"),
     "report": ("lora_bench.report.__main__", [], "tables, pictures and a page from records"),
     "items": ("lora_bench.items", [], "uncertainty from the sample of validation examples"),
     "predict": ("lora_bench.predict", [], "files for the GLUE server from finished runs"),

@@ -15,7 +15,7 @@ ORDER = [
     "provenance", "claims", "network", "presets", "tuned",
     "data", "model", "tasks", "methods", "checkpoint", "overrides", "search_path", "compose",
     "hydra_program", "training", "sweep",
-    "predict", "report", "items", "studies", "command line", "tune", "cli", "api", "__init__",
+    "predict", "report", "items", "studies", "tune", "command line", "cli", "api", "__init__",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lora_bench import provenance, tune, tuned
+from lora_bench import provenance, tuned
 from lora_bench.checkpoint import FACTS
 from lora_bench.compose import compose
 from lora_bench.data import load
@@ -21,6 +21,8 @@ from lora_bench.record import Record, read_all
 from lora_bench.spec import Spec, part_of, settings
 from lora_bench.tasks import make_task
 from lora_bench.training import member
+from lora_bench.tune import __main__ as tune
+from lora_bench.tune import search as searching
 
 from .helpers import write_random_adapter
 
@@ -174,21 +176,21 @@ def test_a_rate_at_which_a_run_fails_is_never_chosen(search, monkeypatch):
     """The first rate would score best, but one of its seeds fails."""
     scores = {(0.01, 7): 0.9, (0.1, 7): 0.2, (0.1, 8): 0.3}
     monkeypatch.setattr(
-        tune, "_score", lambda record: scores.get((record.system["train.lr"], record.seed))
+        searching, "_score", lambda record: scores.get((record.system["train.lr"], record.seed))
     )
     (entry,) = search("tune.rates=[0.01,0.1]", "tune.seeds=[7,8]", "tune.refine=false").values()
     assert entry["lr"] == 0.1 and entry["curve"][0]["scores"] == [0.9, None]
-    monkeypatch.setattr(tune, "_score", lambda record: None)
+    monkeypatch.setattr(searching, "_score", lambda record: None)
     with pytest.raises(SystemExit, match="runs diverged at every rate of "):
         search("tune.rates=[0.01,0.1]", "tune.seeds=[7,8]")
 
 
 @pytest.mark.slow
 def test_a_system_without_a_rate_keeps_that_of_no_other(search, monkeypatch, tmp_path):
-    real = tune._score
+    real = searching._score
     failing = "lora"
     monkeypatch.setattr(
-        tune, "_score", lambda r: None if r.system["method.name"] == failing else real(r)
+        searching, "_score", lambda r: None if r.system["method.name"] == failing else real(r)
     )
     with pytest.raises(
         SystemExit, match="^error: [^,]*-lora-[^,]*: runs diverged at every rate of "
@@ -306,7 +308,7 @@ def test_a_committed_rate_is_the_best_of_its_curve(path):
     }
     assert entry["lr"] == max(sorted(means), key=means.__getitem__)
     assert not entry["uncommitted_changes"] and entry["commits"]
-    assert {field.name for field in dataclasses.fields(tune.Search)} < entry["budget"].keys()
+    assert {field.name for field in dataclasses.fields(searching.Search)} < entry["budget"].keys()
 
 
 def test_each_stage_has_its_plan_and_unknown_hours_are_null(search, tmp_path, monkeypatch):
@@ -328,7 +330,7 @@ def test_a_run_that_left_no_record_is_no_bad_rate(search, tmp_path, monkeypatch)
 
 
 def test_a_rate_is_tried_once():
-    system = tune.System([], compose([*WORDS, "train.lr=1"]))
+    system = searching.System([], compose([*WORDS, "train.lr=1"]))
     system.trials = [tuned.Trial(rate, 4, (rate,)) for rate in (0.001, 0.0011)]
     assert system.around_best([0.001, 0.0011]) == [0.0012]
 

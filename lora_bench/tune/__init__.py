@@ -1,0 +1,1 @@
+"""The search of learning rates: ``python -m lora_bench.tune``."""
