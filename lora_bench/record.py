@@ -85,8 +85,22 @@ _schema = TypeAdapter(Record)
 
 
 def suffix_of(split: str) -> str:
-    """What a score's name adds for its split: ``_matched`` for ``validation_matched``, else ""."""
+    """What a score's name adds for its split: ``_matched`` for ``validation_matched``, else "".
+
+    Rows held out of the training data take the place of ``validation``.
+    """
+    if split == "held_out":
+        return ""
     return ("_" + split.removeprefix("validation").strip("_")).rstrip("_")
+
+
+def main_metric(where: Mapping[str, Any]) -> str:
+    """Name of the score by which runs are compared: the first metric, on the first split.
+
+    Args:
+        where: settings of a record's ``where``.
+    """
+    return str(where["task.metrics"][0] + suffix_of(where["task.validation"][0]))
 
 
 def metrics_of(scores: Mapping[str, float]) -> list[str]:
@@ -134,12 +148,21 @@ def _read(path: Path | str) -> Record | None:
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error}); move it away to run again") from None
     record = _parse_current(text) or _of_any_format(path, text)
-    fault = fault_of(vars(record))
+    fault = fault_of(vars(record)) or _without_main_metric(record)
     if fault is None and LONG_NUMBER.search(text):
         fault = too_large(vars(record))
     if fault is not None:
         raise RecordError(f"{path}: {fault}")
     return record
+
+
+def _without_main_metric(record: Record) -> str | None:
+    """A line about the scores that lack it; None if they have it or the run failed."""
+    main = main_metric(record.where)
+    for name, epoch in (("last", record.last), ("best", record.best)):
+        if record.status == "ok" and epoch is not None and main not in epoch["scores"]:
+            return f"{name}.scores: must have {main}, by which runs of this task are compared"
+    return None
 
 
 def _parse_current(text: bytes) -> Record | None:

@@ -162,8 +162,9 @@ def _faults(record: Mapping[str, Any]) -> Iterator[str | None]:
             given = {e: types for e, types in entries.items() if record[name].get(e) is not None}
             yield _wrong(record[name], given, name)
     for name in ("task.metrics", "task.validation"):
-        if not all(isinstance(value, str) for value in record["where"][name]):
-            yield f"where.{name}: must be a list of texts, is {record['where'][name]!r}"
+        values = record["where"][name]
+        if not values or not all(isinstance(value, str) for value in values):
+            yield f"where.{name}: must be a list of texts, is {values!r}"
     for i, epoch in enumerate(record["epochs"]):
         yield _wrong(epoch, EPOCH, f"epochs.{i}")
         yield _no_scores(epoch["scores"], f"epochs.{i}.scores")

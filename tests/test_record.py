@@ -215,7 +215,10 @@ FORMAT_1 = {
     "key": "rte-tiny-lora-r8-s3-0123456789",
     "status": "ok",
     "spec": {
-        "task": {"name": "squad_v2", "kind": "span", "unanswerable": True, "stride": 64},
+        "task": {
+            "name": "squad_v2", "kind": "span", "metrics": ["matthews"], "unanswerable": True,
+            "stride": 64,
+        },
         "model": {"name": "tiny", "source": "random:tiny", "revision": None},
         "method": {
             "name": "peft_lora", "rank": 4, "alpha": 8.0, "lr_ratio": None,

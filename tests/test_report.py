@@ -536,15 +536,27 @@ def test_six_seeds_are_too_few_for_two_tasks_and_the_tables_say_so(tmp_path):
 
 
 def test_every_score_of_every_seed_is_shown(tmp_path):
-    """Also where the first seed has other scores than the others."""
-    for seed, names in enumerate((["odd"], ["accuracy"], ["accuracy", "f1"])):
-        spec = composed("task=sst2", f"seed={seed}")
-        done = made_of(tmp_path, spec, spec.identity(data="d", model="m"))
-        for protocol in ("last", "best"):
-            getattr(done, protocol)["scores"] = dict.fromkeys(names, 0.5)
-        write(tmp_path / done.key, done)
+    """Also where seeds have different scores; the order in the file decides nothing."""
+    for seed, names in enumerate((["a", "accuracy"], ["accuracy"], ["accuracy", "f1"])):
+        _scored(tmp_path, seed, names)
     cells = make_cells(load_records(tmp_path), "last")
-    assert dict(zip(cells.metric, cells.n, strict=True)) == {"odd": 1, "accuracy": 2, "f1": 1}
+    assert dict(zip(cells.metric, cells.n, strict=True)) == {"accuracy": 3, "a": 1, "f1": 1}
+    assert list(cells.metric[cells["first"]]) == ["accuracy"]
+
+
+def _scored(folder, seed, names):
+    """A record with scores of these names."""
+    spec = composed("task=sst2", f"seed={seed}")
+    done = made_of(folder, spec, spec.identity(data="d", model="m"))
+    for protocol in ("last", "best"):
+        getattr(done, protocol)["scores"] = dict.fromkeys(names, 0.5)
+    write(folder / done.key, done)
+
+
+def test_a_finished_run_without_the_score_to_compare_by_is_no_record(tmp_path):
+    _scored(tmp_path, 0, ["f1"])
+    _, (problem,) = read_all(tmp_path)
+    assert "last.scores: must have accuracy, by which runs of this task are compared" in problem
 
 
 def test_a_baseline_whose_runs_failed_is_named(tmp_path):

@@ -77,7 +77,8 @@ def test_a_failed_run_of_a_task_without_scores_hides_no_average(tmp_path):
         made_up(tmp_path, f"task={task}")
     made_up(tmp_path, "task=rte", status="failed")
     table = as_published(tables_of(tmp_path)["methods"], DEFAULT)
-    assert table.rows.average.tolist()[1] == "50.0" and table.heading("rte") == ("RTE", "")
+    assert table.rows.average.tolist()[1] == "50.0"
+    assert table.heading("rte accuracy") == ("RTE", "Acc.")
 
 
 def test_targets_that_vary_with_the_rank_are_part_of_the_names(tmp_path):

@@ -33,7 +33,7 @@ def make_cells(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
     Returns:
         Rows of COLUMNS with scores in percent. ``scores`` maps a seed to its score, ``label``
         names the system and ``place`` the column. A system whose runs all failed has one row,
-        with the first metric of the other systems.
+        with the main metric of its task.
     """
     rows = [row for group in _groups(runs) for row in _rows_of(group, protocol)]
     done = [row for row in rows if row["scores"]]
@@ -41,8 +41,6 @@ def make_cells(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
     for row, summary in zip(done, summaries, strict=True):
         row.update(vars(summary))
     cells = pd.DataFrame(rows, columns=COLUMNS).astype({"rank": "Int64"})  # 8, not 8.0
-    known = cells[cells["first"] & (cells.n > 0)].drop_duplicates("task").set_index("task").metric
-    cells["metric"] = cells.metric.where(cells.n > 0, cells.task.map(known))
     cells["label"] = system_names(cells)
     cells["condition"] = conditions(cells)
     cells["place"] = places(cells)
@@ -68,21 +66,22 @@ def _rows_of(group: list[Any], protocol: str) -> list[dict[str, Any]]:
         "failed": len(group) - len(done),
         "keys": [run.key for run in done or group],
     }
+    main = records.main_metric(group[0].where)
     if not done:
-        return [{**common, "metric": None, "first": True, "n": 0, "scores": {}}]
-    metrics = list(dict.fromkeys(m for r in done for m in records.metrics_of(getattr(r, protocol))))
+        return [{**common, "metric": main, "first": True, "n": 0, "scores": {}}]
+    found = [metric for run in done for metric in records.metrics_of(getattr(run, protocol))]
     return [
         {
             **common,
             "metric": metric,
-            "first": metric == metrics[0],
+            "first": metric == main,
             "scores": {
                 run.seed: 100 * scores[metric]
                 for run in done
                 if metric in (scores := getattr(run, protocol))  # of another kind of scoring
             },
         }
-        for metric in metrics
+        for metric in dict.fromkeys([main, *found])
     ]
 
 

@@ -69,24 +69,9 @@ def methods_table(
 
 def _main_metric(cells: pd.DataFrame) -> list[bool]:
     """Whether a cell has the first metric of its task, on any split."""
-    main = {
-        (where, metric.removesuffix(suffix_of(splits[0])))
-        for where, metric, splits in zip(
-            cells.where_id[cells["first"]],
-            cells.metric[cells["first"]].fillna("").astype(str),
-            (where["task.validation"] for where in cells["where"][cells["first"]]),
-            strict=True,
-        )
-    }
     return [
-        is_first
-        or any(
-            (id_, str(metric).removesuffix(suffix_of(split))) in main and suffix_of(split)
-            for split in where["task.validation"]
-        )
-        for is_first, id_, metric, where in zip(
-            cells["first"], cells.where_id, cells.metric, cells["where"], strict=True
-        )
+        metric in {where["task.metrics"][0] + suffix_of(s) for s in where["task.validation"]}
+        for metric, where in zip(cells.metric, cells["where"], strict=True)
     ]
 
 
