@@ -152,7 +152,8 @@ def test_systems_over_tasks_are_compared_where_nothing_is_missing(tmp_path):
         "Tasks: cola matthews, rte accuracy, with 6 common seeds each.",
         "Systems left out because a score is missing: head_only.",
         "Tasks left out because a score is missing: mrpc accuracy.",
-        "Seeds left out, so that all systems and tasks have the same number: 1 of cola matthews.",
+        "Seeds left out, so that all systems and tasks have the same number: 1 of cola matthews "
+        "(missing for bitfit, full).",
     ]
     assert "without normalizing" in table.notes[4] and "2 tasks" in table.title
 

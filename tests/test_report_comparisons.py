@@ -86,3 +86,49 @@ def test_targets_that_vary_with_the_rank_are_part_of_the_names(tmp_path):
         made_up(tmp_path, f"method.rank={rank}", f"method.targets={targets}")
     assert set(cells_of(tmp_path).label) == {
         "lora r=18 targets=[query,key]", "lora r=36 targets=[query]"}  # fmt: skip
+
+
+def _gains(folder, *, failed=(), seeds=range(10)):
+    """Full fine-tuning ten points above LoRA on two tasks, without the runs of some seeds."""
+    for task in ("cola", "rte"):
+        for method, last in (("lora", 0.5), ("full", 0.6)):
+            kept = [s for s in seeds if method == "lora" or s not in failed]
+            noise = {s: last + (7 * s % 5 + (method == "full") * s) / 1000 for s in kept}
+            seeded(folder, f"task={task}", f"method={method}", last=noise)
+            for seed in {*seeds} - {*kept}:
+                made_up(folder, f"task={task}", f"method={method}", f"seed={seed}", status="failed")
+
+
+def test_a_system_with_failed_runs_is_not_called_better_for_the_others(tmp_path):
+    """The mean over the runs that did not fail is too good."""
+    _gains(tmp_path, failed=(7, 8, 9))
+    tables = tables_of(tmp_path)
+    assert set(tables["paired"].rows.result) == {"runs failed"}
+    assert "- runs failed on cola and rte: full" in comparisons(tables["paired"])
+    assert not tables["methods"].best and not tables["overall"].best
+    assert any("3 of cola matthews (missing for full)" in n for n in tables["overall"].notes)
+    assert any(n.startswith("Means over different seeds") for n in tables["methods"].notes)
+
+
+def test_seeds_needed_are_never_fewer_than_the_corrected_test_needs(tmp_path):
+    _gains(tmp_path)
+    rows = paired_table(cells_of(tmp_path)).rows
+    assert set(rows.result) == {"better"} and set(rows["seeds needed"]) == {7}
+
+
+def test_columns_of_one_task_are_not_averaged_as_tasks(tmp_path):
+    for rows in (50, 100):
+        for method in ("lora", "full"):
+            for seed in (0, 1):
+                words = ("task=sst2", f"data.train_rows={rows}", f"method={method}")
+                made_up(tmp_path, *words, f"seed={seed}", last=0.5 + 0.1 * seed)
+    tables = tables_of(tmp_path)
+    assert "average" not in tables["methods"].rows
+    assert tables["overall"].title.startswith("Methods over 2 columns")
+
+
+def test_equal_differences_have_no_spread_whatever_float_noise_they_have(tmp_path):
+    for method, gain in (("lora", 0.0), ("full", 0.1)):
+        last = {seed: 0.3 + seed / 7 + gain for seed in range(3)}
+        seeded(tmp_path, "task=sst2", f"method={method}", last=last)
+    assert paired_table(cells_of(tmp_path)).rows["seeds needed"].tolist() == [None]

@@ -74,11 +74,13 @@ def test_bold_needs_a_difference_beyond_noise_and_all_equal_bests_have_it(tmp_pa
     same = {seed: 5.0 + seed / 1000 for seed in range(6)}
     low = {seed: 1.0 + seed**2 / 1000 for seed in range(6)}
     noisy = {seed: 9.0 * (seed % 2) for seed in range(6)}
-    assert clear_best([5.0, 4.5], [same, noisy]) == set()
-    assert clear_best([5.0, 1.0], [{s: same[s] for s in range(5)}, low]) == set()  # p >= 0.06
-    assert clear_best([5.0, 1.0, 5.0], [same, low, same]) == {0, 2}
-    assert clear_best([5.0, 1.0], [same, {0: 1.0}]) == set()  # one seed may be noise
-    assert clear_best([5.0, np.nan], [same, {}]) == set()  # nothing to be better than
+    few = {s: same[s] for s in range(5)}
+    assert clear_best([5.0, 4.5], [same, noisy], [0, 0]) == set()
+    assert clear_best([5.0, 1.0], [few, low], [0, 0]) == set()  # p >= 0.06
+    assert clear_best([5.0, 1.0, 5.0], [same, low, same], [0, 1, 0]) == {0, 2}
+    assert clear_best([5.0, 1.0], [same, low], [1, 0]) == set()  # only its good runs are left
+    assert clear_best([5.0, 1.0], [same, {0: 1.0}], [0, 0]) == set()  # one seed may be noise
+    assert clear_best([5.0, np.nan], [same, {}], [0, 0]) == set()  # nothing to be better than
 
 
 def test_both_parts_of_mnli_stand_side_by_side(tmp_path):
@@ -240,6 +242,17 @@ def test_compare_shows_a_cell_whose_runs_now_fail(tmp_path):
     assert "no longer failed" in back
 
 
+def test_compare_counts_a_cell_of_which_more_runs_fail(tmp_path):
+    for folder, failing in (("a", ()), ("b", (2, 3))):
+        for seed in range(4):
+            status = "failed" if seed in failing else "ok"
+            made_up(tmp_path / folder, f"seed={seed}", status=status, last=0.5 + seed / 100)
+    words = (str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "o"))
+    out = printed("compare", *words)
+    assert "0 of 1 common cell changed beyond noise, 1 failed" in out
+    assert "failed: 2 more runs" in out
+
+
 def test_compare_matches_equal_cells_before_those_of_another_encoder(tmp_path):
     for model, last in (("m", 0.5), ("n", 0.8)):
         made_up(tmp_path / "a", model=model, last=last)
@@ -315,9 +328,19 @@ def test_shares_of_a_group_are_marked_and_kept_apart(tmp_path):
 
 
 def test_cells_that_a_spreadsheet_would_run_are_guarded():
-    rows = pd.DataFrame({"=x": ["=1+1", "-2.5", "@sum", "+a", None, Number("-1.5"), "1,195.0"]})
+    found = ["=1+1", "-2.5", "@sum", "+a", None, Number("-1.5", "2.0"), "1,195.0"]
+    rows = pd.DataFrame({"=x": found}, dtype=object)  # as tables are: others turn Numbers to texts
     text = to_csv(Table("t", "t", rows))
-    assert text.splitlines() == ["'=x", "'=1+1", "-2.5", "'@sum", "'+a", '""', "-1.5", '"1,195.0"']
+    assert text.splitlines() == [
+        "'=x",
+        "'=1+1",
+        "-2.5",
+        "'@sum",
+        "'+a",
+        '""',
+        "-1.5 ± 2.0",
+        '"1,195.0"',
+    ]
 
 
 def test_text_of_a_record_is_no_markup_in_any_format():

@@ -84,6 +84,13 @@ def test_a_rate_at_the_end_of_those_tried_is_named(tmp_path):
     assert table.rows["at the end"].tolist() == ["lowest", "highest"]
 
 
+def test_rates_that_scored_as_well_as_the_chosen_one_are_named(tmp_path):
+    tied = entry("full")
+    tied["curve"][3]["scores"] = [0.8]
+    table = tuning.tuning_table(curves_of(write(tmp_path / "t", tied, entry("lora"))))
+    assert table.notes[1:] == ["full on cola: 0.03 scored the same as 0.01."]
+
+
 def test_a_failed_rate_is_the_worst_draw_and_a_cross_in_its_panel(tmp_path):
     failed = entry("full")
     failed["curve"][4]["scores"] = [0.9, None]

@@ -23,7 +23,7 @@ TESTS = (
     "unchanged cells will appear as changed."
 )
 SAME = 1e-9  # points: float noise
-BEYOND, FAILED = "beyond noise", "failed"
+BEYOND, FAILED = "beyond noise", "failed"  # the second is also the start of a longer text
 # settings that may differ between two revisions or machines in otherwise equal cells
 APART = ("procedure", "model.fingerprint")
 
@@ -44,7 +44,7 @@ def changes_table(first: pd.DataFrame, second: pd.DataFrame) -> Table:
     columns = ["task", "system", "first", "second", "difference", "interval", "seeds", "change"]
     shown = pd.DataFrame(rows, columns=columns, dtype=object)
     beyond = sum(row["change"] == BEYOND for row in rows)
-    failed = sum(row["change"] == FAILED for row in rows)
+    failed = sum(row["change"].startswith(FAILED) for row in rows)
     title = (
         f"Second minus first: {beyond} of {counted(len(rows), 'common cell')} changed beyond noise"
         + (f", {failed} failed" if failed else "")
@@ -81,7 +81,7 @@ def _matched(
 def _importance(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
     """Sort key: failures, then changes beyond noise, each with the largest difference first."""
     size = 0.0 if row["difference"] is None else abs(float(row["difference"].value))
-    return row["change"] != FAILED, row["change"] != BEYOND, -size
+    return not row["change"].startswith(FAILED), row["change"] != BEYOND, -size
 
 
 def _set_aside(pairs: Sequence[tuple[pd.Series, pd.Series]]) -> list[str]:
@@ -121,7 +121,9 @@ def _row(first: pd.Series, second: pd.Series) -> dict[str, Any]:
         "difference": Number(f"{difference:+z.2f}"),
         "interval": None if low is None else f"[{low:+.1f}, {high:+.1f}]",
         "seeds": seeds,
-        "change": _verdict(difference, low, high),
+        "change": _verdict(difference, low, high)
+        if second.failed <= first.failed
+        else f"{FAILED}: {counted(second.failed - first.failed, 'more run')}",
     }
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from .latex import to_latex as to_latex
-from .table import NO_ROWS, Table, as_text, mapped
+from .table import NO_ROWS, Number, Table, as_text, mapped
 from .terminal import to_terminal as to_terminal
 
 # characters that Markdown would treat as markup
@@ -48,7 +48,9 @@ def guarded(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _guard(value: object) -> object:
-    if not isinstance(value, str) or not value.lstrip().startswith(FORMULA):
+    if isinstance(value, Number) or not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith(FORMULA):
         return value
     try:
         float(value.replace(",", ""))

@@ -38,7 +38,8 @@ def methods_table(
 ) -> Table:
     """Methods by tasks, with trained parameters and an average (LoRA paper, Table 2).
 
-    A task has its first metric, on each of its splits. Rows with all tasks have an average.
+    A task has its first metric, on each of its splits. Rows with all tasks have an average, unless
+    a task has several columns: they are no different tasks.
     """
     shown = cells[_main_metric(cells)]
     order = {task: i for i, task in enumerate(layout.tasks or TASK_ORDER)}
@@ -53,7 +54,7 @@ def methods_table(
     table.rows = table.rows.rename(columns={"label": "method"})
     table.name, table.title, table.head = "methods", f"Methods ({common(first)})", headed(shown)
     wanted = {"method"}
-    if first.place.nunique() > 1 and "average" in layout.columns:
+    if is_one_column_each(first) and "average" in layout.columns:
         _add_average(table, first, statistic)
         wanted |= {"average"}
     if "parameters" in layout.columns:
@@ -63,7 +64,12 @@ def methods_table(
     groups = {"tasks": columns, "parameters": ["parameters"], "average": ["average"]}
     chosen = [name for group in layout.columns for name in groups[group] if name in table.rows]
     table = _ordered(table, ["method", *chosen])
-    table.notes = [*_differing_by_row(first), *_differing_by_task(first), *_unnamed(first)]
+    table.notes = [
+        *_of_other_seeds(first),
+        *_differing_by_row(first),
+        *_differing_by_task(first),
+        *_unnamed(first),
+    ]
     return _with_references(table, runs, shown)
 
 
@@ -96,8 +102,16 @@ def row_order(first: pd.DataFrame, statistic: str, layout: Layout) -> list[str]:
     return [label for _, label in sorted(zip(found, labels, strict=True), key=lambda pair: pair[0])]
 
 
+def is_one_column_each(first: pd.DataFrame) -> bool:
+    """Whether there are several tasks, in one column each, so that a mean over them has a sense."""
+    return bool(first.place.nunique() == first.task.nunique() > 1)
+
+
 def _add_average(table: Table, first: pd.DataFrame, statistic: str) -> None:
-    """Add a column with the mean over tasks for each row that has all of them."""
+    """Add a column with the mean over tasks for each row that has all of them.
+
+    The best one is marked only if every row has an average.
+    """
     scored = first[first.n > 0]
     found: dict[str, list[tuple[float, dict[int, float]]]] = {}
     for label, value, scores in zip(scored.label, scored[statistic], scored.scores, strict=True):
@@ -111,8 +125,10 @@ def _add_average(table: Table, first: pd.DataFrame, statistic: str) -> None:
         by_seed.append(over_tasks([scores for _, scores in cells]) if cells else {})
     shown = [None if math.isnan(value) else Number(f"{value:.1f}") for value in values]
     table.rows["average"] = pd.Series(shown, table.rows.index, dtype=object)
-    column = len(table.rows.columns) - 1
-    table.best |= {(row, column) for row in clear_best(values, by_seed)}
+    if len(whole) == len(table.rows):
+        failed = first.groupby("label").failed.sum()
+        best = clear_best(values, by_seed, [int(failed[label]) for label in table.rows.method])
+        table.best |= {(row, len(table.rows.columns) - 1) for row in best}
 
 
 def over_tasks(scores: Iterable[Mapping[int, float]]) -> dict[int, float]:
@@ -170,6 +186,20 @@ def _with_references(table: Table, runs: pd.DataFrame, shown: pd.DataFrame) -> T
         best={(row + len(above), column) for row, column in table.best},
         apart={*range(len(above)), *range(len(rows) - len(below), len(rows))},
     )
+
+
+def _of_other_seeds(first: pd.DataFrame) -> Iterator[str]:
+    """A note on columns whose means are over different seeds, so that they do not compare."""
+    scored = first[first.n > 0]
+    seeds = scored.scores.map(lambda scores: tuple(sorted(scores)))
+    places = [
+        str(place) for place, own in seeds.groupby(scored.place, sort=False) if own.nunique() > 1
+    ]
+    if places:
+        yield (
+            f"Means over different seeds, in {', '.join(places)}: compare them by their "
+            "differences over common seeds."
+        )
 
 
 def _differing_by_row(first: pd.DataFrame) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 from ..errors import counted
 from .aggregates import interquartile_means, mean_ranks
 from .layout import DEFAULT, Layout
-from .methods_table import over_tasks, row_order
+from .methods_table import is_one_column_each, over_tasks, row_order
 from .pairs import clear_best, name_some
 from .table import Number, Table
 from .tables import common
@@ -85,9 +85,15 @@ def complete_blocks(cells: pd.DataFrame) -> Blocks | None:
         for place in places
     ]
     every = {place: set().union(*(found[label, place] for label in labels)) for place in places}
-    if listed := [f"{left} of {p}" for p in places if (left := len(every[p]) - number)]:
+    listed = []
+    for place in places:
+        lacking = [label for label in labels if found[label, place].keys() < every[place]]
+        why = f" (missing for {name_some(lacking)})" if lacking else ""
+        if left := len(every[place]) - number:
+            listed.append(f"{left} of {place}{why}")
+    if listed:
         reason = "so that all systems and tasks have the same number"
-        notes.append(f"Seeds left out, {reason}: {name_some(listed)}.")
+        notes.append(f"Seeds left out, {reason}: {'; '.join(listed)}.")
     return Blocks(labels, places, scores, notes)
 
 
@@ -149,11 +155,16 @@ def overall_table(cells: pd.DataFrame, layout: Layout = DEFAULT) -> Table | None
         bounds = [_interval(iqm_bounds, 1), _interval(rank_bounds, 2)] if has_spread else [None] * 2
         rows.append([label, numbers[0], numbers[1], bounds[0], numbers[2], bounds[1]])
     table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
-    best = clear_best([averages[label] for label in order], by_seed)
+    failed = shown.groupby("label").failed.sum()
+    best = clear_best(
+        [averages[label] for label in order], by_seed, [int(failed[label]) for label in order]
+    )
     bold = {(row, COLUMNS.index("average")) for row in best}
-    title = f"Methods over {counted(len(blocks.places), 'task')} ({common(shown)})"
+    # with other rows or another encoder, a task has another column
+    unit = "task" if is_one_column_each(shown) else "column"
+    title = f"Methods over {counted(len(blocks.places), unit)} ({common(shown)})"
     seeds = counted(arrays[0].shape[1], "common seed")
-    design = f"Tasks: {', '.join(blocks.places)}, with {seeds} each."
+    design = f"{unit.capitalize()}s: {', '.join(blocks.places)}, with {seeds} each."
     return Table("overall", title, table, bold, [design, *blocks.notes, MEANING])
 
 

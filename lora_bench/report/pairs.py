@@ -8,17 +8,19 @@ import pandas as pd
 
 from ..errors import UserError, counted
 from .names import defaults
-from .power import MIN_SEEDS, SIGNIFICANCE, min_seeds
+from .power import MAX_SEEDS, MIN_SEEDS, SIGNIFICANCE, min_seeds
 from .statistics import Paired, compare, compare_all, holm, smallest_p
-from .table import Number, Table
+from .table import MISSING, Number, Table
 
 BASELINE = "lora r=8"  # default
 BOLD = (
-    "Bold: better than every other system in the column (sign-flip test over common seeds, p at "
-    f"most {SIGNIFICANCE}, which takes at least {counted(MIN_SEEDS, 'seed')})"
+    "Bold: better than every system in the column that is not bold (sign-flip test over common "
+    f"seeds, p at most {SIGNIFICANCE}, which takes at least {counted(MIN_SEEDS, 'seed')}; never a "
+    "system with failed runs)"
 )
 MIN_COMMON_SEEDS = 2  # minimum number of common seeds for an interval
 FACTS = ("difference", "interval", "n", "p", "p, Holm", "result", "seeds needed")
+FAILED = "runs failed"  # instead of a result
 MAX_LISTED = 8  # maximum number of names in a note
 
 
@@ -146,6 +148,7 @@ def _compared(others: pd.DataFrame, base: pd.Series, alone: list[str]) -> Iterat
         if paired is None or paired.low is None:
             alone.append(f"{cell.label} ({cell.place})")
         else:
+            is_better = paired.difference > 0
             yield {
                 "task": cell.task,
                 "metric": cell.metric,
@@ -153,7 +156,9 @@ def _compared(others: pd.DataFrame, base: pd.Series, alone: list[str]) -> Iterat
                 "system": cell.label,
                 **difference(paired),
                 "p": paired.p,
-                "result": "better" if paired.difference > 0 else "worse",
+                "result": "better" if is_better else "worse",
+                # the mean over the runs that did not fail is too good
+                "has_failures": bool(cell.failed if is_better else base.failed),
                 "seeds needed": paired.seeds_needed,
             }
 
@@ -178,8 +183,10 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
             row["p, Holm"] = p_value(p)
             if p > SIGNIFICANCE:
                 row["result"] = None
-                if row["seeds needed"] is not None:
-                    row["seeds needed"] = max(row["seeds needed"], min_seeds(len(family)))
+            elif row["has_failures"]:
+                row["result"] = FAILED
+            if row["seeds needed"] is not None:
+                row["seeds needed"] = max(row["seeds needed"], min_seeds(len(family)))
     for row in rows:
         row["p"] = p_value(row["p"])
     floors = [
@@ -189,8 +196,10 @@ def _corrected(rows: list[dict[str, Any]], notes: list[str]) -> None:
         notes.append(
             "p: two-sided sign-flip test over common seeds, which cannot be below "
             f"{', '.join(floors)}; Holm: corrected over the tasks of a system that are shown, "
-            "the smallest p times their number. "
-            f"Result: what a corrected p of at most {SIGNIFICANCE} shows."
+            "the smallest p times their number. Differences and intervals are those of means. "
+            f"Result: what a corrected p of at most {SIGNIFICANCE} shows; {FAILED}: nothing, "
+            "because runs of the better system failed. "
+            f"Seeds needed: {MISSING} if more than {MAX_SEEDS:,}, or if all differences are equal."
         )
 
 
@@ -214,7 +223,9 @@ def _named_apart(first: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -> set[int]:
+def clear_best(
+    values: Sequence[float], scores: Sequence[Mapping[int, float]], failed: Sequence[int]
+) -> set[int]:
     """Positions of the best systems, if they are better than all others beyond noise.
 
     Noise: the sign-flip test over common seeds has a p above SIGNIFICANCE, as with fewer than
@@ -223,16 +234,17 @@ def clear_best(values: Sequence[float], scores: Sequence[Mapping[int, float]]) -
     Args:
         values: value of each system, NaN where it has none.
         scores: scores of each system, by seed.
+        failed: number of failed runs of each system.
 
     Returns:
-        Those whose value equals the best one when rounded to one digit; empty if another system is
-        not worse beyond noise, or if there is no other.
+        Those whose value equals the best one when rounded to one digit; empty if one of them has
+        failed runs, if another system is not worse beyond noise, or if there is no other.
     """
     order = [i for i in np.argsort(-np.asarray(values, dtype=float), kind="stable")]
     order = [int(i) for i in order if not np.isnan(values[i])]
     best = [i for i in order if f"{values[i]:.1f}" == f"{values[order[0]]:.1f}"]
     others = order[len(best) :]
-    if not others or any(len(scores[i]) < MIN_COMMON_SEEDS for i in best):
+    if not others or any(failed[i] or len(scores[i]) < MIN_COMMON_SEEDS for i in best):
         return set()
     for other in others:  # the strongest first
         for i in best:

@@ -9,7 +9,7 @@ from .cells import make_cells
 from .formats import escape_markdown, to_markdown
 from .layout import DEFAULT, as_published, published_names, published_system
 from .methods_table import methods_table
-from .pairs import BASELINE, BOLD, paired_table
+from .pairs import BASELINE, BOLD, FAILED, paired_table
 from .pictures import draw
 from .pictures.style import by_place
 from .power import SIGNIFICANCE, min_seeds
@@ -19,6 +19,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 NAME = "results"  # name of the block
 PICTURE = "pareto_parameters"  # of the first task
 NOTHING = "no difference shown"
+RESULTS = ("better", "worse", FAILED)
 
 
 def headline(runs: pd.DataFrame, folder: str) -> str:
@@ -60,7 +61,7 @@ def comparisons(paired: Table) -> str:
     if "condition" in paired.rows:
         named = named + " (" + paired.rows.condition + ")"
     for name, rows in paired.rows.assign(task=named).groupby("system", sort=False):
-        tasks = {result: list(rows.task[rows.result == result]) for result in ("better", "worse")}
+        tasks = {result: list(rows.task[rows.result == result]) for result in RESULTS}
         shown = tuple(f"{result} on {' and '.join(on)}" for result, on in tasks.items() if on)
         least = min_seeds(len(rows))
         if shown:
@@ -75,7 +76,8 @@ def comparisons(paired: Table) -> str:
     lines = [f"- {shown}: {'; '.join(names)}" for shown, names in found.items()]
     lead = (
         f"Compared with {published_system(BASELINE, DEFAULT)} (sign-flip test over common seeds, "
-        f"p at most {SIGNIFICANCE} after Holm's correction over the tasks):"
+        f"p at most {SIGNIFICANCE} after Holm's correction over the tasks; not corrected for the "
+        "number of systems):"
     )
     return "\n".join([lead, "", *lines])
 

@@ -17,7 +17,7 @@ from .tables import score
 CHOSEN_ON = "data.tuning_rows"
 P_NOTE = (
     "p: two-sided sign-flip test of the best against the second best value over common seeds. It "
-    "is not corrected for the choice of the best."
+    "is not corrected for the choice of the best. Differences and intervals are those of means."
 )
 
 

@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000  # bounds of BCa intervals then agree to about 2 % of the interval
 EXACT_SEEDS = 14  # up to this number, all sign flips are tried; beyond it they are sampled
 SAMPLED_FLIPS = 20_000
-TIE_DIGITS = 9  # decimal places to which means must agree to count as tied
+TIE_DIGITS = 9  # decimal places to which differences or means must agree to count as tied
 BLOCK = 500  # samples computed at once, to limit memory
 FLIPS_AT_ONCE = 500
 
@@ -139,7 +139,8 @@ def compare_all(
     differences = []
     for position, (first, second) in enumerate(pairs):
         seeds = sorted(first.keys() & second.keys())
-        differences.append(np.array([first[seed] - second[seed] for seed in seeds], dtype=float))
+        own = np.array([first[seed] - second[seed] for seed in seeds], dtype=float)
+        differences.append(own.round(TIE_DIGITS))  # float noise is no spread
         by_size.setdefault(len(seeds), []).append(position)
     found: list[Paired | None] = [None] * len(pairs)
     for n, positions in by_size.items():

@@ -69,10 +69,13 @@ def pivot(
     return Table("", "", shown, best, seeds=True)
 
 
-def _column(lines: Iterable[dict[str, tuple]], name: str) -> tuple[list[float], list[dict]]:
-    """Value and scores of each row in one column."""
+def _column(
+    lines: Iterable[dict[str, tuple]], name: str
+) -> tuple[list[float], list[dict], list[int]]:
+    """Value, scores and number of failed runs of each row in one column."""
     facts = [line.get(name, (math.nan, None, 0, 0, {})) for line in lines]
-    return [value if n else math.nan for value, _, n, _, _ in facts], [f[-1] for f in facts]
+    values = [value if n else math.nan for value, _, n, _, _ in facts]
+    return values, [scores for *_, scores in facts], [failed for *_, failed, _ in facts]
 
 
 def headed(cells: pd.DataFrame) -> dict[str, tuple[str, str, str]]:

@@ -113,10 +113,17 @@ def tuning_table(curves: pd.DataFrame) -> Table:
         curves: curves from ``load_curves``.
     """
     rows = []
+    notes = [NOTE]
     for curve in curves.itertuples():
         rates = [trial.lr for trial in curve.trials]
         ends = {rates[0]: "lowest", rates[-1]: "highest"}
         best = next(trial.mean for trial in curve.trials if trial.lr == curve.lr)
+        equal = [t.lr for t in curve.trials if t.mean == best and t.lr != curve.lr]
+        if equal:
+            others = ", ".join(f"{lr:g}" for lr in equal)
+            notes.append(
+                f"{curve.label} on {curve.task}: {others} scored the same as {curve.lr:g}."
+            )
         row = [
             ", ".join(filter(None, (curve.task, curve.condition))), curve.metric, curve.label,
             f"{curve.lr:g}", Number(f"{100 * best:.1f}"), ends.get(curve.lr, ""), len(rates),
@@ -126,4 +133,4 @@ def tuning_table(curves: pd.DataFrame) -> Table:
         rows.append(row + [Number(f"{known[k]:.1f}") if k in known else None for k in BUDGETS])
     columns = [*COLUMNS, *(f"best of {k}" for k in BUDGETS)]
     shown = pd.DataFrame(rows, columns=columns, dtype=object)
-    return Table("tuning", "Tuned learning rates", shown, notes=[NOTE])
+    return Table("tuning", "Tuned learning rates", shown, notes=notes)

@@ -30,9 +30,10 @@ where recipe=tuned reads it.
 Arguments are the settings of a sweep, without presets of +sweep, and those of the search:
 %s
 The rates are trained first, then two more around the best one. The best rate has the highest first
-metric after the last epoch, averaged over the seeds, on rows held out of the training data; a rate
-at which a run diverges is never chosen, and any other failure ends the search. Run the command
-again to complete what is missing, or run it in several shells at once to divide the work."""
+metric after the last epoch, averaged over the seeds, on rows held out of the training data; of
+equal ones, the lowest. A rate at which a run diverges is never chosen, and any other failure ends
+the search. Run the command again to complete what is missing, or run it in several shells at once
+to divide the work."""
 
 # Settings that the search controls, and the option to use instead.
 CONTROLLED = {

@@ -247,7 +247,10 @@ def _pairs(places: Sequence[Sequence[Any]]) -> list[Any]:
     pairs = [(a.scores, b.scores) for cells in rivals for a, b in combinations(cells, 2)]
     compared = iter(compare_all(pairs))  # in one call, whose cost is mostly its number
     found = [list(islice(compared, math.comb(len(cells), 2))) for cells in rivals]
-    bold = [len(clear_best([c.mean for c in own], [c.scores for c in own])) for own in places]
+    bold = [
+        len(clear_best([c.mean for c in own], [c.scores for c in own], [c.failed for c in own]))
+        for own in places
+    ]
     return [
         [[cell.position for cell in cells], _described_pairs(cells, own), count]
         for cells, own, count in zip(rivals, found, bold, strict=True)
