@@ -28,4 +28,4 @@ def run_spec(spec: Spec) -> Record:
         UserError: a setting or the data is wrong, or another process is executing the run.
         Exception: what made the run fail; it is in the record too.
     """
-    return run(spec)
+    return run(spec, command="(run from Python)")

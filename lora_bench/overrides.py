@@ -34,6 +34,7 @@ from .spec import NOT_RECORDED, Spec, is_within
 
 MAX_RUNS = 10_000  # in one command: all are composed and checked before the first one starts
 SWEEPER = "hydra.sweeper"
+SEARCHPATH = "hydra.searchpath"  # where Hydra looks for presets in addition to ours
 SHELL = re.compile(r"""[\s'"$`\\&;|<>(){}*?!]""")  # what a shell does not take as it is
 KINDS: dict[Any, str] = {
     int: "a whole number",
@@ -174,18 +175,18 @@ def is_search(words: Sequence[str]) -> bool:
 
 
 def command_of(words: Sequence[str], program: str = "lora_bench") -> str:
-    """A command line without folders of this machine and without launcher settings.
+    """A command line without ``out_dir``, ``cache_dir``, ``group`` and settings of a launcher.
 
     Words with characters that are special to a shell are quoted; a list is left as it is.
     """
-    launching = ("hydra/", "hydra.")
-    portable = [
-        word
-        for word in words
-        if path_of(word) not in NOT_RECORDED and not word.lstrip("+").startswith(launching)
-    ]
-    quoted = (shlex.quote(word) if SHELL.search(word) else word for word in portable)
+    kept = [word for word in words if path_of(word) not in NOT_RECORDED and not _launches(word)]
+    quoted = (shlex.quote(word) if SHELL.search(word) else word for word in kept)
     return " ".join([f"python -m {program}", *quoted])
+
+
+def _launches(word: str) -> bool:
+    """Whether a word is for Hydra, other than the folders of presets that a run needs."""
+    return word.lstrip("+").startswith(("hydra/", "hydra.")) and path_of(word) != SEARCHPATH
 
 
 def _type_of(path: str) -> Any:

@@ -38,7 +38,7 @@ class Record:
     where: dict[str, Any]  # what was solved: dotted path of a setting -> value (spec.Identity)
     system: dict[str, Any]  # how it was solved, in the same form
     seed: int
-    spec: dict[str, Any]  # every setting, except folders of the machine
+    spec: dict[str, Any]  # every setting, except out_dir, cache_dir and group
     command: str  # reproduces the run, from the project's folder
     started: str  # UTC, ISO 8601
     provenance: dict[str, Any]
@@ -62,6 +62,11 @@ class Record:
     group: dict[str, Any] | None = None
     error: str | None = None  # one line; the traceback is beside the record
     format: int = FORMAT
+
+    @property
+    def main_score(self) -> float | None:
+        """The score by which runs are compared, after the last epoch; None if it failed."""
+        return self.last["scores"][main_metric(self.where)] if self.last else None
 
     @property
     def identity(self) -> Identity:

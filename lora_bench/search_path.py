@@ -1,4 +1,4 @@
-"""Folders of presets beside the built-in ones: ``--config-dir`` and ``hydra.searchpath``."""
+"""A user's own folders of presets: ``--config-dir`` and ``hydra.searchpath``."""
 
 import importlib.resources
 import os
@@ -7,10 +7,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from .errors import UserError
-from .overrides import parsed, path_of
+from .overrides import SEARCHPATH, parsed, path_of
 from .presets import CONF
-
-SEARCHPATH = "hydra.searchpath"  # where Hydra looks for presets in addition to ours
 
 
 def with_presets_of(folder: str | None, overrides: list[str]) -> list[str]:
@@ -37,7 +35,7 @@ def with_presets_of(folder: str | None, overrides: list[str]) -> list[str]:
 
 
 def check_searchpath(overrides: Sequence[str]) -> None:
-    """Refuse a folder of presets that does not exist, or that has one of a built-in preset's name.
+    """Refuse a folder that does not exist, or that has a preset with the name of a built-in one.
 
     Hydra warns of the first and ignores the second.
 
@@ -53,7 +51,7 @@ def check_searchpath(overrides: Sequence[str]) -> None:
             for entry in value if isinstance(value, list) else [value]:
                 folder = _folder_of(str(entry))
                 if folder is None:
-                    allowed = "must be file:///folder or pkg://package"
+                    allowed = "must be a folder, file://folder or pkg://package"
                     raise UserError(f"{word}: {entry}: no such folder; {allowed}")
                 _check_presets(str(entry), folder)
 

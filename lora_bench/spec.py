@@ -293,6 +293,8 @@ def typed(nested: dict[str, Any]) -> Spec:
     """
     try:
         return _schema.validate_json(json.dumps(nested), strict=True)
+    except TypeError as error:  # of json, such as for a Path or a number of NumPy
+        raise SpecError("spec", nested, f"must have plain values: {error}") from None
     except ValidationError as error:
         path, reason = first_problem(error)
         raise SpecError(path, error.errors()[0]["input"], reason) from None
@@ -319,9 +321,10 @@ def device_kind(device: str) -> str:
     return device.partition(":")[0]
 
 
-# Settings that cannot change a score beyond float noise: where files are, how they are checked, or
-# what is printed. The content of the files enters the identity through fingerprints. The device is
-# the exception: a GPU draws other dropout masks, so its scores differ as those of two seeds do.
+# Settings that cannot change a score beyond float noise: where files are, how they are checked,
+# what is printed or logged, and how the work is divided and stored. The content of the files enters
+# the identity through fingerprints. The device is the exception: a GPU draws other dropout masks,
+# so its scores differ as those of two seeds do.
 NOT_IN_IDENTITY = (
     "task.official_rows",
     "task.submission",
@@ -343,7 +346,7 @@ NOT_IN_IDENTITY = (
 )
 WHERE = ("task", "model", "data")
 
-# Not in the record of a run: folders of one machine, and how a sweep is executed.
+# Not in the record of a run: where its files are, and how a sweep is executed.
 NOT_RECORDED = ("out_dir", "cache_dir", "group")
 
 

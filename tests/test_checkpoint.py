@@ -549,5 +549,5 @@ def test_an_adapter_of_format_1_still_loads(adapter, task):
     assert checkpoint.read_facts(folder)["cell"] is None
     del facts["task"]["unanswerable"]
     path.write_text(json.dumps(facts))
-    with pytest.raises(checkpoint.AdapterError, match="format 1 lacks a valid 'unanswerable'"):
+    with pytest.raises(checkpoint.AdapterError, match="is malformed for format 1: 'unanswerable'"):
         checkpoint.spec_of(folder)

@@ -54,7 +54,10 @@ def test_a_real_process_answers_as_main_does():
         (["-m", "task.columns=1,2,range(1,4)"], "must list its values, as in 1,2,3 or range(1,4)"),
         (["model=tiny", "task.metrics=[[1]]"], "task.metrics.0=[1]: must be a valid string"),
         (["model=tiny", "seed=99999999999"], "seed=99999999999: must be at most 2147483647"),
-        (["hydra.searchpath=[pkg://nosuch]"], "pkg://nosuch: no such folder; must be file:///"),
+        (
+            ["hydra.searchpath=[pkg://nosuch]"],
+            "pkg://nosuch: no such folder; must be a folder, file://folder or pkg",
+        ),
         (["--config-dir", "a", "--config-dir=b"], "--config-dir: must be one folder"),
         (["hydra.searchpath=[nosuch://x]"], "nosuch://x: no such folder"),
         (["hydra/launcher=processes"], "hydra/launcher=processes: only applies to a sweep; add -m"),

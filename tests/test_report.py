@@ -1,6 +1,7 @@
 """Tables, pictures and the page against made-up records, whose numbers are computed again here."""
 
 import copy
+import dataclasses
 import itertools
 import json
 import random
@@ -24,7 +25,7 @@ from lora_bench.report.methods_table import methods_table
 from lora_bench.report.names import distinguishing_settings, show
 from lora_bench.report.pairs import paired_table
 from lora_bench.report.pictures import draw, pareto
-from lora_bench.report.published import load_published, published_table
+from lora_bench.report.published import load_published, published_pairs, published_table
 from lora_bench.report.query import export
 from lora_bench.report.readme import README, comparisons, headline, update_readme
 from lora_bench.report.sweeps import sweeps
@@ -336,6 +337,33 @@ def test_what_differs_from_a_published_number_is_named(overrides, more, reason, 
     made_up(tmp_path, *words, **{"parameters": PUBLISHED_SIZE, **more})
     (verdict,) = verdicts(tmp_path, "best").verdict
     assert verdict == f"not comparable: {reason}"
+
+
+def test_both_parts_of_mnli_together_are_compared_with_published_accuracies(tmp_path):
+    """Weighted by their 9,815 and 9,832 rows."""
+    for seed, scores in enumerate(((0.85, 0.87), (0.86, 0.88))):
+        names = ("accuracy_matched", "accuracy_mismatched")
+        epoch = {"epoch": 1, "loss": 1.0, "scores": dict(zip(names, scores, strict=True))}
+        words = ("task=mnli", "model=roberta_base", f"seed={seed}")
+        spec = composed(*words)
+        record = made_of(tmp_path, spec, spec.identity(data="d", model="m"))
+        write(tmp_path / record.key, dataclasses.replace(record, last=epoch, best=epoch))
+    rows = published_table(*cells_and_runs(tmp_path), "last").rows
+    paper = rows[rows.source.str.contains("LoRA \\(") & rows.source.str.contains("roberta_base")]
+    assert paper.metric.tolist() == ["accuracy_overall"]
+    (pair,) = (
+        published_pairs(*cells_and_runs(tmp_path), "last")
+        .query(
+            "model_published == 'roberta_base' and source.str.startswith('LoRA (')", engine="python"
+        )
+        .itertuples()
+    )
+    assert pair.ours == pytest.approx((85.5 * 9815 + 87.5 * 9832) / 19647, abs=1e-9)
+
+
+def cells_and_runs(folder):
+    runs = load_records(folder)
+    return make_cells(runs, "last"), runs
 
 
 def test_a_published_number_without_a_rank_is_not_reproduced(tmp_path):

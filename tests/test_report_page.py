@@ -280,6 +280,16 @@ def test_long_curves_are_thinned_and_keep_their_end(tmp_path):
     assert curve[2] == [round(epoch / 5, 2) for epoch in curve[0]]
 
 
+def test_a_curve_has_the_epochs_and_the_metric_that_all_seeds_share(tmp_path):
+    """Whatever the order of the scores in a file, and although one run stopped early."""
+    for seed, count in enumerate((3, 2)):
+        scores = [{"a": 0.1, "matthews": (seed + e) / 10} for e in range(1, count + 1)]
+        epochs = [{"epoch": e, "loss": 1.0, "scores": s} for e, s in enumerate(scores, 1)]
+        made_up(tmp_path, f"seed={seed}", epochs=epochs)
+    ((_, _, curve),) = content(load_records(tmp_path))["trials"]
+    assert curve[0] == [1, 2] and curve[2] == [15, 25]
+
+
 def test_a_run_takes_little_of_the_page(filled):
     """3 MB for a thousand runs: what a run adds, beside the fixed part."""
     runs, path = filled

@@ -10,7 +10,7 @@ from transformers import RobertaModel
 from lora_bench import checkpoint
 from lora_bench.checkpoint.__main__ import main
 from lora_bench.checkpoint.base_model import SAMPLED_MARK
-from lora_bench.errors import UserError
+from lora_bench.errors import SpecError, UserError
 from lora_bench.model.encoder import load_tokenizer, tiny_config
 from lora_bench.predict import write_submission
 from lora_bench.training.prepared import prepare
@@ -46,6 +46,16 @@ def test_an_adapter_that_would_compute_another_function_is_refused(tiny_spec, se
     assert run(tiny_spec(*there, "train.epochs=1", "seed=3", start)).status == "ok"
     with pytest.raises(checkpoint.AdapterError, match=f"has {setting}=.*and the run method"):
         run(tiny_spec(*here, "train.epochs=1", start))
+
+
+def test_a_folder_that_does_not_exist_is_not_taken_for_the_key_of_a_run(tiny_spec):
+    run(first := tiny_spec("train.epochs=1"))
+    key = prepare(first).folder.name
+    assert (
+        checkpoint.init_adapter(tiny_spec(f"init_from={key}")) == prepare(first).folder / "adapter"
+    )
+    with pytest.raises(SpecError, match="init_from=another/folder/"):
+        checkpoint.init_adapter(tiny_spec(f"init_from=another/folder/{key}"))
 
 
 def change_query(base: Path) -> None:

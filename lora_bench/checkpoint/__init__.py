@@ -66,8 +66,9 @@ def init_adapter(spec: Spec) -> Path:
     given = Path(spec.init_from)
     if os.path.isdir(given):
         return adapter_of(given)
-    for found in (Path(spec.out_dir) / "runs").glob(f"*/{glob.escape(given.name)}"):
-        return adapter_of(found)
+    if given.name == spec.init_from:
+        for found in (Path(spec.out_dir) / "runs").glob(f"*/{glob.escape(given.name)}"):
+            return adapter_of(found)
     allowed = f"must be the key of a run below {spec.out_dir}, or a folder with an adapter"
     raise SpecError("init_from", spec.init_from, allowed)
 

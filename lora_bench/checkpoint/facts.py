@@ -87,7 +87,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except ValidationError as error:
         raise AdapterError(f"{path}: {': '.join(first_problem(error))}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise AdapterError(f"{path}: format {number} lacks a valid {first_line(error)}") from None
+        raise AdapterError(
+            f"{path}: is malformed for format {number}: {first_line(error)}"
+        ) from None
     return facts
 
 

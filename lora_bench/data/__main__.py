@@ -58,13 +58,19 @@ def describe(task: Task, data: DataSpec, split: str, tokenizer: Any) -> dict[str
         "rows": len(found.rows),
         "bad rows": len(found.skipped),
         "official rows": official,
-        "verdict": "official count" if total == official else "NOT the official split",
+        "verdict": _verdict(total, official),
         "labels": _balance(spec, found.rows),
         "tokens, median / max": f"{np.median(lengths):.0f} / {max(lengths)}",
         "repeated": len(texts) - len(set(texts)),
         "invisible": sum(any(map(has_invisible, row)) for row in texts),
         "texts": set(texts),
     }
+
+
+def _verdict(rows: int, official: int | None) -> str:
+    if official is None:
+        return "no official count"
+    return "official count" if rows == official else "NOT the official split"
 
 
 def has_invisible(text: str) -> bool:

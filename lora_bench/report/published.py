@@ -4,6 +4,7 @@ The facts are in ``published.yaml``.
 """
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 
 from ..errors import counted
 from .cells import IDS, median_sizes
+from .statistics import summarize_all
 from .table import Table
 from .tables import older_procedure
 
@@ -20,6 +22,13 @@ NONE = "No published number matches the task, metric, method and rank of a syste
 PATH = Path(__file__).resolve().parent / "published.yaml"
 FACTS = ["source", "model", "method", "rank", "parameters", "protocol", "statistic", "n", "note"]
 COLUMNS = [*FACTS, "task", "metric", "value", "spread", "start"]
+
+# Scores of MNLI's two parts, with their splits, and the score that publications call accuracy.
+MNLI_PARTS = {
+    "accuracy_matched": "validation_matched",
+    "accuracy_mismatched": "validation_mismatched",
+}
+MNLI_OVERALL = "accuracy_overall"
 
 COMPARED = [
     "model", "model_published", "protocol", "start", "start_published", "official", "data",
@@ -50,6 +59,8 @@ def load_published() -> pd.DataFrame:
 def published_pairs(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """Each of our cells with every published number of its task, metric, method and rank.
 
+    Both parts of MNLI together have a pair too.
+
     Args:
         cells: cells from ``make_cells``.
         runs: behind the cells.
@@ -62,7 +73,7 @@ def published_pairs(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> p
     sizes = median_sizes(runs).rename("size_ours")
     official = runs.drop_duplicates("where_id").set_index("where_id")["task.official_rows"]
     known = cells.assign(cell=range(len(cells)), official_rows=cells.where_id.map(official))
-    known = known[known.n > 0].merge(sizes.reset_index(), on=IDS, how="left")
+    known = _with_overall(known[known.n > 0]).merge(sizes.reset_index(), on=IDS, how="left")
     pairs = known.merge(
         load_published(), on=["task", "metric", "method"], suffixes=("", "_published")
     )
@@ -75,6 +86,35 @@ def published_pairs(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> p
             for pair in pairs[COMPARED].itertuples(index=False, name="Pair")
         ],
     ).assign(difference=lambda found: found.ours - found["value"])
+
+
+def _with_overall(cells: pd.DataFrame) -> pd.DataFrame:
+    """Also a cell over both parts of MNLI, as the LoRA paper scores it, for each that has both.
+
+    Args:
+        cells: cells with ``official_rows``, by which the parts are weighted.
+    """
+    found = []
+    parts = cells[cells.metric.isin(MNLI_PARTS)]
+    for _, both in parts.groupby(IDS, sort=False):
+        if len(both) == len(MNLI_PARTS):
+            rows = both.official_rows.iloc[0]
+            weights = [rows[MNLI_PARTS[metric]] / _all_rows(rows) for metric in both.metric]
+            seeds = sorted(set.intersection(*(set(own) for own in both.scores)))
+            scores = {
+                seed: sum(w * own[seed] for w, own in zip(weights, both.scores, strict=True))
+                for seed in seeds
+            }
+            (summary,) = summarize_all([list(scores.values())])
+            cell = {**both.iloc[0], **vars(summary), "metric": MNLI_OVERALL, "scores": scores}
+            found.append(cell)
+    if not found:
+        return cells
+    return pd.concat([cells, pd.DataFrame(found).astype(cells.dtypes)], ignore_index=True)
+
+
+def _all_rows(rows: Mapping[str, int]) -> int:
+    return sum(rows[split] for split in MNLI_PARTS.values())
 
 
 def published_table(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> Table:

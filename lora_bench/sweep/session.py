@@ -54,8 +54,7 @@ class Session:
         """
         group = self.sweep.groups[config.get(JOB, 0)]
         outcomes = self._do(group)
-        last = outcomes[0].record.last if len(outcomes) == 1 else None
-        return next(iter(last["scores"].values())) if last else None
+        return outcomes[0].record.main_score if len(outcomes) == 1 else None
 
     def words(self, overrides: Sequence[str], groups: Sequence[int]) -> list[str]:
         """The overrides for Hydra: one job for each group, whatever its number of runs.
@@ -97,9 +96,9 @@ class Session:
                     fruitless += self.launched or bool(self._free(self._open()))
                     time.sleep(POLL)
                 continue
-            holders = {str(holder_of(self.sweep.runs[key].folder)) for key in left}
-            found = ", ".join(sorted(holders))
-            if found != named:
+            holders = [holder_of(self.sweep.runs[key].folder) for key in left]
+            found = ", ".join(sorted({str(holder) for holder in holders if holder is not None}))
+            if found not in ("", named):
                 print(f"waiting for {counted(len(left), 'run')} of {found}", file=sys.stderr)
             named = found
             time.sleep(POLL)

@@ -185,6 +185,4 @@ def _try(
 
 def _score(record: Record | None) -> float | None:
     """The first metric after the last epoch; None if the run diverged."""
-    if record is None or record.status != "ok" or record.last is None:
-        return None
-    return next(iter(record.last["scores"].values()))
+    return record.main_score if record is not None and record.status == "ok" else None

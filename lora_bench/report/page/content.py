@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from ...errors import counted
+from ...record import main_metric
 from ..cells import IDS, make_cells, median_costs, median_sizes
 from ..costs import MIB
 from ..methods_table import TASK_ORDER
 from ..pairs import clear_best
-from ..published import NONE, published_pairs
+from ..published import MNLI_OVERALL, NONE, published_pairs
 from ..runs import PROTOCOLS, REFERENCES
 from ..statistics import Paired, compare_all, won
 from ..sweeps import sweeps
@@ -134,17 +135,23 @@ def _trials(runs: pd.DataFrame, trials: Mapping[tuple, int]) -> list[list[Any]]:
     }
     members: dict[tuple, list[int]] = {ids: [] for ids in trials}
     curves: dict[tuple, list[list[dict[str, Any]]]] = {ids: [] for ids in trials}
-    columns = zip(*(runs[name] for name in (*IDS, "status", "epochs")), strict=True)
-    for i, (where_id, system_id, status, epochs) in enumerate(columns):
+    mains: dict[str, str] = {}
+    columns = zip(*(runs[name] for name in (*IDS, "where", "status", "epochs")), strict=True)
+    for i, (where_id, system_id, where, status, epochs) in enumerate(columns):
         members[where_id, system_id].append(i)
+        mains[where_id] = main_metric(where)
         if status == "ok":
             curves[where_id, system_id].append(epochs)
-    return [[members[ids], known.get(ids, []), _curve(curves[ids])] for ids in trials]
+    return [
+        [members[ids], known.get(ids, []), _curve(curves[ids], mains[ids[0]])] for ids in trials
+    ]
 
 
-def _curve(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[float | None]]:
-    """Epochs, mean loss, and mean, min and max of the first metric over the seeds, in percent."""
-    metric = next((name for epochs in runs for epoch in epochs for name in epoch["scores"]), "")
+def _curve(runs: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> list[list[float | None]]:
+    """Epochs, mean loss, and mean, min and max of a metric over the seeds, in percent.
+
+    Only epochs that every run has: a run that stopped early would leave the mean to the others.
+    """
     losses: dict[float, list[float]] = {}
     scores: dict[float, list[float]] = {}
     for epoch in (epoch for epochs in runs for epoch in epochs):
@@ -152,8 +159,9 @@ def _curve(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[float | Non
             losses.setdefault(epoch["epoch"], []).append(epoch["loss"])
         if epoch["scores"].get(metric) is not None:
             scores.setdefault(epoch["epoch"], []).append(100 * epoch["scores"][metric])
-    every = -(-len(scores) // MAX_EPOCHS) or 1
-    shown = sorted(scores)[::-1][::every][::-1]  # always with the last one
+    of_all = sorted(epoch for epoch, found in scores.items() if len(found) == len(runs))
+    every = -(-len(of_all) // MAX_EPOCHS) or 1
+    shown = of_all[::-1][::every][::-1]  # always with the last one
     return [
         [_number(epoch, 2) for epoch in shown],
         [_number(np.mean(losses[e]), 4) if e in losses else None for e in shown],
@@ -220,6 +228,9 @@ def _published(
 ) -> list[list[Any]]:
     """Index of our cell, published value and spread, source, and why they are not comparable."""
     pairs = published_pairs(cells, runs, protocol)
+    pairs = pairs[
+        pairs.metric != MNLI_OVERALL
+    ]  # no cell, so the page cannot show it; the table does
     columns = ("cell", "value", "spread", "origin", "reasons")
     return [
         [cell, value, _number(spread, 2), texts.add(origin), texts.add(reasons)]
