@@ -205,7 +205,7 @@ def _check_choices(spec: Any) -> None:
         )
     if spec.data.source == "local" and not spec.data.root:
         raise SpecError(
-            "data.root", spec.data.root, "data=local needs the folder with the official files"
+            "data.root", spec.data.root, "data=local needs the folder of the data files"
         )
 
 

@@ -144,9 +144,10 @@ def _scored(record: Record, path: Path) -> Scored:
 
 def interval(runs: list[Scored]) -> tuple[float, float]:
     """95 % interval over resampled examples, of one run's score or of the difference of two."""
-    count = len(runs[0].table)
+    first, second = runs[0], (runs[1] if len(runs) == 2 else None)
+    count = len(first.table)
     draws = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
-    values = [runs[0].score(rows) - sum(run.score(rows) for run in runs[1:]) for rows in draws]
+    values = [first.score(rows) - (second.score(rows) if second else 0.0) for rows in draws]
     low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

@@ -8,6 +8,14 @@ from urllib.request import getproxies
 TIMEOUT = 3.0  # seconds
 
 
+def use_cache_if_offline() -> None:
+    """Let ``datasets`` use its cache at once instead of after a minute of retries."""
+    import datasets
+
+    if not hub_reachable():
+        datasets.config.HF_HUB_OFFLINE = True
+
+
 @functools.cache
 def hub_reachable() -> bool:
     """Whether the hub's address accepts a connection; True behind a proxy, which is not tested."""

@@ -118,9 +118,10 @@ def _trained_model(
 
 
 def _report_other_count(name: str, rows: int, expected: int | None) -> None:
-    if expected not in (None, rows):
+    if expected is not None and rows != expected:
         print(
-            f"{name}: {counted(rows, 'row')} of {expected:,}; a server refuses it", file=sys.stderr
+            f"{name}: {rows:,} of {counted(expected, 'row')}; the server will refuse it",
+            file=sys.stderr,
         )
 
 

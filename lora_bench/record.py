@@ -188,7 +188,7 @@ def _of_any_format(path: Path | str, text: bytes) -> Record:
     number = content["format"]
     if not 1 <= number <= FORMAT:
         raise RecordError(
-            f"{path}: has format {number}; this version reads 1 to {FORMAT}: update it"
+            f"{path}: has format {number}; this version reads 1 to {FORMAT}: update lora-bench"
         )
     try:
         return _schema.validate_json(text if number == FORMAT else json.dumps(upgrade(content)))

@@ -171,7 +171,7 @@ class Spec:
     # maximum number of a sweep's runs that are trained in one pass; null: chosen automatically
     group: int | None = None
     progress: bool = True  # progress bars
-    logger: str = "none"  # none | tensorboard | wandb: where training curves go, beside the record
+    logger: str = "none"  # none | tensorboard | wandb: where training curves go, besides the record
 
     @classmethod
     def from_dict(cls, nested: dict[str, Any]) -> "Spec":

@@ -393,7 +393,7 @@ def test_our_own_folder_is_checked_as_well(adapter, tmp_path, tiny_spec):
         (
             ["method=peft_ia3", "method.biases=all"],
             ["convert", "--to", "peft"],
-            "method.biases=all: PEFT does not save biases beside IA3; must be none",
+            "method.biases=all: PEFT does not save biases with IA3; must be none",
         ),
         (
             ["method=relora"],

@@ -205,7 +205,7 @@ def test_the_identity_holds_every_setting_that_can_change_a_score():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["rnak=4"], "rnak=4: no such setting; did you mean rank? they are layer, "),
+        (["rnak=4"], "rnak=4: no such setting; did you mean rank? must be one of layer, "),
         (["layer=nix"], "Available options in 'layer': autoencoder full low_rank"),
         (["layer=low_rank"], "rank=null: layer=low_rank needs one, as in rank=8"),
         (["layer=full", "rank=4"], "rank=4: layer=full has no rank"),
@@ -226,7 +226,7 @@ def test_the_identity_holds_every_setting_that_can_change_a_score():
         (["rank=[4"], "error: "),
         (["layer=null"], "cannot be composed: Config group override must be a string"),
         (["rank=4", "epochs=2147483648"], "epochs=2147483648: must be at most 2147483647"),
-        (["rank=4", "+x=3"], "+x=3: no such setting; they are "),
+        (["rank=4", "+x=3"], "+x=3: no such setting; must be one of "),
         (["rank=4", "kind=full"], "kind=full: no such setting; "),
         (["rank=4", "data=mnist", "root=x", "data_seed=5"], "data_seed=5: data=mnist with all"),
         (["rank=4", "layer@x=full"], "layer@x=full: must be layer=<value>"),

@@ -1,4 +1,4 @@
-"""The console command, and the package as installed from a wheel."""
+"""The console command, and what the package contains."""
 
 import os
 import subprocess

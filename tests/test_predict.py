@@ -69,7 +69,7 @@ def test_the_zip_holds_all_and_says_what_is_missing(tiny_spec, tmp_path, capsys)
         assert sorted(archive.namelist()) == ["AX.tsv", "CoLA.tsv", "MNLI-m.tsv", "MNLI-mm.tsv"]
     said = capsys.readouterr()
     assert "the server needs 7 more: MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI" in said.out
-    assert "CoLA.tsv: 13 rows of 1,063; a server refuses it" in said.err
+    assert "CoLA.tsv: 13 of 1,063 rows; the server will refuse it" in said.err
 
 
 def test_a_record_of_the_first_format_predicts(tiny_spec, tmp_path):

@@ -61,7 +61,7 @@ def test_the_time_left_has_what_groups_take_beside_training(tiny_spec):
         write(planned, "ok", 10.0, started="later")
     sweep.refresh()
     assert sweep.seconds_left() == 4 * 10.0
-    sweep.note(50.0, [planned.key for planned in runs[:2]])
+    sweep.add_time(50.0, [planned.key for planned in runs[:2]])
     assert sweep.seconds_left() == 4 * 10.0 + 2 * 30.0  # two groups are left
     assert sweep.place(sweep.groups[1]) == "runs 3 to 4 of 6"
     assert Sweep(runs[:1]).place(runs[:1]) == ""

@@ -107,7 +107,7 @@ def test_a_system_with_failed_runs_is_not_called_better_for_the_others(tmp_path)
     assert "- runs failed on cola and rte: full" in comparisons(tables["paired"])
     assert not tables["methods"].best and not tables["overall"].best
     assert any("3 of cola matthews (missing for full)" in n for n in tables["overall"].notes)
-    assert any(n.startswith("Means over different seeds") for n in tables["methods"].notes)
+    assert any("are over different seeds; compare" in n for n in tables["methods"].notes)
 
 
 def test_seeds_needed_are_never_fewer_than_the_corrected_test_needs(tmp_path):

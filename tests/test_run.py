@@ -126,7 +126,7 @@ def test_a_run_starts_from_another_runs_adapter(tiny_spec):
         and source["head.out_proj.weight"].shape[0] == 3
     )
     assert mnli.spec["init_from"] is None
-    with pytest.raises(UserError, match=r"has alpha=16.0, and the run method.alpha=500.0$"):
+    with pytest.raises(UserError, match=r"has alpha=16.0, but the run has method.alpha=500.0$"):
         run(tiny_spec("task=rte", f"init_from={folder}", "method.alpha=500"))
     with pytest.raises(
         UserError,

@@ -44,7 +44,7 @@ def test_an_adapter_that_would_compute_another_function_is_refused(tiny_spec, se
     run(first)
     start = f"init_from={prepare(first).folder}"
     assert run(tiny_spec(*there, "train.epochs=1", "seed=3", start)).status == "ok"
-    with pytest.raises(checkpoint.AdapterError, match=f"has {setting}=.*and the run method"):
+    with pytest.raises(checkpoint.AdapterError, match=f"has {setting}=.*but the run has method"):
         run(tiny_spec(*here, "train.epochs=1", start))
 
 

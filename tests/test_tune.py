@@ -204,7 +204,7 @@ def test_a_system_without_a_rate_keeps_that_of_no_other(search, monkeypatch, tmp
     ("word", "message"),
     [
         ("train.lr=0.1", "train.lr=0.1: the search sets it; use tune.rates instead"),
-        ("-m", "error: -m: the search takes settings alone"),
+        ("-m", "error: -m: the search takes only settings"),
         ("seed=1", "seed=1: the search sets it; use tune.seeds instead"),
         ("data.tuning_rows=5", "the search sets it; use tune.rows instead"),
         ("data.validation_rows=5", "has no effect with data.tuning_rows"),

@@ -185,12 +185,11 @@ def start_from(folder: Path, model: "LoraWrapperRoberta", method: MethodSpec) ->
         AdapterError: see ``load_adapter``; or the adapter computes another function.
     """
     facts = _load(folder, model, lambda name: not name.startswith("head."))
-    there = MethodSpec(**facts["method"])
-    before, now = (get_method(m).function(m) for m in (there, method))
+    before, now = (get_method(m).function(m) for m in (MethodSpec(**facts["method"]), method))
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
-            given = f"method.{name}={now.get(name)}"
-            raise AdapterError(f"{folder}: has {name}={before.get(name)}, and the run {given}")
+            there, here = f"has {name}={before.get(name)}", f"has method.{name}={now.get(name)}"
+            raise AdapterError(f"{folder}: the adapter {there}, but the run {here}")
 
 
 def _load(

@@ -16,8 +16,8 @@ SAMPLED_MARK = "v2:"  # begins a fingerprint of sampled numbers; older ones are 
 def base_fingerprint(model: "LoraWrapperRoberta", *, matrices: bool = True) -> str | None:
     """Hash of the base model's frozen weights, to distinguish base models; None if there are none.
 
-    Of every SAMPLED-th number, which is enough to notice another checkpoint or a merged update.
-    Weights inside of PEFT's layers are left out, because PiSSA and OLoRA change them.
+    Only every SAMPLED-th number is hashed, which is enough to notice another checkpoint or a merged
+    update. Weights inside of PEFT's layers are left out, because PiSSA and OLoRA change them.
 
     Args:
         model: the model.

@@ -120,7 +120,7 @@ def _as_peft(peft: Any, model: LoraWrapperRoberta, spec: Spec, method: Method, b
         config = _lora_config(peft, spec.method, model, stock)
         encoder = plain_encoder(model)
     target = stock_model(encoder, model.head, spec)
-    # biases, LayerNorms and embeddings that were trained beside the adapter
+    # biases, LayerNorms and embeddings that were trained besides the adapter
     target.load_state_dict(
         {name.replace(".base_layer.", "."): tensor for name, tensor in trained.items()},
         strict=False,
@@ -178,7 +178,7 @@ def _peft_config(peft_method: Peft, method: MethodSpec, stock: Stock) -> Any:
     if method.biases != "none":
         if not hasattr(config, "bias"):
             raise AdapterError(
-                f"method.biases={method.biases}: PEFT does not save biases beside "
+                f"method.biases={method.biases}: PEFT does not save biases with "
                 f"{method.peft_type}; must be none"
             )
         config.bias = PEFT_BIASES[method.biases].replace("lora", str(method.peft_type).lower())
@@ -188,7 +188,7 @@ def _peft_config(peft_method: Peft, method: MethodSpec, stock: Stock) -> Any:
 
 
 def _saved_modules(method: MethodSpec, stock: Stock) -> list[str]:
-    """Names of the modules beside the adapter that are trained in full, for PEFT."""
+    """Names of the modules besides the adapter that are trained in full, for PEFT."""
     layer_norms = ["LayerNorm"] * method.layer_norms
     return [stock.head, *layer_norms, *EMBEDDINGS * method.embeddings]
 

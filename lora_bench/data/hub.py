@@ -5,7 +5,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..errors import first_line
-from ..network import hub_reachable
+from ..network import use_cache_if_offline
 from ..spec import DataSpec, TaskSpec
 from . import DataError, Rows
 
@@ -62,9 +62,7 @@ def _download(task: TaskSpec, split: str, name: str) -> Any:
     """The ``datasets.Dataset`` of a split."""
     import datasets
 
-    if not hub_reachable():
-        # Use the cache at once instead of after a minute of retries.
-        datasets.config.HF_HUB_OFFLINE = True
+    use_cache_if_offline()
     datasets.disable_progress_bars()
     configuration, theirs = task.hub.name, split
     if split in task.hub.other:

@@ -1,4 +1,4 @@
-"""``data=local``: the unchanged official files in a local folder."""
+"""``data=local``: the unchanged official files, or a user's own, in a local folder."""
 
 import os
 from pathlib import Path

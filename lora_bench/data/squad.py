@@ -45,7 +45,7 @@ def read(path: Path, name: str, *, unanswerable: bool, skip_bad: bool) -> Rows:
 
 
 def check_rows(rows: Sequence[dict[str, Any]], name: str, *, unanswerable: bool) -> None:
-    """Check rows that a library has read; other than in a file, a text may be blank.
+    """Check rows that a library has read; unlike in a file, a text may be blank.
 
     Args:
         rows: the rows.

@@ -112,19 +112,19 @@ def _header(path: Path, found: list[str], task: TaskSpec, split: str) -> list[st
     return found
 
 
-def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _text_lines(path: Path) -> list[str]:
+    """The lines of a file, without the empty one after the last line break."""
     lines = read_utf8(path).split("\n")  # not splitlines: texts hold other Unicode line separators
-    if not lines[-1]:
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
+    return lines if lines[-1] else lines[:-1]
+
+
+def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(_text_lines(path), start=1):
         yield number, line.rstrip("\r").split("\t")
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    lines = read_utf8(path).split("\n")
-    reader = csv.reader(
-        (f"{line}\n" for line in lines[: -1 if not lines[-1] else None]), strict=True
-    )
+    reader = csv.reader((f"{line}\n" for line in _text_lines(path)), strict=True)
     first = 1  # line where a row starts: a quoted text may contain line breaks
     while True:
         try:
@@ -140,8 +140,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _json_lines(
     path: Path, task: TaskSpec, split: str
 ) -> Iterator[tuple[int, Fields | ValueError]]:
-    lines = read_utf8(path).split("\n")
-    for number, line in enumerate(lines[: -1 if not lines[-1] else None], start=1):
+    for number, line in enumerate(_text_lines(path), start=1):
         try:
             fields = _json(line)
             if not isinstance(fields, dict):

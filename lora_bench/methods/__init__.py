@@ -10,9 +10,10 @@ that declares the settings it reads and implements hooks; its file names it ``ME
 
     METHOD = Mine
 
-Its preset ``conf/method/<file name>.yaml`` sets fields of ``MethodSpec``; settings that only this
-method has are under ``args`` and are declared in its ``Args`` dataclass. Other distributions can
-add methods through the entry-point group ``lora_bench.methods``.
+Its presets ``conf/method/<name>.yaml`` set fields of ``MethodSpec``, of which ``file`` names the
+file where it is not the name of the preset. Settings that only this method has are under ``args``
+and are declared in its ``Args`` dataclass. Other distributions can add methods through the
+entry-point group ``lora_bench.methods``.
 
 No file of this package imports torch, transformers or a method's own library at module level: a
 command line is validated by importing the method's class, so a wrong setting is refused within a
@@ -124,7 +125,7 @@ class Method:
 
     @classmethod
     def function(cls, method: MethodSpec) -> dict[str, Any]:
-        """The settings, beside the adapter's tensors, that determine what it computes.
+        """The settings, besides the adapter's tensors, that determine what it computes.
 
         A run starts from an adapter of another only if they agree (``init_from``).
         """

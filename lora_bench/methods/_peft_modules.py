@@ -1,4 +1,4 @@
-"""The modules that arguments of PEFT name: PEFT ignores a name without a module beside others."""
+"""The modules that arguments of PEFT name; PEFT ignores a name without a module among others."""
 
 from __future__ import annotations
 

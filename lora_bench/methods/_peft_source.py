@@ -30,6 +30,9 @@ def config_fields(peft_type: str) -> dict[str, str]:
     Returns:
         Name of each setting and its annotation as written in the source; those that every
         PeftConfig has are left out.
+
+    Raises:
+        LookupError: PEFT has no configuration of this type.
     """
     module = f"tuners.{peft_type.lower()}"
     for node in ast.parse(_config_file(module).read_text(encoding="utf-8")).body:

@@ -153,7 +153,7 @@ class Peft(Method):
 
     @classmethod
     def check_args(cls, spec: Spec) -> None:
-        """Check names and plain types against PEFT's own configuration."""
+        """See ``Method.check_args``: names and plain types, by PEFT's own configuration."""
         kind, fields = spec.method.peft_type, config_fields(str(spec.method.peft_type))
         ours = {theirs: name for name, theirs in TRANSLATED.get(str(kind), {}).items()} | REPLACED
         for name, value in spec.method.args.items():

@@ -25,7 +25,7 @@ class Bottleneck(nn.Module):
         self.down = nn.Linear(hidden_size, width)
         self.up = nn.Linear(width, hidden_size)
         for layer in (self.down, self.up):
-            # truncates at 2, which is 2,000 standard deviations: other draws would change results
+            # cuts at 2, 2,000 standard deviations, so nothing; another function draws other numbers
             nn.init.trunc_normal_(layer.weight, std=1e-3)
             nn.init.zeros_(layer.bias)
 

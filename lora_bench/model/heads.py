@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class SequenceHead(nn.Module):
     """transformers' RobertaClassificationHead, with the same parameter names.
 
-    Its initial values are those of PyTorch's linear layers; transformers draws N(0, 0.02).
+    Its initial values are those of PyTorch's linear layers; transformers draws N(0, 0.02^2).
     Dropout, dense, tanh, dropout and out_proj on the first token. On roberta-base with two classes
     it has 592,130 parameters, as in microsoft/LoRA, which trains them with the adapter.
     """
@@ -56,7 +56,7 @@ class ArticleSequenceHead(ArticleTokenHead):
         return 5 * torch.sigmoid(logits) if self.classifier.out_features == 1 else logits
 
 
-# (level, style): what the head takes as input, and where it comes from.
+# (level, style): whether it reads first tokens or every token, and whose head it is.
 HEADS: dict[tuple[str, str], type[nn.Module]] = {
     ("sequence", "standard"): SequenceHead,
     ("sequence", "article"): ArticleSequenceHead,

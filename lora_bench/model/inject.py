@@ -42,7 +42,7 @@ def inject_lora(
 
     Raises:
         ValueError: no encoder or several, an unknown target, a layer that does not exist, or one
-            that is no plain linear layer, such as one with an update already.
+            that is not a plain linear layer, such as one with an update already.
     """
     encoder = encoder_in(model)
     attention = [name for name in targets if name in ATTENTION_TARGETS]

@@ -36,7 +36,8 @@ class LoraLinear(nn.Linear):
         dtype: type of the parameters.
 
     Raises:
-        ValueError: rank, alpha or init is not one of these.
+        ValueError: the rank is not a whole number of 1 or more, alpha is not finite, or init is
+            unknown.
     """
 
     adapter_names = ("lora_a", "lora_b")
@@ -90,6 +91,9 @@ class LoraLinear(nn.Linear):
 
         Args:
             generator: source of the random numbers; None: torch's global generator.
+
+        Raises:
+            ValueError: the initialization is unknown.
         """
         if self.init == "kaiming":
             nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5), generator=generator)

@@ -26,10 +26,10 @@ class Projection:
 
     Args:
         dtype: type of the matrix products; None: the type of the parameters.
-        fixed: whether the layers stay as they are: which modules and parameters there are, which
-            of them are trained, which updates are merged, and that frozen ones are not written to
-            through ``.data``, which leaves no trace. Inspecting them at each call takes longer
-            than a GPU needs for their products.
+        fixed: whether the caller guarantees that the layers do not change: their modules and
+            parameters, which of these are trained, which updates are merged, and the values of
+            frozen ones (a write through ``.data`` would go unnoticed). Inspecting them at each
+            call takes longer than a GPU needs for their products.
     """
 
     def __init__(self, dtype: torch.dtype | None = None, *, fixed: bool = False):

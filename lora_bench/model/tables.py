@@ -10,9 +10,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .layout import Layout
 
-# The rows of each run are a multiple of ROWS, so that the shapes of products recur, and a tile of a
-# GPU's product holds the rows of one run, for which it must be a power of two, 16 or more. The
-# value does not affect results.
+# The number of rows of each run is a multiple of ROWS, so that the shapes of products recur and no
+# tile of a GPU's product spans two runs. ROWS must be a power of two, at least 16. The value does
+# not affect results.
 ROWS = 32
 ALIGNMENT = 16  # bytes; Triton compiles a kernel again for tensors with another alignment
 GPU = "cuda"  # the kind of device that the kernels run on

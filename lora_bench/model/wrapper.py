@@ -81,8 +81,9 @@ class LoraWrapperRoberta(nn.Module):
 
     Raises:
         ValueError: an unknown task_type or head, ``glue`` without num_classes, a num_classes that
-            SQuAD does not have, a dropout_rate outside of [0, 1), or an encoder that computes
-            something else than a RoBERTa.
+            SQuAD does not have, a dropout_rate outside of [0, 1), or a loaded encoder that is not
+            computed as a RoBERTa.
+        UserError: the encoder cannot be loaded, or is not supported.
     """
 
     def __init__(

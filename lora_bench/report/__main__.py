@@ -86,15 +86,15 @@ def main(arguments: list[str] | None = None, baseline: str = BASELINE) -> None:
     args.required, args.baseline = args.baseline is not None, args.baseline or baseline
     args.protocol, args.statistic = args.protocol or "last", args.statistic or "mean"
     args.format = args.format or ("terminal" if sys.stdout.isatty() else "markdown")
-    is_read = args.command not in WITHOUT_RUNS or args.runs is not None  # tuning writes there
+    reads = args.command not in WITHOUT_RUNS
+    needs_folder = reads or args.runs is not None  # tuning writes there
     args.runs = args.runs or RUNS
-    if is_read and not os.path.isdir(args.runs):
+    if needs_folder and not os.path.isdir(args.runs):
         raise UserError(
             f"--runs {args.runs}: no such folder; train a run first with python -m lora_bench"
         )
-    without = args.command in WITHOUT_RUNS
-    runs, problems = (pd.DataFrame(), []) if without else read_runs(args.runs)
-    if runs.empty and args.command not in ("status", *WITHOUT_RUNS):
+    runs, problems = read_runs(args.runs) if reads else (pd.DataFrame(), [])
+    if runs.empty and reads and args.command != "status":
         check_complete(problems)
         raise UserError(
             f"--runs {args.runs}: no runs there yet; train one with python -m lora_bench"
@@ -139,7 +139,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--published", action="store_true", help="tables: also compare with published numbers")
     add("--over", type=_words, help="best: settings, as in train.lr,method.alpha")
     add("--x", help="curve: a numeric setting, as in train.lr")
-    add("--axis", choices=("log", "linear"), help="curve: (default: depends on the values)")
+    add(
+        "--axis",
+        choices=("log", "linear"),
+        help="curve: scale of x (default: depends on the values)",
+    )
     layout = parser.add_argument_group("layout", "how tables look; also keys of the layout file")
     add = layout.add_argument
     add("--layout", type=Path, help="YAML file with layout options, for example for a paper")

@@ -54,12 +54,11 @@ def to_latex(table: Table) -> str:
 
 def _with_texts(table: Table) -> Table:
     """The table with every cell as plain text, except numbers in numeric columns."""
-    columns = {name: list(table.rows[name]) for name in table.rows.columns}
-    texts = {
-        name: [v if numeric and isinstance(v, NUMERIC) else as_text(v) for v in values]
-        for name, values in columns.items()
-        for numeric in (is_numeric(values),)
-    }
+    texts = {}
+    for name in table.rows.columns:
+        values = list(table.rows[name])
+        numeric = is_numeric(values)
+        texts[name] = [v if numeric and isinstance(v, NUMERIC) else as_text(v) for v in values]
     return replace(table, rows=pd.DataFrame(texts, dtype=object))
 
 

@@ -38,8 +38,8 @@ def methods_table(
 ) -> Table:
     """Methods by tasks, with trained parameters and an average (LoRA paper, Table 2).
 
-    A task has its first metric, on each of its splits. Rows with all tasks have an average, unless
-    a task has several columns: they are no different tasks.
+    Each task is shown by its first metric, on each of its splits. Rows with a score for every task
+    have an average, unless a task has several columns, which are not different tasks.
     """
     shown = cells[_main_metric(cells)]
     order = {task: i for i, task in enumerate(layout.tasks or TASK_ORDER)}
@@ -103,7 +103,7 @@ def row_order(first: pd.DataFrame, statistic: str, layout: Layout) -> list[str]:
 
 
 def is_one_column_each(first: pd.DataFrame) -> bool:
-    """Whether there are several tasks, in one column each, so that a mean over them has a sense."""
+    """Whether there are several tasks, in one column each, so that a mean over them makes sense."""
     return bool(first.place.nunique() == first.task.nunique() > 1)
 
 
@@ -197,7 +197,7 @@ def _of_other_seeds(first: pd.DataFrame) -> Iterator[str]:
     ]
     if places:
         yield (
-            f"Means over different seeds, in {', '.join(places)}: compare them by their "
+            f"The means of {', '.join(places)} are over different seeds; compare systems by their "
             "differences over common seeds."
         )
 

@@ -157,7 +157,7 @@ def _compared(others: pd.DataFrame, base: pd.Series, alone: list[str]) -> Iterat
                 **difference(paired),
                 "p": paired.p,
                 "result": "better" if is_better else "worse",
-                # the mean over the runs that did not fail is too good
+                # the mean over the runs that did not fail is biased upward
                 "has_failures": bool(cell.failed if is_better else base.failed),
                 "seeds needed": paired.seeds_needed,
             }

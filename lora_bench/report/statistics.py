@@ -140,7 +140,7 @@ def compare_all(
     for position, (first, second) in enumerate(pairs):
         seeds = sorted(first.keys() & second.keys())
         own = np.array([first[seed] - second[seed] for seed in seeds], dtype=float)
-        differences.append(own.round(TIE_DIGITS))  # float noise is no spread
+        differences.append(own.round(TIE_DIGITS))  # float noise is not spread
         by_size.setdefault(len(seeds), []).append(position)
     found: list[Paired | None] = [None] * len(pairs)
     for n, positions in by_size.items():

@@ -116,7 +116,7 @@ def _points(frame: pd.DataFrame, path: str, along: Mapping[str, set[str]]) -> pd
     """The cells for which another one differs only in the setting at ``path``.
 
     Cells of which two have the same value there differ in something else, such as other data with
-    as many rows: they are no sweep.
+    as many rows: they are not a sweep.
 
     Args:
         frame: cells with ``x``.

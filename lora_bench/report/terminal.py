@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ..errors import counted
 from .table import NO_ROWS, Number, Table, as_text
 
 MIN_WIDTH = 12  # characters to which a text column is wrapped at least
@@ -53,7 +52,7 @@ def to_terminal(table: Table, width: int | None = None) -> str:
     ).print(grid)
     lines = [line.rstrip() for line in out.getvalue().strip("\n").split("\n")]
     if left_out:
-        lines += ["", f"Not shown in {counted(width, 'column')}: {', '.join(left_out)}."]
+        lines += ["", f"Left out to fit {width} characters: {', '.join(left_out)}."]
     return "\n".join(lines)
 
 

@@ -66,7 +66,7 @@ class Sweep:
         for key, planned in self.runs.items():
             place = Path(planned.spec.out_dir)
             self.folders[key], record = records.find(place, planned.identity)
-            self._note(key, record)
+            self._file(key, record)
         self.groups = groups(run for key, run in self.runs.items() if key not in self.done)
         self._besides: list[float] = []  # seconds of a group outside of training and scoring
         self._tried_before = {key: record.started for key, record in self.failed.items()}
@@ -93,9 +93,9 @@ class Sweep:
         """
         for key, run in self.runs.items():
             if key not in self.done:
-                self._note(key, records.read(run.folder))
+                self._file(key, records.read(run.folder))
 
-    def _note(self, key: str, record: Record | None) -> None:
+    def _file(self, key: str, record: Record | None) -> None:
         if record is not None and record.status == "ok":
             self.done[key] = record
             self.failed.pop(key, None)
@@ -125,7 +125,7 @@ class Sweep:
             return f"run {first} of {len(self.runs)}"
         return f"runs {first} to {first + len(group) - 1} of {len(self.runs)}"
 
-    def note(self, seconds: float, keys: Sequence[str]) -> None:
+    def add_time(self, seconds: float, keys: Sequence[str]) -> None:
         """Record how long a group took, which shows what loading and encoding cost.
 
         Args:

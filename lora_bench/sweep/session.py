@@ -216,7 +216,7 @@ class Session:
                 print(f"error: {_message(outcome.error, outcome.run)}", file=sys.stderr)
         if self.multirun and new:
             self.sweep.refresh()
-            self.sweep.note(seconds, [outcome.run.key for outcome in new])
+            self.sweep.add_time(seconds, [outcome.run.key for outcome in new])
             print(f"[{self.sweep.progress()}]", file=sys.stderr)
 
     def end(self) -> None:

@@ -65,7 +65,7 @@ class SpanTask(Task):
         self.metric_names = names[self.squad_version]
 
     def check(self, spec: Spec) -> None:
-        """Check the ranges of ``task.args`` and that a window can hold a question and more."""
+        """See ``Task.check``: ``task.args``, and that a window can hold a question and more."""
         args, length = self.args, spec.train.max_length
         if spec.task.columns != COLUMNS:
             reason = f"must be [{','.join(COLUMNS)}]: kind=span reads no other columns"
@@ -277,7 +277,7 @@ class SpanTask(Task):
 
 
 def _warn_of_one_kind(part: Rows, use: str) -> None:
-    """Report that a part has no question with, or none without, an answer.
+    """Report a part whose questions all have an answer, or all lack one.
 
     In SQuAD v2.0, a third of the training articles have no unanswerable question.
     """

@@ -40,7 +40,7 @@ class TextTask(Task):
         self.metric_names = [n for n in known if n != "f1" or len(spec.labels) == 2]
 
     def check(self, spec: Spec) -> None:
-        """Check labels, columns and metrics against each other."""
+        """See ``Task.check``: labels, columns and metrics against each other."""
         task = spec.task
         if len(task.columns) not in (1, 2):
             raise SpecError("task.columns", task.columns, "must name one or two text columns")

@@ -133,8 +133,9 @@ def _found(run: Run) -> Outcome:
         folder, done = records.find(Path(run.spec.out_dir), run.identity)
     except UserError as error:
         return Outcome(run, run.folder, _new_record(run), error)
-    good = done is not None and done.status == "ok"
-    return Outcome(run, folder, done if done and good else _new_record(run))
+    if done is not None and done.status == "ok":
+        return Outcome(run, folder, done)
+    return Outcome(run, folder, _new_record(run))
 
 
 def _train(outcomes: Sequence[Outcome], stop: StopSignals, place: str) -> None:

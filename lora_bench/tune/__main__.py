@@ -27,7 +27,7 @@ where recipe=tuned reads it.
 
   python -m {PROGRAM} recipe=tuned task=stsb method=lora,peft_lora method.rank=4,8
 
-Arguments are the settings of a sweep, without presets of +sweep, and those of the search:
+Arguments are the settings of a sweep (without +sweep presets) and the settings of the search:
 %s
 The rates are trained first, then two more around the best one. The best rate has the highest first
 metric after the last epoch, averaged over the seeds, on rows held out of the training data; of
@@ -80,7 +80,7 @@ def split(words: Sequence[str]) -> tuple[Search, list[str]]:
     given = [word for word in words if not word.startswith(PREFIX)]
     for word in given:
         if word.startswith("-"):
-            raise UserError(f"{word}: the search takes settings alone, and is a sweep without -m")
+            raise UserError(f"{word}: the search takes only settings; it needs no -m")
         if path_of(word) in CONTROLLED:
             raise UserError(f"{word}: the search sets it; use {CONTROLLED[path_of(word)]} instead")
         if path_of(word).replace("/", ".").startswith(LAUNCHING):
@@ -107,8 +107,8 @@ def _with(search: Search, word: str) -> Search:
     name, _, value = word.partition("=")
     default = dataclasses.asdict(Search())
     if name not in default or not value:
-        settings = ", ".join(f"{PREFIX}{entry}" for entry in default)
-        raise UserError(f"{PREFIX}{word}: must be a value for one of {settings}")
+        options = ", ".join(f"{PREFIX}{entry}" for entry in default)
+        raise UserError(f"{PREFIX}{word}: must be a value for one of {options}")
     try:
         changed = OmegaConf.merge(OmegaConf.structured(search), OmegaConf.from_dotlist([word]))
         return cast(Search, OmegaConf.to_object(changed))

@@ -27,7 +27,7 @@ def _tail(rng: random.Random) -> str:
 
 
 def _agreement(rng: random.Random, good: bool) -> str:
-    """The verb agrees with the head noun, not its neighbour (the doctors near the nurse help)."""
+    """The verb agrees with the head noun, not its neighbor (the doctors near the nurse help)."""
     many, near = rng.random() < 0.5, rng.random() < 0.5
     verb = rng.choice(sorted(VERBS))
     form = verb if many == good else VERBS[verb][0]
@@ -84,7 +84,7 @@ def _clause(rng: random.Random, good: bool) -> str:
 
 
 def _order(rng: random.Random, good: bool) -> str:
-    """Two neighbouring words swapped: the nurse helped pilot the."""
+    """Two neighboring words swapped: the nurse helped pilot the."""
     past = VERBS[rng.choice(sorted(VERBS))][1]
     words = (
         f"the {_noun(rng, rng.random() < 0.5)} {past} the {_noun(rng, True)}{_tail(rng)}".split()

@@ -111,6 +111,6 @@ def _check_key(word: str, override: Override) -> None:
     if key not in known:
         near = difflib.get_close_matches(key, known, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"{word}: no such setting; {hint}they are {', '.join(known)}")
+        raise UserError(f"{word}: no such setting; {hint}must be one of {', '.join(known)}")
     if override.is_delete() or override.package is not None:
         raise UserError(f"{word}: must be {key}=<value>")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError, counted, first_line
-from ...network import hub_reachable
+from ...network import use_cache_if_offline
 from ...record_formats import fingerprint_of
 from .settings import CLASSES, Settings
 
@@ -221,8 +221,7 @@ def _images(pixels: np.ndarray, labels: np.ndarray, labels_file: str, source: st
 def _hub_split(repository: str, split: str) -> Images:
     import datasets
 
-    if not hub_reachable():  # use the cache at once instead of after a minute of retries
-        datasets.config.HF_HUB_OFFLINE = True
+    use_cache_if_offline()
     datasets.disable_progress_bars()
     name = f"{repository} {split}"
     try:

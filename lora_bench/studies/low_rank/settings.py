@@ -13,7 +13,7 @@ from ...checks import check_count, check_positive
 from ...errors import SpecError
 from ...spec import Identity, part_of
 
-# Raise it when the same settings would train to other numbers than before.
+# Raise it when the same settings would give different results.
 PROCEDURE = 1
 STUDY = "low_rank"
 KINDS = ("full", "low_rank", "autoencoder")
@@ -68,7 +68,7 @@ class Settings:
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting, except folders of the machine."""
+        """Every setting, except the folders that it reads and writes."""
         chosen = dataclasses.asdict(self)
         return {"study": STUDY, **{n: v for n, v in chosen.items() if n not in FOLDERS}}
 
