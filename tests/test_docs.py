@@ -224,8 +224,8 @@ def test_the_pages_on_statistics_and_groups_state_the_constants_of_the_code():
     page = (ROOT / "docs/concepts/grouping.md").read_text()
     stated = (
         f"fill a step of {ENOUGH_EXAMPLES['cpu']} examples:",
-        f"On a GPU it is {ENOUGH_EXAMPLES['cuda']} examples",
-        f"examples of more than {SPAN:,} tokens",
+        f"On a GPU, a step has {ENOUGH_EXAMPLES['cuda']} examples",
+        f"an example of more than {SPAN:,} tokens",
     )
     assert [text for text in stated if text not in page] == []
     assert 2 / 2 ** (power.MIN_SEEDS - 1) > power.SIGNIFICANCE >= 2 / 2**power.MIN_SEEDS
