@@ -124,7 +124,7 @@ class Method:
         spec.method.args.update(in_one_form(spec.method.args))
 
     @classmethod
-    def function(cls, method: MethodSpec) -> dict[str, Any]:
+    def function_settings(cls, method: MethodSpec) -> dict[str, Any]:
         """The settings, besides the adapter's tensors, that determine what it computes.
 
         A run starts from an adapter of another only if they agree (``init_from``).

@@ -40,8 +40,8 @@ class Adapter(Method):
         one_of("method.args.placement", args.placement, ("houlsby", "pfeiffer"))
 
     @classmethod
-    def function(cls, method: MethodSpec) -> dict[str, Any]:
-        """See ``Method.function``."""
+    def function_settings(cls, method: MethodSpec) -> dict[str, Any]:
+        """See ``Method.function_settings``."""
         return {"args.placement": method.args["placement"]}
 
     def prepare(self, model: LoraWrapperRoberta, spec: Spec) -> None:

@@ -195,9 +195,9 @@ class Peft(Method):
         return [name for name in SEEDS if name in fields]
 
     @classmethod
-    def function(cls, method: MethodSpec) -> dict[str, Any]:
-        """See ``Method.function``: every argument except those of the training."""
-        found = super().function(method) | {"peft_type": method.peft_type}
+    def function_settings(cls, method: MethodSpec) -> dict[str, Any]:
+        """See ``Method.function_settings``: every argument except those of the training."""
+        found = super().function_settings(method) | {"peft_type": method.peft_type}
         for name, value in method.args.items():
             changes_base = str(value).startswith(("pissa", "olora"))
             if name not in OF_TRAINING and (name != "init_lora_weights" or changes_base):

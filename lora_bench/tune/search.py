@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..checkpoint import init_cell
-from ..compose import compose
+from ..compose import Composer
 from ..errors import UserError, counted
 from ..overrides import command_of, path_of
 from ..record import DIVERGED, Record
@@ -154,10 +154,11 @@ def _try(
         UserError: a run left no record or failed otherwise, so nothing is known about its rate.
     """
     trials: list[tuple[System, float, int, list[Run]]] = []
+    composer = Composer()
     for system, rates, epochs in wanted:
         for lr in rates:
             words = [system.words_of(lr, epochs, seed) for seed in seeds]
-            runs = [prepare(compose(own), cache, command_of(own)) for own in words]
+            runs = [prepare(composer.compose(own), cache, command_of(own)) for own in words]
             trials.append((system, lr, epochs, runs))
     runs = [run for *_, own in trials for run in own]
     if not runs:
