@@ -185,11 +185,12 @@ def start_from(folder: Path, model: "LoraWrapperRoberta", method: MethodSpec) ->
         AdapterError: see ``load_adapter``; or the adapter computes another function.
     """
     facts = _load(folder, model, lambda name: not name.startswith("head."))
-    before, now = (get_method(m).function_settings(m) for m in (MethodSpec(**facts["method"]), method))
+    there = MethodSpec(**facts["method"])
+    before, now = (get_method(m).function_settings(m) for m in (there, method))
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
-            there, here = f"has {name}={before.get(name)}", f"has method.{name}={now.get(name)}"
-            raise AdapterError(f"{folder}: the adapter {there}, but the run {here}")
+            run = f"the run has method.{name}={now.get(name)}"
+            raise AdapterError(f"{folder}: the adapter has {name}={before.get(name)}, but {run}")
 
 
 def _load(
