@@ -371,5 +371,22 @@ def non_default(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def digest(content: Any, digits: int = DIGITS) -> str:
-    """A short hash of JSON-serializable content."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:digits]
+    """A short hash of JSON-serializable content; settings may have any order."""
+    text = json.dumps(_in_order(content), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def _in_order(content: Any) -> Any:
+    """Content with the arguments of a method that are dicts as lists of pairs.
+
+    PEFT takes the first of several patterns that match, so their order is part of a setting.
+    """
+    if isinstance(content, list):
+        return [_in_order(entry) for entry in content]
+    if not isinstance(content, dict):
+        return content
+    ordered = {}
+    for path, value in content.items():
+        is_argument = path.startswith("method.args.") and isinstance(value, dict)
+        ordered[path] = list(value.items()) if is_argument else _in_order(value)
+    return ordered

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 
 from lora_bench import checkpoint
 from lora_bench.checkpoint.__main__ import main
 from lora_bench.checkpoint.restore import load_model
 from lora_bench.errors import SpecError
 from lora_bench.methods.peft import DRIVEN, NOISE, TRANSLATED, suited_types
+from lora_bench.model.encoder import load_tokenizer
 from lora_bench.training.prepared import prepare
 from lora_bench.training.run import run
 
+from .conftest import composed
 from .helpers import (
     ROW_LENGTHS,
     every,
@@ -131,6 +134,14 @@ PEFT_WORDS = {
         r"+method.args.target_modules='encoder\.layer\.[01]\.attention\.self\.(query|key)'",
         "+method.args.exclude_modules='.*1.attention.*key'",
     ],
+    "anchored pattern": [
+        "method.targets=[]",
+        "+method.args.target_modules='^encoder.*(query|key)$'",
+    ],
+    "ranks and alphas by pattern, of which the first one counts": [
+        "+method.args.alpha_pattern={query:2,layer.0.attention.self.query:640}",
+        "+method.args.rank_pattern={layer.1.attention.self.value:2,value:3}",
+    ],
     "names that the head has too": ["method.targets=[]", "+method.args.target_modules=[dense]"],
     "embedding layers": ["method.targets=[]", "+method.args.target_modules=[word_embeddings]"],
     "adapted biases": ["method.biases=adapted"],
@@ -159,6 +170,70 @@ def test_merged_it_is_a_plain_transformers_model(adapter, tmp_path, task, method
     torch.testing.assert_close(stock_outputs(merged, before), before, atol=1e-5, rtol=0)
     if task == "mnli":
         assert merged.config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+
+
+@peft_noise
+@pytest.mark.parametrize("task", ["cola", "squad_v1"])
+def test_token_types_reach_the_encoder_in_peft(adapter, tmp_path, task):
+    """PEFT's model for question answering does not pass them on."""
+    peft = pytest.importorskip("peft")
+    bert = BertConfig(
+        vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=512,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    BertModel(bert, add_pooling_layer=False).save_pretrained(tmp_path / "bert")
+    load_tokenizer(composed("model=tiny").model).save_pretrained(tmp_path / "bert")
+    folder = adapter(f"task={task}", model=f"model.source={tmp_path / 'bert'}")
+    main(["convert", str(folder), "--to", "peft", "--out", str(tmp_path / "peft")])
+    ids = torch.randint(5, 200, (2, 9), generator=torch.Generator().manual_seed(0))
+    types = (torch.arange(9) > 4).long().expand(2, 9)
+    model, _, _ = load_model(folder)
+    with torch.no_grad():
+        before = model(input_ids=ids, token_type_ids=types)
+        assert not torch.allclose(before, model(input_ids=ids), atol=1e-3)
+        kind = "SequenceClassification" if task == "cola" else "QuestionAnswering"
+        base = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
+            tmp_path / "peft" / "base_model"
+        )
+        theirs = peft.PeftModel.from_pretrained(base, tmp_path / "peft").eval()
+        out = theirs(input_ids=ids, token_type_ids=types, attention_mask=torch.ones_like(ids))
+    found = out.logits if task == "cola" else torch.stack([out.start_logits, out.end_logits], -1)
+    torch.testing.assert_close(found, before, atol=1e-5, rtol=0)
+
+
+@peft_noise
+@pytest.mark.parametrize("task", ["cola", "squad_v1"])
+def test_a_base_with_the_head_of_another_task_is_merged_and_exported(adapter, base, tmp_path, task):
+    config = json.loads((base / "config.json").read_text())
+    labels = {
+        "id2label": dict(enumerate("abc")),
+        "label2id": dict(zip("abc", range(3), strict=True)),
+    }
+    called = {"return_dict": False, "output_attentions": True, "chunk_size_feed_forward": 4}
+    (base / "config.json").write_text(json.dumps({**config, **labels, **called}))
+    weights = load_file(base / "model.safetensors")
+    weights = {f"roberta.{name.removeprefix('roberta.')}": w for name, w in weights.items()}
+    weights["classifier.out_proj.weight"] = torch.zeros(3, 32)
+    weights["classifier.out_proj.bias"] = torch.zeros(3)
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    before = our_outputs(folder := adapter(f"task={task}"))
+    main(["convert", str(folder), "--to", "peft", "--out", str(tmp_path / "peft")])
+    main(["merge", str(folder), "--out", str(tmp_path / "merged")])
+    merged = stock_class(before).from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(stock_outputs(merged, before), before, atol=1e-5, rtol=0)
+
+
+@peft_noise
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["peft_dora", "peft_ia3", "lora"])
+def test_another_base_under_the_adapted_layers_is_noticed(adapter, base, tmp_path, method):
+    folder = adapter("task=cola", f"method={method}")
+    weights = load_file(base / "model.safetensors")
+    changed = {n: 2 * w if "self.value.weight" in n else w for n, w in weights.items()}
+    save_file(changed, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SystemExit, match="was trained on another base model"):
+        main(["merge", str(folder), "--out", str(tmp_path / "merged")])
 
 
 @pytest.mark.slow
@@ -394,6 +469,16 @@ def test_our_own_folder_is_checked_as_well(adapter, tmp_path, tiny_spec):
             ["method=peft_ia3", "method.biases=all"],
             ["convert", "--to", "peft"],
             "method.biases=all: PEFT does not save biases with IA3; must be none",
+        ),
+        (
+            [
+                "method=peft_lora",
+                "method.targets=[]",
+                "method.embeddings=true",
+                "+method.args.target_modules=[word_embeddings,query]",
+            ],
+            ["convert", "--to", "peft"],
+            "method=peft_lora: PEFT has no place for roberta.embeddings.word_embeddings",
         ),
         (
             ["method=relora"],

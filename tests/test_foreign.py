@@ -228,6 +228,19 @@ def test_numbers_that_are_none_are_said(theirs):
         assert message in refused(folder) and name in refused(folder)
 
 
+def test_tensors_without_a_number_for_each_element_are_refused(theirs):
+    """A file of a few bytes would fill the memory."""
+    folder, _ = theirs()
+    path = folder / "adapter_model.safetensors"
+    good = load_file(path)
+    path.unlink()
+    name = next(name for name in good if "lora_B" in name)
+    for value in (good[name].to("meta"), torch.zeros(1).expand(10**7, 10**7)):
+        torch.save({**good, name: value}, folder / "adapter_model.bin")
+        message = refused(folder)
+        assert f"{name} is float32, strided; must be dense floating-point numbers" in message
+
+
 def test_a_type_of_numbers_without_conversion_is_reported(theirs):
     folder, _ = theirs()
     path = folder / "adapter_model.safetensors"

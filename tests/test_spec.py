@@ -487,3 +487,14 @@ def test_the_words_of_a_run_name_a_rate_that_was_tuned():
 def test_a_word_that_would_bypass_a_check_is_refused(word, message):
     with pytest.raises(UserError, match=re.escape(message)):
         plan(expand([word], sweep=True), sweep=True)
+
+
+def test_the_order_of_patterns_is_part_of_a_run_and_that_of_settings_is_not(tiny_spec):
+    """PEFT takes the first pattern that matches."""
+    keys = []
+    for patterns in ("{query:2,layer.0:4}", "{layer.0:4,query:2}"):
+        words = ["method.rank=4", f"+method.args.alpha_pattern={patterns}"]
+        for order in (words, words[::-1]):
+            spec = tiny_spec("method=peft_lora", *order)
+            keys.append(spec.identity(data="d", model="m").key)
+    assert keys[0] == keys[1] != keys[2] == keys[3]

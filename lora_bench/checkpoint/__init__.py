@@ -111,7 +111,7 @@ def save_adapter(
     Raises:
         AdapterError: the folder holds anything but an adapter.
     """
-    return write(folder, model.trained_state(), spec, base_fingerprint(model), cell)
+    return write(folder, model.trained_state(), spec, base_fingerprint(model, spec.method), cell)
 
 
 def write(
@@ -156,9 +156,7 @@ def write(
             "versions": provenance(spec.device, 0)["versions"],
             "weights_sha256": file_hash(part / WEIGHTS),
         }
-        (part / FACTS).write_text(
-            json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        (part / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return (folder / WEIGHTS).stat().st_size
 
 
@@ -188,7 +186,7 @@ def start_from(folder: Path, model: "LoraWrapperRoberta", method: MethodSpec) ->
     there = MethodSpec(**facts["method"])
     before, now = (get_method(m).function_settings(m) for m in (there, method))
     for name in {**before, **now}:
-        if before.get(name) != now.get(name):
+        if json.dumps(before.get(name)) != json.dumps(now.get(name)):  # patterns have an order
             run = f"the run has method.{name}={now.get(name)}"
             raise AdapterError(f"{folder}: the adapter has {name}={before.get(name)}, but {run}")
 

@@ -25,13 +25,12 @@ from ..tasks import Stock
 from .facts import AdapterError
 from .peft_config import BIASES
 from .probe import check_same, probe
-from .restore import load_model, plain_encoder, stock_model, stock_of, to_stock
+from .restore import PLAIN_CONFIG, load_model, plain_encoder, stock_model, stock_of, to_stock
 
 PEFT_BIASES = {ours: theirs for theirs, ours in BIASES.items()}
 BASE_FOLDER = "base_model"
 EMBEDDINGS = ["word_embeddings", "position_embeddings", "token_type_embeddings"]
-# Fields of PEFT's configurations that match full module names if they hold a regular expression.
-PATTERNS = ("target_modules", "exclude_modules", "feedforward_modules")
+QUESTIONS = "QUESTION_ANS"  # PEFT's name for a task with a token head
 
 
 def merge(folder: Path, out: Path) -> str:
@@ -97,14 +96,14 @@ def export_peft(folder: Path, out: Path) -> None:
         base = _base(spec, part)
         inside = base == str(part / BASE_FOLDER)
         stated = str((out / BASE_FOLDER).absolute()) if inside else base
-        wrapped = _as_peft(peft, model, spec, method, stated)
         try:
-            # PEFT would look at the base model to find out whether its embeddings were resized
-            wrapped.save_pretrained(part, save_embedding_layers=False)
-            with _peft_quiet():
+            with _peft_strict():
+                wrapped = _as_peft(peft, model, spec, method, stated)
+                # PEFT would look at the base model to find out if its embeddings were resized
+                wrapped.save_pretrained(part, save_embedding_layers=False)
                 again = peft.PeftModel.from_pretrained(_loaded(spec, base), part)
-        except REFUSALS as error:
-            reason = f"PEFT cannot load its own folder: {one_line(error)}"
+        except (*REFUSALS, RuntimeError) as error:
+            reason = f"PEFT cannot hold this adapter: {one_line(error)}"
             raise AdapterError(f"method={spec.method.name}: {reason}") from None
         check_same(out, expected, again)
 
@@ -114,29 +113,37 @@ def _as_peft(peft: Any, model: LoraWrapperRoberta, spec: Spec, method: Method, b
     stock = stock_of(spec.task)
     trained = {to_stock(name, stock): tensor for name, tensor in model.trained_state().items()}
     if isinstance(method, Peft):
-        config = _peft_config(method, spec.method, stock)
+        config = _peft_config(method, spec.method, model)
         encoder = load_encoder(spec.model, dropout=0.0)  # PEFT's layers replaced those of model
     else:
-        config = _lora_config(peft, spec.method, model, stock)
+        config = _lora_config(peft, spec.method, model)
         encoder = plain_encoder(model)
+    config.revision = spec.model.revision
+    config.modules_to_save = _saved_modules(spec.method, stock)
+    # PEFT's model for question answering does not pass on the token types of a BERT
+    loses_types = stock.peft == QUESTIONS and encoder.config.type_vocab_size > 1
+    config.task_type = None if loses_types else stock.peft
     target = stock_model(encoder, model.head, spec)
     # biases, LayerNorms and embeddings that were trained besides the adapter
-    target.load_state_dict(
-        {name.replace(".base_layer.", "."): tensor for name, tensor in trained.items()},
-        strict=False,
-    )
+    plain = {name: name.replace(".base_layer.", ".") for name in trained}
+    target.load_state_dict({plain[name]: tensor for name, tensor in trained.items()}, strict=False)
     target.name_or_path = base  # PEFT takes the base model's name from here
-    with _peft_quiet():
-        wrapped = peft.get_peft_model(target, config)
+    lost = {name for name in trained if plain[name] not in target.state_dict()}
+    wrapped = peft.get_peft_model(target, config)
     with torch.no_grad():
         # vectors that several layers share have a name in each of them
         for name, parameter in wrapped.base_model.model.named_parameters(remove_duplicate=False):
             ours = name.replace(".lora_A.default.weight", ".lora_a").replace(
                 ".lora_B.default.weight", ".lora_b"
             )
-            for known in (name, ours):
-                if known in trained:
-                    parameter.copy_(trained[known])
+            for known in {name, ours} & trained.keys():
+                parameter.copy_(trained[known])
+                lost.discard(known)
+    if lost:
+        raise AdapterError(
+            f"method={spec.method.name}: PEFT has no place for {', '.join(sorted(lost)[:3])}, for "
+            "example because it does not adapt a module that is trained in full too"
+        )
     return wrapped
 
 
@@ -145,11 +152,16 @@ def _loaded(spec: Spec, source: str) -> PreTrainedModel:
     stock = stock_of(spec.task)
     with quiet():
         return getattr(transformers, stock.model).from_pretrained(
-            source, trust_remote_code=False, dtype=torch.float32, **stock.config
+            source,
+            revision=spec.model.revision or "main",
+            trust_remote_code=False,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # a base model may have the head of another task
+            **{**PLAIN_CONFIG, **stock.config},
         )
 
 
-def _lora_config(peft: Any, method: MethodSpec, model: LoraWrapperRoberta, stock: Stock) -> Any:
+def _lora_config(peft: Any, method: MethodSpec, model: LoraWrapperRoberta) -> Any:
     """The LoraConfig of an adapter; ``model`` still has its LoraLinear layers."""
     layers = model.encoder.named_modules()
     return peft.LoraConfig(
@@ -159,22 +171,30 @@ def _lora_config(peft: Any, method: MethodSpec, model: LoraWrapperRoberta, stock
         lora_dropout=method.dropout,
         target_modules=[name for name, layer in layers if isinstance(layer, LoraLinear)],
         bias=PEFT_BIASES[method.biases],
-        task_type=stock.peft,
-        modules_to_save=_saved_modules(method, stock),
     )
 
 
-def _peft_config(peft_method: Peft, method: MethodSpec, stock: Stock) -> Any:
+def _peft_config(peft_method: Peft, method: MethodSpec, model: LoraWrapperRoberta) -> Any:
     """The configuration that PEFT's layers were made with, for the transformers class.
+
+    A regular expression would have to match other names there, so the modules are listed.
 
     Raises:
         AdapterError: PEFT does not save the biases of such a method.
     """
     config: Any = copy.deepcopy(peft_method.tuner.peft_config[ADAPTER])
-    for field in PATTERNS:
-        pattern = getattr(config, field, None)
-        if isinstance(pattern, str):
-            setattr(config, field, rf"roberta\.(?:{pattern})")
+    adapted: dict[str, Any] = {
+        f"roberta.{name}": model.encoder.get_submodule(name)
+        for name in peft_method.tuner.targeted_module_names
+    }
+    if isinstance(config.target_modules, str):
+        config.target_modules, config.exclude_modules = list(adapted), None
+    if isinstance(getattr(config, "feedforward_modules", None), str):
+        config.feedforward_modules = [n for n, layer in adapted.items() if layer.is_feedforward]
+    if method.peft_type == "LORA" and config.rank_pattern:
+        config.rank_pattern = {name: layer.r[ADAPTER] for name, layer in adapted.items()}
+    if method.peft_type == "LORA" and config.alpha_pattern:
+        config.alpha_pattern = {n: layer.lora_alpha[ADAPTER] for n, layer in adapted.items()}
     if method.biases != "none":
         if not hasattr(config, "bias"):
             raise AdapterError(
@@ -182,8 +202,6 @@ def _peft_config(peft_method: Peft, method: MethodSpec, stock: Stock) -> Any:
                 f"{method.peft_type}; must be none"
             )
         config.bias = PEFT_BIASES[method.biases].replace("lora", str(method.peft_type).lower())
-    config.task_type = stock.peft
-    config.modules_to_save = _saved_modules(method, stock)
     return config
 
 
@@ -194,9 +212,13 @@ def _saved_modules(method: MethodSpec, stock: Stock) -> list[str]:
 
 
 @contextmanager
-def _peft_quiet() -> Iterator[None]:
-    """Inside the block, nobody warns of what a user cannot change, such as a deprecated call."""
+def _peft_strict() -> Iterator[None]:
+    """Inside the block, PEFT's warnings are errors: it warns of keys that it does not use.
+
+    What a user cannot change, such as a deprecated call, is ignored.
+    """
     with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=UserWarning, module="peft")
         ignore_noise()
         warnings.filterwarnings("ignore", category=FutureWarning)
         yield

@@ -249,7 +249,7 @@ def write_checked(origin: Path, out: Path, state: dict[str, Tensor], spec: Spec)
     """
     model, _ = build_model(spec, origin)
     fit(origin, state, model)
-    write(out, state, spec, base_fingerprint(model))
+    write(out, state, spec, base_fingerprint(model, spec.method))
     try:
         load_adapter(out, model)
     except BaseException:
@@ -299,7 +299,7 @@ def _method(state: dict[str, Tensor], alpha: float | None, path: Path) -> Method
     # (layer, ".", module in the layer)
     paths = [name.partition(".layer.")[2].partition(".") for name in adapted]
     inside = {module for _, _, module in paths}
-    layers = {int(layer) for layer, _, _ in paths if layer.isdecimal()}
+    layers = {int(layer) for layer, _, _ in paths if re.fullmatch("[0-9]{1,6}", layer)}
     known = [module for _, _, module in paths if module in MODULES.values()]
     if len(known) < len(layers) * len(set(known)):
         raise AdapterError(f"{path}: adapts other modules in some layers; must be the same in each")
@@ -308,7 +308,9 @@ def _method(state: dict[str, Tensor], alpha: float | None, path: Path) -> Method
         for name in state
         if name.startswith("encoder.") and name.endswith(".bias")
     }
-    biases = {name for name in biases if not name.endswith("LayerNorm")}
+    layer_norms = any(name.endswith("LayerNorm.weight") for name in state)
+    if layer_norms:  # whose biases are trained with them
+        biases = {name for name in biases if not name.endswith("LayerNorm")}
     return MethodSpec(
         name="lora",
         rank=ranks[0],
@@ -316,6 +318,6 @@ def _method(state: dict[str, Tensor], alpha: float | None, path: Path) -> Method
         targets=[target for target in TARGETS if MODULES[target] in inside],
         layers=sorted(layers),
         biases="all" if biases - adapted.keys() else "adapted" if biases else "none",
-        layer_norms=any(name.endswith("LayerNorm.weight") for name in state),
+        layer_norms=layer_norms,
         embeddings=any(name.endswith("embeddings.weight") for name in state),
     )

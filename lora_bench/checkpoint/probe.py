@@ -19,10 +19,19 @@ def _ids(vocabulary: int) -> Tensor:
     return torch.randint(min(5, vocabulary - 1), vocabulary, (ROWS, LENGTH), generator=draw)
 
 
+def _inputs(config: Any) -> dict[str, Tensor]:
+    """The rows; the second half of each has another token type where the encoder has one."""
+    ids = _ids(config.vocab_size)
+    types = torch.zeros_like(ids)
+    if config.type_vocab_size > 1:
+        types[:, LENGTH // 2 :] = 1
+    return {"input_ids": ids, "token_type_ids": types}
+
+
 @torch.no_grad()
 def probe(model: LoraWrapperRoberta) -> Tensor:
     """Outputs of our model, (ROWS, outputs) or, with a token head, (ROWS, LENGTH, outputs)."""
-    return model.eval()(input_ids=_ids(model.encoder.config.vocab_size))
+    return model.eval()(**_inputs(model.encoder.config))
 
 
 @torch.no_grad()
@@ -32,8 +41,8 @@ def check_same(out: Path, expected: Tensor, theirs: Any) -> None:
     Raises:
         AdapterError: its outputs differ.
     """
-    ids = _ids(theirs.config.vocab_size)
-    found = theirs.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+    inputs = _inputs(theirs.config)
+    found = theirs.eval()(**inputs, attention_mask=torch.ones_like(inputs["input_ids"]))
     logits = (
         found.logits
         if "logits" in found

@@ -21,6 +21,9 @@ from .base_model import is_quantized
 from .facts import FACTS, WEIGHTS, AdapterError, spec_of
 from .tensors import read_safetensors
 
+# Settings of an encoder that change how a model is called, not what it computes.
+PLAIN_CONFIG = {"chunk_size_feed_forward": 0, "output_attentions": False, "return_dict": True}
+
 
 def load_model(folder: Path) -> tuple[LoraWrapperRoberta, Spec, Method]:
     """The model of an adapter folder, in evaluation mode, with its spec and its method.
@@ -104,7 +107,7 @@ def stock_model(encoder: RobertaModel, head: nn.Module, spec: Spec) -> PreTraine
     stock = stock_of(spec.task)
     settings = {k: v for k, v in encoder.config.to_dict().items() if k != "architectures"}
     config = type(encoder.config)(**settings)
-    for name, value in stock.config.items():
+    for name, value in {**PLAIN_CONFIG, **stock.config}.items():
         setattr(config, name, value)
     model = getattr(transformers, stock.model)(config)
     state: dict[str, Tensor] = {}

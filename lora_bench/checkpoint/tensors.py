@@ -102,12 +102,19 @@ def check_numbers(path: Path, state: dict[str, Tensor]) -> None:
         AdapterError: names the tensor.
     """
     for name, tensor in state.items():
-        if tensor.dtype not in FLOATS or tensor.layout != torch.strided:
+        if tensor.dtype not in FLOATS or tensor.layout != torch.strided or not _is_held(tensor):
             raise _not_numbers(path, name, tensor)
         if not tensor.numel():
             raise AdapterError(f"{path}: {name} has the shape {tuple(tensor.shape)}; is empty")
     if bad := [name for name, tensor in state.items() if not finite(tensor)]:
         raise AdapterError(f"{path}: NaN or infinite numbers in {', '.join(bad[:3])}")
+
+
+def _is_held(tensor: Tensor) -> bool:
+    """Whether a tensor has a number in memory for each of its elements."""
+    if tensor.is_meta or tensor.is_nested:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _not_numbers(path: Path, name: str, tensor: Tensor) -> AdapterError:

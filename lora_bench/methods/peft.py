@@ -199,8 +199,7 @@ class Peft(Method):
         """See ``Method.function_settings``: every argument except those of the training."""
         found = super().function_settings(method) | {"peft_type": method.peft_type}
         for name, value in method.args.items():
-            changes_base = str(value).startswith(("pissa", "olora"))
-            if name not in OF_TRAINING and (name != "init_lora_weights" or changes_base):
+            if name not in OF_TRAINING and (name != "init_lora_weights" or changes_base(method)):
                 found[f"args.{name}"] = value
         return found
 
@@ -276,6 +275,11 @@ class Peft(Method):
     def config_arguments(self, spec: Spec) -> dict[str, Any]:
         """The arguments of the PeftConfig that ``method.args`` gives."""
         return spec.method.args
+
+
+def changes_base(method: MethodSpec) -> bool:
+    """Whether the method's initialization subtracts something from the base weights."""
+    return str(method.args.get("init_lora_weights")).startswith(("pissa", "olora"))
 
 
 def suited_types() -> list[str]:

@@ -97,7 +97,7 @@ class SpanTask(Task):
     @property
     def stock(self) -> Stock:
         """A question-answering model."""
-        return Stock("RobertaForQuestionAnswering", "qa_outputs", "QUESTION_ANS")
+        return Stock("RobertaForQuestionAnswering", "qa_outputs", "QUESTION_ANS", {"num_labels": 2})
 
     @property
     def encoding_settings(self) -> Any:
