@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Args:
         folder: replaced if it exists.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = _make_parents(folder)
     part = _part_of(folder)
     part.mkdir()
     try:
@@ -77,9 +77,23 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             os.replace(part, folder)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
+        _remove_empty(new)
         name_file(error, folder)
         raise
     _flush(folder.parent)
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Make the parents of a folder; returns the new ones, the deepest first."""
+    new = [parent for parent in folder.parents if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return new
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # another process has put something in it
+            folder.rmdir()
 
 
 def name_file(error: BaseException, path: Path) -> None:
@@ -89,15 +103,16 @@ def name_file(error: BaseException, path: Path) -> None:
 
 
 def try_folder(folder: Path) -> None:
-    """Create and remove the folder that ``whole_folder`` starts with.
+    """Create and remove the folders that ``whole_folder`` starts with.
 
     Raises:
         OSError: ``whole_folder`` could not write there.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = _make_parents(folder)
     part = _part_of(folder)
     part.mkdir()
     part.rmdir()
+    _remove_empty(new)
 
 
 def remove_parts(folder: Path) -> None:

@@ -95,7 +95,8 @@ def _trained_model(
         UserError: the adapter is missing, or the encoder is another one now.
         SpecError: the device does not exist here.
     """
-    from .checkpoint import EPOCHS, load_adapter
+    from .checkpoint import EPOCHS, check_function, load_adapter
+    from .checkpoint.facts import read_facts
     from .methods import get_method
     from .model.build import build, check_device
     from .model.streams import Streams
@@ -112,6 +113,7 @@ def _trained_model(
     if before not in (None, UNKNOWN, now):
         reason = f"has changed since {folder} was trained ({before}, now {now})"
         raise UserError(f"model.source={spec.model.source}: {reason}")
+    check_function(adapter, read_facts(adapter), spec.method)
     model = build(spec, make_task(spec.task), get_method(spec.method), Streams(spec.seed))
     load_adapter(adapter, model)
     return model

@@ -509,6 +509,9 @@ def test_what_cannot_be_done_gives_a_one_line_error(adapter, tmp_path, overrides
     with pytest.raises(SystemExit, match=message) as caught:
         main([command[0], str(folder), *command[1:], "--out", str(tmp_path / "out")])
     assert "\n" not in str(caught.value)
+    with pytest.raises(SystemExit):
+        main([command[0], str(folder), *command[1:], "--out", str(tmp_path / "a" / "b" / "out")])
+    assert not (tmp_path / "a").exists()
     (tmp_path / "there").mkdir()
     with pytest.raises(SystemExit, match="exists already; choose another folder"):
         main(["merge", str(folder), "--out", str(tmp_path / "there")])

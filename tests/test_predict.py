@@ -259,3 +259,13 @@ def test_adapter_commands_take_the_epoch(tiny_spec, tmp_path, command, capsys):
     assert best == result("d", folder / "adapter_best")
     with pytest.raises(SystemExit, match="must be the folder of a run"):
         result("e", folder / "adapter_best", "--epoch", "best")
+
+
+def test_an_adapter_of_another_function_than_the_record_states_is_refused(tiny_spec, tmp_path):
+    folder = prepare(finished(tiny_spec, tmp_path, "rte")).folder
+    facts = folder / "adapter" / "adapter.json"
+    text = facts.read_text()
+    facts.write_text(text.replace('"alpha": 16.0', '"alpha": 32.0'))
+    assert facts.read_text() != text
+    with pytest.raises(UserError, match="has alpha=32.0, but the run has method.alpha=16.0"):
+        write_submission(folder, tmp_path / "out")

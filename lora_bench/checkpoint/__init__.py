@@ -183,6 +183,20 @@ def start_from(folder: Path, model: "LoraWrapperRoberta", method: MethodSpec) ->
         AdapterError: see ``load_adapter``; or the adapter computes another function.
     """
     facts = _load(folder, model, lambda name: not name.startswith("head."))
+    check_function(folder, facts, method)
+
+
+def check_function(folder: Path, facts: dict[str, Any], method: MethodSpec) -> None:
+    """Refuse an adapter whose tensors compute another function with a run's method.
+
+    Args:
+        folder: folder of the adapter, for the message.
+        facts: what it states.
+        method: method of the run.
+
+    Raises:
+        AdapterError: names the setting that differs.
+    """
     there = MethodSpec(**facts["method"])
     before, now = (get_method(m).function_settings(m) for m in (there, method))
     for name in {**before, **now}:
