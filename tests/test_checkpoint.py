@@ -1,7 +1,11 @@
 """Adapters to PEFT and back, to plain transformers, from loralib and from the article."""
 
 import json
+import os
 import pickle
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -222,6 +226,25 @@ def test_a_base_with_the_head_of_another_task_is_merged_and_exported(adapter, ba
     main(["merge", str(folder), "--out", str(tmp_path / "merged")])
     merged = stock_class(before).from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(stock_outputs(merged, before), before, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_an_export_keeps_the_revision_of_the_base_model(adapter, base, tmp_path):
+    """The pinned revision is in the cache of the hub, without a main branch."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(base, tmp_path / "hub" / "models--someone--base" / "snapshots" / commit)
+    folder = adapter("task=cola")
+    facts = json.loads((folder / checkpoint.FACTS).read_text())
+    facts["base_model"] = {"name": "base", "source": "someone/base", "revision": commit}
+    (folder / checkpoint.FACTS).write_text(json.dumps(facts))
+    out = tmp_path / "peft"
+    words = ["convert", str(folder), "--to", "peft", "--out", str(out)]
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "lora_bench.checkpoint", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("someone/base", commit)
 
 
 @peft_noise

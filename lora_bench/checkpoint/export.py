@@ -128,6 +128,7 @@ def _as_peft(peft: Any, model: LoraWrapperRoberta, spec: Spec, method: Method, b
     plain = {name: name.replace(".base_layer.", ".") for name in trained}
     target.load_state_dict({plain[name]: tensor for name, tensor in trained.items()}, strict=False)
     target.name_or_path = base  # PEFT takes the base model's name from here
+    # those of the adapter, until they are copied below
     lost = {name for name in trained if plain[name] not in target.state_dict()}
     wrapped = peft.get_peft_model(target, config)
     with torch.no_grad():
