@@ -116,14 +116,14 @@ def _row(first: pd.Series, second: pd.Series) -> dict[str, Any]:
         change = "none" if first.n == second.n else FAILED if first.n else "no longer failed"
         return {**facts, "difference": None, "interval": None, "seeds": "", "change": change}
     difference, low, high, seeds = _difference(second.scores, first.scores)
+    more_failed = second.failed - first.failed
+    change = _verdict(difference, low, high)
     return {
         **facts,
         "difference": Number(f"{difference:+z.2f}"),
         "interval": None if low is None else f"[{low:+.1f}, {high:+.1f}]",
         "seeds": seeds,
-        "change": _verdict(difference, low, high)
-        if second.failed <= first.failed
-        else f"{FAILED}: {counted(second.failed - first.failed, 'more run')}",
+        "change": f"{FAILED}: {counted(more_failed, 'more run')}" if more_failed > 0 else change,
     }
 
 

@@ -4,11 +4,11 @@ The facts are in ``published.yaml``.
 """
 
 import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -97,12 +97,13 @@ def _with_overall(cells: pd.DataFrame) -> pd.DataFrame:
     found = []
     parts = cells[cells.metric.isin(MNLI_PARTS)]
     for _, both in parts.groupby(IDS, sort=False):
-        if len(both) == len(MNLI_PARTS):
-            rows = both.official_rows.iloc[0]
-            weights = [rows[MNLI_PARTS[metric]] / _all_rows(rows) for metric in both.metric]
-            seeds = sorted(set.intersection(*(set(own) for own in both.scores)))
+        rows = both.official_rows.iloc[0] or {}
+        seeds = sorted(set.intersection(*(set(own) for own in both.scores)))
+        is_known = len(both) == len(MNLI_PARTS) and rows.keys() >= set(MNLI_PARTS.values())
+        if is_known and seeds:
+            weights = [rows[MNLI_PARTS[metric]] for metric in both.metric]
             scores = {
-                seed: sum(w * own[seed] for w, own in zip(weights, both.scores, strict=True))
+                seed: float(np.average([own[seed] for own in both.scores], weights=weights))
                 for seed in seeds
             }
             (summary,) = summarize_all([list(scores.values())])
@@ -111,10 +112,6 @@ def _with_overall(cells: pd.DataFrame) -> pd.DataFrame:
     if not found:
         return cells
     return pd.concat([cells, pd.DataFrame(found).astype(cells.dtypes)], ignore_index=True)
-
-
-def _all_rows(rows: Mapping[str, int]) -> int:
-    return sum(rows[split] for split in MNLI_PARTS.values())
 
 
 def published_table(cells: pd.DataFrame, runs: pd.DataFrame, protocol: str) -> Table:
