@@ -69,13 +69,13 @@ class EncoderPass:
         self.project = Projection(dtype, fixed=fixed)
         self._kept: dict[tuple[str | int, ...], Any] = {}
 
-    def _once(self, name: tuple[str | int, ...], make: Callable[[], Any]) -> Any:
+    def _once(self, key: tuple[str | int, ...], make: Callable[[], Any]) -> Any:
         """The result of ``make``, which is kept if the modules are fixed."""
         if not self.project.fixed:
             return make()
-        if name not in self._kept:
-            self._kept[name] = make()
-        return self._kept[name]
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def __call__(
         self,

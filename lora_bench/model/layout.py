@@ -122,22 +122,23 @@ class Layout:
 
     def pieces(self, parts: int, heads: int, *, zeros: bool = False) -> Pieces:
         """Where the heads of rows with this many parts are; see ``Pieces``."""
-        name = parts, heads, zeros
-        if name not in self._pieces:
-            self._pieces[name] = Pieces.of(self.grids, self.height, self.device, *name)
-        return self._pieces[name]
+        key = parts, heads, zeros
+        if key not in self._pieces:
+            found = Pieces.of(self.grids, self.height, self.device, parts, heads, zeros)
+            self._pieces[key] = found
+        return self._pieces[key]
 
     def biases(self, heads: int, dtype: torch.dtype) -> Sequence[Tensor | None]:
         """What is added to the scores of each grid, (b * h, 1, L); None: nothing is padded."""
-        name = heads, dtype
-        if name not in self._biases:
-            self._biases[name] = [
+        key = heads, dtype
+        if key not in self._biases:
+            self._biases[key] = [
                 None
                 if grid.bias is None
                 else grid.bias.to(dtype).expand(-1, heads, -1, -1).flatten(0, 1)
                 for grid in self.grids
             ]
-        return self._biases[name]
+        return self._biases[key]
 
     @cached_property
     def ends(self) -> Tensor:

@@ -87,9 +87,9 @@ class Projection:
         self, modules: Sequence[Sequence[nn.Module]], x: Tensor, shares: Sequence[Share]
     ) -> "_Plan | None":
         """How to compute layers; None: by their own forward. Kept if the modules are fixed."""
-        name = (id(modules[0][0]), len(modules[0]))
-        if self.fixed and name in self._plans:
-            return self._plans[name]
+        key = (id(modules[0][0]), len(modules[0]))
+        if self.fixed and key in self._plans:
+            return self._plans[key]
         plan = None
         if all(_fusible(module) for own in modules for module in own):
             layers = [
@@ -103,7 +103,7 @@ class Projection:
                 all(shared([layer.bias for layer in place]) for place in places),
             )
         if self.fixed and not any(_draws(module) for own in modules for module in own):
-            self._plans[name] = plan
+            self._plans[key] = plan
         return plan
 
     def call(self, module: nn.Module, *inputs: Tensor) -> Tensor:
@@ -132,11 +132,11 @@ class Projection:
         """
         if not self.fixed or any(p.requires_grad for p in parameters):
             return make(False)
-        name = tuple(id(p) for p in parameters)
+        key = tuple(id(p) for p in parameters)
         state = [(p._version, p.data_ptr()) for p in parameters]
-        held = self._made.get(name)
+        held = self._made.get(key)
         if held is None or held.state != state:  # it keeps its parameters, so no id is reused
-            held = self._made[name] = _Made(list(parameters), state, make(True))
+            held = self._made[key] = _Made(list(parameters), state, make(True))
         return held.result
 
 

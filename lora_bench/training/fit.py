@@ -268,11 +268,11 @@ class Loop:
 
     def _group(self, members: Sequence[Trainee]) -> Group:
         """The models of some trainees; rebuilt when the trainees change."""
-        name = tuple(members)
-        if name not in self._groups:
+        key = tuple(members)
+        if key not in self._groups:
             models = [trainee.model for trainee in members]
-            self._groups[name] = Group(models, fixed=members[0].method.grouped_in(members[0].spec))
-        return self._groups[name]
+            self._groups[key] = Group(models, fixed=members[0].method.grouped_in(members[0].spec))
+        return self._groups[key]
 
 
 def _share_training(trainees: Sequence[Trainee], parts: Sequence[int], seconds: float) -> None:

@@ -22,6 +22,9 @@ def rows(task: TaskSpec, data: DataSpec, split: str, *, unanswerable: bool) -> l
         data: sizes and seed.
         split: split to generate.
         unanswerable: whether a third of the questions has no answer.
+
+    Raises:
+        ValueError: the split is not generated.
     """
     rng = random.Random(f"{task.name} {data.seed}")
     for name, size in sizes(task, data).items():

@@ -47,6 +47,7 @@ def rows(task: TaskSpec, data: DataSpec, split: str) -> list[dict[str, Any]]:
 
     Raises:
         SpecError: there is no generator, or it cannot make that many different texts.
+        ValueError: the split is not generated.
     """
     rng = random.Random(f"{task.name} {data.seed}")
     seen: set[tuple[str, ...]] = set()
