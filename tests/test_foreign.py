@@ -228,6 +228,12 @@ def test_numbers_that_are_none_are_said(theirs):
         assert message in refused(folder) and name in refused(folder)
 
 
+def test_lora_in_the_head_is_said(theirs):
+    folder, _ = theirs(target_modules=["query", "dense"], task_type=None,
+                       modules_to_save=["classifier.out_proj"])  # fmt: skip
+    assert "adapts classifier.dense; must be linear layers of the encoder" in refused(folder)
+
+
 def test_tensors_without_a_number_for_each_element_are_refused(theirs):
     """A file of a few bytes would fill the memory."""
     folder, _ = theirs()

@@ -18,6 +18,7 @@ from lora_bench.spec import NOT_IN_IDENTITY, PROCEDURE, Identity, Spec, Start, p
 from .helpers import every
 
 COMMITTED = Path(__file__).parent.parent / "results"
+OLD = Path(__file__).parent / "format_1"  # records of the first version, of generated data
 SCORED = {"epoch": 1, "scores": {"matthews": 0.5}}
 
 
@@ -196,19 +197,23 @@ def test_an_unreadable_record_is_not_overwritten(tmp_path):
 
 
 def test_format_1_is_upgraded_with_its_identity():
-    """The committed results of the first version: none is lost, all are of procedure 1."""
-    found, problems = record.read_all(COMMITTED)
-    # a study counts procedures of its own, and none of its records ever had format 1
-    old = [r for r in found if r.system["procedure"] == 1 and "study" not in r.where]
-    if not old:
-        pytest.skip("no results of format 1 are committed any more")
-    assert problems == []
+    """Results of the first version: none is lost, all are of procedure 1."""
+    old, problems = record.read_all(OLD)
+    assert len(old) == len(list(OLD.iterdir())) and problems == []
+    assert {one.system["procedure"] for one in old} == {1}
     for one in old:
         assert one.where["task.name"] == one.spec["task"]["name"]
         assert one.system["train.lr"] == one.spec["train"]["lr"]
         assert one.where["model.fingerprint"] == "unknown"
     keys = {one.key: one.identity.key for one in old}
     assert len(set(keys.values())) == len(set(keys))
+
+
+def test_no_result_of_an_older_procedure_is_committed():
+    found, problems = record.read_all(COMMITTED)
+    # a study counts procedures of its own
+    procedures = {one.system["procedure"] for one in found if "study" not in one.where}
+    assert (procedures, problems) == ({PROCEDURE}, [])
 
 
 FORMAT_1 = {

@@ -34,6 +34,7 @@ from lora_bench.spec import PROCEDURE, Identity, Spec, Start, part_of, settings
 from tests.report_records import composed, grid, made_of, made_up, seeded, tables_of
 
 from .helpers import every
+from .test_record import OLD
 
 RESULTS = README.parent / "results"
 MAIN = RESULTS / "main"
@@ -940,7 +941,7 @@ def test_committed_tables_are_those_of_the_committed_records(name, tmp_path):
 
 
 def test_records_of_the_first_format_are_grouped_as_their_settings_say():
-    folder = RESULTS / "toy_suite"
+    folder = OLD
     groups: dict[str, dict[int, dict]] = {}
     for path in folder.rglob(FILE):
         record = json.loads(path.read_text())

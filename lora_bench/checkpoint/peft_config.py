@@ -196,9 +196,14 @@ def check_modules(path: Path, facts: LoraFacts, held: Iterable[str], known: Iter
         known: every linear module of the encoder.
 
     Raises:
-        AdapterError: names modules that are in only one of the two.
+        AdapterError: names modules that are in only one of the two, or not in the encoder.
     """
-    named, held = {module for module in known if facts.adapts(module)}, set(held)
+    known, held = set(known), set(held)
+    if outside := sorted(held - known):
+        raise AdapterError(
+            f"{path}: adapts {', '.join(outside[:3])}; must be linear layers of the encoder"
+        )
+    named = {module for module in known if facts.adapts(module)}
     for modules, reason in (
         (named - held, "the file has no LoRA matrices of them"),
         (held - named, "the configuration does not name them"),
