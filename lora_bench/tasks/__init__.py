@@ -110,15 +110,15 @@ def _check_splits(spec: TaskSpec) -> None:
         raise SpecError("task.version", spec.version, "must be 1 or more")
     if not spec.validation:
         raise SpecError("task.validation", spec.validation, "must name a split to score")
+    for path, names in (("task.validation", spec.validation), ("task.optional", [*spec.optional])):
+        for name in names:
+            if name in ("train", HELD_OUT) or name.startswith("test") or not name.strip():
+                raise SpecError(path, names, f"{name} cannot be a split to score")
     scored = [*spec.validation, *spec.optional]
     check_distinct("task.validation", scored)
     suffixes = [suffix_of(split) for split in scored]
     if len(set(suffixes)) < len(suffixes):
         raise SpecError("task.validation", scored, "must differ in more than a leading validation_")
-    for path, names in (("task.validation", spec.validation), ("task.optional", [*spec.optional])):
-        for name in names:
-            if name in ("train", HELD_OUT) or name.startswith("test") or not name.strip():
-                raise SpecError(path, names, f"{name} cannot be a split to score")
 
 
 def _check_metrics(spec: TaskSpec, task: Task) -> None:
