@@ -88,13 +88,7 @@ def _rows_of(group: list[Any], protocol: str) -> list[dict[str, Any]]:
 def places(cells: pd.DataFrame) -> list[str]:
     """Column of each cell: task, metric, and what distinguishes it from others of its task."""
     return [
-        " ".join(
-            [
-                task,
-                *([metric] if isinstance(metric, str) else []),
-                *([f"({condition})"] if condition else []),
-            ]
-        )
+        f"{task} {metric}" + (f" ({condition})" if condition else "")
         for task, metric, condition in zip(cells.task, cells.metric, cells.condition, strict=True)
     ]
 

@@ -118,7 +118,7 @@ def check_names(cells: pd.DataFrame, layout: Layout) -> None:
         UserError: names the first one.
     """
     labels, tasks = list(dict.fromkeys(cells.label)), list(dict.fromkeys(cells.task))
-    metrics = [metric for metric in cells.metric.unique() if isinstance(metric, str)]
+    metrics = list(cells.metric.unique())
     for task in layout.tasks:
         if task not in tasks:
             raise UserError(f"tasks: {task}: must be one of {', '.join(tasks)}")

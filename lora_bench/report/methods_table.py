@@ -126,9 +126,14 @@ def _add_average(table: Table, first: pd.DataFrame, statistic: str) -> None:
     shown = [None if math.isnan(value) else Number(f"{value:.1f}") for value in values]
     table.rows["average"] = pd.Series(shown, table.rows.index, dtype=object)
     if len(whole) == len(table.rows):
-        failed = first.groupby("label").failed.sum()
-        best = clear_best(values, by_seed, [int(failed[label]) for label in table.rows.method])
+        best = clear_best(values, by_seed, failed_runs(first, table.rows.method))
         table.best |= {(row, len(table.rows.columns) - 1) for row in best}
+
+
+def failed_runs(cells: pd.DataFrame, labels: Iterable[str]) -> list[int]:
+    """Number of failed runs of each system over all of its cells."""
+    failed = cells.groupby("label").failed.sum()
+    return [int(failed[label]) for label in labels]
 
 
 def over_tasks(scores: Iterable[Mapping[int, float]]) -> dict[int, float]:

@@ -9,7 +9,7 @@ import pandas as pd
 from ..errors import counted
 from .aggregates import interquartile_means, mean_ranks
 from .layout import DEFAULT, Layout
-from .methods_table import is_one_column_each, over_tasks, row_order
+from .methods_table import failed_runs, is_one_column_each, over_tasks, row_order
 from .pairs import clear_best, name_some
 from .table import Number, Table
 from .tables import common
@@ -155,10 +155,8 @@ def overall_table(cells: pd.DataFrame, layout: Layout = DEFAULT) -> Table | None
         bounds = [_interval(iqm_bounds, 1), _interval(rank_bounds, 2)] if has_spread else [None] * 2
         rows.append([label, numbers[0], numbers[1], bounds[0], numbers[2], bounds[1]])
     table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
-    failed = shown.groupby("label").failed.sum()
-    best = clear_best(
-        [averages[label] for label in order], by_seed, [int(failed[label]) for label in order]
-    )
+    values = [averages[label] for label in order]
+    best = clear_best(values, by_seed, failed_runs(shown, order))
     bold = {(row, COLUMNS.index("average")) for row in best}
     # with other rows or another encoder, a task has another column
     unit = "task" if is_one_column_each(shown) else "column"

@@ -79,9 +79,9 @@ def _column(
 
 
 def headed(cells: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
-    """Task, metric and condition of each place; the metric is "" if no run has finished there."""
+    """Task, metric and condition of each place."""
     known = cells.drop_duplicates("place")
-    facts = zip(known.task, known.metric.fillna(""), known.condition, strict=True)
+    facts = zip(known.task, known.metric, known.condition, strict=True)
     return dict(zip(known.place, facts, strict=True))
 
 
@@ -144,7 +144,7 @@ def span_table(cells: pd.DataFrame, statistic: str) -> Table | None:
     Each at the threshold chosen on training data and, where there is one, at the best threshold.
     """
     shown = [
-        where["task.kind"] == "span" and str(metric).removeprefix("best_") in where["task.metrics"]
+        where["task.kind"] == "span" and metric.removeprefix("best_") in where["task.metrics"]
         for where, metric in zip(cells["where"], cells.metric, strict=True)
     ]
     spans = cells[np.array(shown, dtype=bool)]
